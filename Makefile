@@ -1,0 +1,44 @@
+# Every target does its own set-up: `make demo` and `make test` work on a bare machine with Python 3.11+.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-slow lint format config-docs enhance clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# A stamp that is newer than the pins means that they are installed.
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 2; }
+	@echo "setting up $(VENV) (once; downloads about 3 GB and takes some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.installed ## train RAVE offline, enhance and measure held-out photos (runs/quickstart)
+	@$(BIN)/python tools/quickstart.py
+
+enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=results]
+	@$(BIN)/python inference.py "$(IN)" $(if $(OUT),--output "$(OUT)")
+
+test: $(VENV)/.installed-dev ## lint and the quick tests, offline
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow
+
+format: $(VENV)/.installed-dev ## format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+config-docs: $(VENV)/.installed ## rewrite configs/README.md and configs/schema/ from configs/schema.py
+	@$(BIN)/python tools/config_docs.py
+
+clean: ## remove caches and the environment; runs/ and datasets/ stay
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache

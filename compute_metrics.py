@@ -1,0 +1,235 @@
+"""Measure a folder of results against ground truths: PSNR, SSIM, LPIPS -> a table, JSON and CSV.
+
+    python compute_metrics.py --gt GROUND_TRUTHS --enhanced RESULTS
+
+Files are matched by sub-folder and exact name without suffix; `name(1).png`, `name(2).png` belong to `name.*`.
+Two protocols, named everywhere: `rgb` (the community's) and `paper` (what the RAVE release computes; one result
+per `name(1)`, `name(2)` family). Brightness is never matched to the ground truth's.
+Exit code 0, 2 for a mistake of the user's, 3 when some files could not be measured.
+"""
+
+import csv
+import json
+import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run, yaml_text
+from configs.load import find_folder, load_config
+from configs.provenance import provenance
+from configs.schema import MetricsConfig
+from errors import UserError
+from files import write_atomically
+
+METRICS = {"psnr": ("PSNR dB", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"), "lpips": ("LPIPS", "{:.4f}")}  # heading, digits
+FLAGS = {
+    "gt": ("data.gt_images_path", "DIR", "folder of ground truths"),
+    "enhanced": ("data.enhanced_images_path", "DIR", "folder of results"),
+    "json": ("metrics.json_file", "FILE", "JSON to write (default: ENHANCED_metrics.json beside the folder of results)"),
+    "csv": ("metrics.csv_file", "FILE", "CSV to write (default: beside the JSON)"),
+    "protocol": ("metrics.protocol", "NAME", "rgb, paper or both"),
+    "lpips": ("metrics.lpips", "MODE", "auto, on or off"),
+}
+ALL_SHOWN = 40  # images; of more, only the EXTREMES worst and best are shown
+EXTREMES = 5
+NAME_WIDTH = 48
+UNMATCHED_SHOWN = 10
+THREADS = 4  # at most
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code. Raises UserError for a user's mistake."""
+    parser = make_parser(__doc__, default_cfg="metrics.yaml")
+    for flag, (key, metavar, text) in FLAGS.items():
+        parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
+    args = parser.parse_args(argv)
+    given = {key: getattr(args, flag) for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
+    config = load_config(MetricsConfig, args.cfg, args.overrides + [f"{key}={yaml_text(value)}" for key, value in given.items()])
+
+    enhanced_dir = _folder(config.data.enhanced_images_path, "--enhanced", "data.enhanced_images_path")
+    gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")
+    json_file, csv_file = _output_files(config, enhanced_dir)
+
+    from metrics.full_reference import Lpips  # not before everything above is known to be right: it takes seconds
+    from metrics.pairing import pair
+
+    pairing = pair(enhanced_dir, gt_dir)
+    if not pairing.pairs and not pairing.problems:
+        raise UserError(
+            f"no result has the name of a ground truth: {len(pairing.unmatched_enhanced)} in {enhanced_dir} "
+            f"(such as {pairing.unmatched_enhanced[0]}), {len(pairing.unmatched_gt)} in {gt_dir} (such as {pairing.unmatched_gt[0]})"
+        )
+    lpips = Lpips(config.metrics.lpips)
+    lpips_reason = lpips.reason
+    protocols = ["rgb", "paper"] if config.metrics.protocol == "both" else [config.metrics.protocol]
+    scores, failed = _measure(pairing.pairs, protocols, lpips)
+    failed = sorted([*pairing.problems, *failed])
+
+    summary = _summary(scores, protocols, lpips_reason)
+    summary |= {
+        "unmatched": {"enhanced": pairing.unmatched_enhanced, "ground_truth": pairing.unmatched_gt},
+        "failed": [{"name": name, "reason": reason} for name, reason in failed],
+        "gt_images_path": str(gt_dir),
+        "enhanced_images_path": str(enhanced_dir),
+        **provenance(),
+    }
+    skipped = sum(not item.first_of_family for item in pairing.pairs) if "paper" in protocols else 0
+    _print_report(scores, summary, skipped)
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    try:
+        write_atomically(json_file, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(csv_file, lambda path: _write_csv(path, scores, protocols))
+    except OSError as error:
+        raise UserError(f"the results above could not be written: {error}") from error
+    print(f"\nwritten: {json_file}\n         {csv_file}")
+    sys.stdout.flush()  # failures come last, also where both streams end up in one file
+    for name, reason in failed:
+        print(f"failed: {name}: {' '.join(reason.split())}", file=sys.stderr)
+    return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _folder(value: str | None, flag: str, key: str) -> Path:
+    if value is None:
+        raise UserError(f"{flag} DIR is missing (or {key} in the config)")
+    return find_folder(value, f"{flag} ({key})")
+
+
+def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path]:
+    """Where JSON and CSV go; their folders are made now, so that a bad path costs no measuring."""
+    folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
+    json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))
+    csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))
+    if json_file.absolute() == csv_file.absolute():
+        raise UserError(f"metrics.json_file and metrics.csv_file: expected two files, found one: {json_file}")
+    for key, path in (("metrics.json_file", json_file), ("metrics.csv_file", csv_file)):
+        if path.is_dir():
+            raise UserError(f"{key}: expected a file, found a folder: {path}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{key}: its folder cannot be made: {error}") from error
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(f"{key}: its folder cannot be written to: {path.parent}; choose another with --json FILE")
+    return json_file, csv_file
+
+
+def _measure(pairs: list, protocols: list[str], lpips: Any) -> tuple[dict[str, dict], list[tuple[str, str]]]:
+    """({name: {protocol: {metric: value}}}, [(name, why it failed)])."""
+    from tqdm import tqdm
+
+    scores, failed = {}, []
+    # threads, because SSIM, which takes most of the time, leaves the interpreter free; few, because a 12-megapixel pair takes 2 GB
+    pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+    try:
+        done = pool.map(lambda item: _measure_one(item, protocols, lpips), pairs)
+        # disable=None: no bar where stderr is not a terminal
+        for item, (values, problem) in zip(pairs, tqdm(done, total=len(pairs), unit="photo", disable=None), strict=True):
+            if values:
+                scores[item.name] = values
+            if problem:
+                failed.append((item.name, problem))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+    return scores, failed
+
+
+def _measure_one(item: Any, protocols: list[str], lpips: Any) -> tuple[dict[str, dict], str | None]:
+    """({protocol: {metric: value}}, why it failed): what was measured before a failure is kept."""
+    from data.images import read_rgb8
+    from metrics.full_reference import PROTOCOLS
+
+    values: dict[str, dict] = {}
+    wanted = [protocol for protocol in protocols if protocol == "rgb" or item.first_of_family]
+    try:
+        if wanted:
+            result, truth = read_rgb8(item.enhanced), read_rgb8(item.truth)
+        for protocol in wanted:
+            values[protocol] = PROTOCOLS[protocol](result, truth, lpips)
+    except UserError as error:
+        return values, str(error)
+    return values, None
+
+
+def _summary(scores: dict[str, dict], protocols: list[str], lpips_reason: str | None) -> dict[str, Any]:
+    """The JSON's `mean` and `images` carry the first protocol; `protocols` has each one's mean and count."""
+    per_protocol = {}
+    for protocol in protocols:
+        rows = [values[protocol] for values in scores.values() if protocol in values]
+        per_protocol[protocol] = {"mean": {metric: _mean(rows, metric) for metric in METRICS}, "count": len(rows)}
+    first = protocols[0]
+    images = []
+    for name, values in scores.items():
+        others = {protocol: values[protocol] for protocol in protocols[1:] if protocol in values}
+        images.append({"name": name, **values[first], **others})
+    mean = per_protocol[first]["mean"] | ({"lpips_reason": lpips_reason} if lpips_reason else {})
+    return {"protocol": first, "mean": mean, "protocols": per_protocol, "images": images}
+
+
+def _mean(rows: list[dict], metric: str) -> float | None:
+    values = [row[metric] for row in rows if row[metric] is not None]
+    return fmean(values) if values else None
+
+
+def _write_csv(path: Path, scores: dict[str, dict], protocols: list[str]) -> None:
+    columns = [(protocol, metric) for protocol in protocols for metric in METRICS]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", *map("_".join, columns)])
+        for name, values in scores.items():  # csv writes None as an empty cell
+            writer.writerow([name, *(values.get(protocol, {}).get(metric) for protocol, metric in columns)])
+
+
+def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int) -> None:
+    protocols = summary["protocols"]
+    print(f"results:       {summary['enhanced_images_path']}\nground truths: {summary['gt_images_path']}\n")
+    rows = [["protocol", "images", *(heading for heading, _ in METRICS.values())]]
+    rows += [[name, str(entry["count"]), *_cells(entry["mean"])] for name, entry in protocols.items()]
+    _print_table(rows)
+    if skipped:
+        print(f"paper: one result per name(1), name(2) family, so {skipped} not measured with it")
+    reason = summary["mean"].get("lpips_reason")
+    if reason:
+        print(f"LPIPS: {reason}")
+
+    first = summary["protocol"]
+    worst_first = sorted(scores, key=lambda name: scores[name].get(first, {}).get("psnr", math.inf))
+    groups = {"": list(scores)}
+    if len(scores) > ALL_SHOWN:
+        groups = {f"lowest PSNR ({first})": worst_first[:EXTREMES], f"highest PSNR ({first})": worst_first[: -EXTREMES - 1 : -1]}
+    metrics = [metric for metric in METRICS if metric != "lpips" or not reason]
+    titles = [f"{protocol} {metric.upper()}" for protocol in protocols for metric in metrics]
+    rows = [["image", *titles]]
+    for title, names in groups.items():
+        rows += [[f"{title}:"]] if title else []
+        for name in names:
+            cells = [cell for protocol in protocols for cell in _cells(scores[name].get(protocol, {}), metrics)]
+            rows.append([name if len(name) <= NAME_WIDTH else f"...{name[-NAME_WIDTH + 3 :]}", *cells])
+    if scores:
+        print()
+        _print_table(rows)
+
+    for kind, what in (("enhanced", "results without a ground truth"), ("ground_truth", "ground truths without a result")):
+        names = summary["unmatched"][kind]
+        if names:
+            print(f"\n{what}: {len(names)}", *names[:UNMATCHED_SHOWN], sep="\n  ")
+            if len(names) > UNMATCHED_SHOWN:
+                print(f"  ... and {len(names) - UNMATCHED_SHOWN} more")
+
+
+def _cells(values: dict[str, float | None], metrics: list[str] | None = None) -> list[str]:
+    return ["-" if values.get(metric) is None else METRICS[metric][1].format(values[metric]) for metric in metrics or METRICS]
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    """First column left, others right; a row of one cell is a title and takes no part in the widths."""
+    widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1), strict=True)]
+    for name, *cells in rows:
+        print("   ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))]).rstrip())
+
+
+if __name__ == "__main__":
+    run(main)

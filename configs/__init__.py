@@ -1,0 +1,1 @@
+"""Config schema, YAML loading and the command line that the scripts share."""

@@ -1,0 +1,292 @@
+"""Every config key: type, range, default and where its value comes from.
+
+Three kinds of file are described here: `TrainConfig` (train_rave.py, train.py), `InferenceConfig`
+(inference.py) and `MetricsConfig` (compute_metrics.py). Unknown keys are refused, and so are
+values of the wrong type: nothing is cast silently. `configs/README.md` and the JSON Schemas in
+`configs/schema/` are generated from this file by `make config-docs`.
+
+Key names of the authors' releases are kept, so a published YAML loads; keys of ours sit beside them.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+LayerWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=5, max_length=5)]
+Mode = Literal["rave", "clip_lit", "clip_lit_latent"]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys refused, strict types, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+# ---------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------
+
+
+class Experiment(Section):
+    """What is trained, and where the run is written."""
+
+    mode: Mode = "rave"
+    """Method: `rave` (train_rave.py), `clip_lit` or `clip_lit_latent`."""
+    exp_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "rave"
+    """Name of the run; its folder is `save_dir/exp_name`."""
+    save_dir: str = "runs"
+    """Folder that holds all runs. An earlier run of the same name is moved aside, never deleted."""
+    overwrite: bool = False
+    """Delete an earlier run of the same name instead of moving it aside."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial weights, the order of the photos and their augmentation."""
+    cache_dir: str = ".cache"
+    """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
+
+
+class TrainData(Section):
+    """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
+
+    backlit_images_path: str
+    """Folder of backlit photos (searched recursively, any format that Pillow reads)."""
+    welllit_images_path: str
+    """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 512
+    """Side in pixels to which training photos are squashed (paper and release: 512)."""
+    augment: bool = True
+    """Flips, transposition, rotation and zoom of the backlit photos (CLIP-LIT release)."""
+    val_backlit_path: str | None = None
+    """Optional folder of backlit validation photos; with `val_gt_path` gives validation PSNR and SSIM."""
+    val_gt_path: str | None = None
+    """Ground truths of `val_backlit_path`, matched by file name without extension."""
+    val_list: str | None = None
+    """Optional text file with one file name a line: only these photos of `val_backlit_path` are used."""
+    val_size: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Side in pixels at which validation photos are squashed before measuring; null: `image_size`."""
+
+
+class TrainLoop(Section):
+    """Length of the run, device and what is written while it goes on."""
+
+    num_epochs: Annotated[int, Field(ge=1)] = 100
+    """Passes over the backlit photos in the RAVE phase; used where `num_iters` is null."""
+    num_iters: Annotated[int, Field(ge=1)] | None = None
+    """UNet iterations of the RAVE phase (published weights: about 3,100 to 5,200); null: from `num_epochs`."""
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that load and augment photos. Results do not depend on it."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
+    val_iter: Annotated[int, Field(ge=1)] = 100
+    """Iterations between validations and previews."""
+    save_iter: Annotated[int, Field(ge=1)] = 100
+    """Iterations between writes of `checkpoints/last.pt`, from which `--resume` goes on."""
+    preview_photos: Annotated[int, Field(ge=0, le=64)] = 6
+    """How many photos (the first of the validation set, else of the backlit ones) the preview grid shows."""
+
+
+class UNetModel(Section):
+    """The enhancement network and its optimiser (Adam, no schedule)."""
+
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
+    """Learning rate (release: 2e-5)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """Weight decay (release: 1e-3)."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Photos a step, over all processes together (release: 8)."""
+    num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
+    """Iterations of the self-reconstruction phase (release: 1000)."""
+    thr_loss: Annotated[float, Field(gt=0)] = 90.0
+    """Loss under which a guided phase may end; above it the phase goes on (release: 90)."""
+    extension_iters: Annotated[int, Field(ge=1)] = 60
+    """Iterations by which a phase that missed `thr_loss` goes on (release: 60)."""
+    max_extensions: Annotated[int, Field(ge=0)] = 10
+    """Most extensions of a phase; the release has no limit and can run forever."""
+    display_iter: Annotated[int, Field(ge=1)] = 20
+    """Iterations between log lines and looks at the best snapshot (release: 20)."""
+    grad_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm; null: no clipping (release)."""
+    map_bias: float | None = None
+    """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
+    load_pretrain: bool = False
+    """Start from the weights in `pretrain_dir` and skip self-reconstruction."""
+    pretrain_dir: str | None = None
+    """UNet weights to start from: a published `.pth` or our `.safetensors`."""
+
+
+class GuidanceModel(Section):
+    """Learned guidance of CLIP-LIT (prompt pair) and CLIP-LIT-Latent (vector pair). RAVE does not use it."""
+
+    length_prompt: Annotated[int, Field(ge=1, le=75)] = 16
+    """Number of learnable tokens of a prompt, "X X ... X" (release: 16)."""
+    thr_loss: Annotated[float, Field(gt=0)] = 60.0
+    """Loss under which guidance initialisation or refinement may end (release: 60)."""
+    lr: Annotated[float, Field(gt=0, le=1)] = 5e-6
+    """Learning rate (release: 5e-6 for prompts, 5e-4 for latent vectors)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """Weight decay (release: 1e-3)."""
+    num_pretrain_iters: Annotated[int, Field(ge=0)] = 8000
+    """Iterations of guidance initialisation (release: 8000)."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Photos a guidance step (release: 16)."""
+    display_iter: Annotated[int, Field(ge=1)] = 20
+    """Iterations between log lines (release: 20)."""
+    load_pretrain: bool = False
+    """Start from the guidance in `pretrain_dir`."""
+    pretrain_dir: str | None = None
+    """Saved guidance to start from."""
+
+
+class Guidance(Section):
+    """RAVE's residual vector."""
+
+    remove_first_n_tokens: Annotated[int, Field(ge=0, le=10000)] = 0
+    """Shift the residual away from the n nearest and n farthest vocabulary tokens (RAVE, "shifted"; published: 15); 0: off."""
+    embed_batch_size: Annotated[int, Field(ge=1)] = 32
+    """Photos a batch when the two folders are embedded."""
+
+
+class Encoder(Section):
+    """One frozen image encoder."""
+
+    model: str = "ViT-B-32"
+    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-rn` (ours), or `auto` for a weight file in OpenAI's naming."""
+    pretrained: str | None = "openai"
+    """An open_clip tag, a local weight file, or null for seeded random weights."""
+
+
+class IdentityEncoder(Encoder):
+    """The encoder of the identity loss; needs five feature maps, so a ResNet."""
+
+    model: str = "RN101"
+    """As `clip.guidance.model`."""
+
+
+class Clip(Section):
+    """The two frozen CLIP encoders."""
+
+    guidance: Encoder = Encoder()
+    """Guides the enhancement (paper: ViT-B/32, OpenAI weights)."""
+    identity: IdentityEncoder = IdentityEncoder()
+    """Compares content before and after (paper: RN101, OpenAI weights). The same values as `guidance` share one encoder."""
+    preprocess: Literal["squash", "center_crop"] = "squash"
+    """How a photo becomes the encoder's square input: `squash` (both sides to the input size) or CLIP's own resize and centre crop."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of encoders without pretrained weights."""
+
+
+class Loss(Section):
+    """Weights of the loss terms. Total: `w_id * identity + w_res * residual`."""
+
+    identity: Annotated[float, Field(ge=0)] = 25.0
+    """Weight of the identity loss in self-reconstruction (release: 25)."""
+    identity_guided: Annotated[float, Field(ge=0)] = 22.5
+    """Weight of the identity loss in the guided phase (release: 0.9 * 25)."""
+    identity_layers: LayerWeights = [1.0, 1.0, 1.0, 1.0, 1.0]
+    """Weights of stem, layer1..4 in self-reconstruction (release)."""
+    identity_layers_guided: LayerWeights = [1.0, 1.0, 1.0, 1.0, 0.5]
+    """Weights of stem, layer1..4 in the guided phase (release)."""
+    identity_reduction: Literal["sum", "mean"] = "sum"
+    """Over the batch: `sum` (release: the weight grows with the batch size) or `mean`."""
+    residual: Annotated[float, Field(ge=0)] = 1920.0
+    """Weight of RAVE's residual guidance (release: 6 * 320)."""
+
+
+class TrainConfig(Section):
+    """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`)."""
+
+    exp: Experiment = Experiment()
+    data: TrainData
+    train: TrainLoop = TrainLoop()
+    unet_model: UNetModel = UNetModel()
+    guidance_model: GuidanceModel = GuidanceModel()
+    guidance: Guidance = Guidance()
+    clip: Clip = Clip()
+    loss: Loss = Loss()
+
+
+# ---------------------------------------------------------------------------------------------
+# Inference
+# ---------------------------------------------------------------------------------------------
+
+
+class InferenceData(Section):
+    """Where photos are read and results are written."""
+
+    input: str | list[str] | None = None
+    """A folder (searched recursively), a file, or a list of these."""
+    output: str | None = None
+    """Folder of results; sub-folders are kept. null: `INPUT_enhanced` beside the input."""
+
+
+class InferenceModel(Section):
+    """The enhancement network."""
+
+    checkpoint: str = "pretrained_models/rave.safetensors"
+    """UNet weights: our `.safetensors` or a published `.pth`."""
+    padding_mode: Literal["reflect", "zeros"] = "reflect"
+    """Padding of the plain convolutions at inference (published results: reflect)."""
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """0 returns the photo, 1 the full result; in between the illumination map is raised to this power."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
+
+
+class InferenceSave(Section):
+    """What is written."""
+
+    format: Literal["keep", "png", "jpeg", "webp", "tiff"] = "keep"
+    """File format of results; `keep`: that of the photo where it is one of these four, else PNG."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG and WebP quality."""
+    side_by_side: bool = False
+    """Also write photo and result as one picture, into `OUTPUT_side_by_side`."""
+    illumination: bool = False
+    """Also write the illumination map as a grey picture (white: 1, no change), into `OUTPUT_illumination`."""
+    skip_existing: bool = False
+    """Leave out photos whose result is already there, so that a stopped run goes on."""
+
+
+class InferenceConfig(Section):
+    """Enhancement of files or folders: `inference.py [INPUT ...] --cfg FILE`."""
+
+    data: InferenceData = InferenceData()
+    model: InferenceModel = InferenceModel()
+    save: InferenceSave = InferenceSave()
+
+
+# ---------------------------------------------------------------------------------------------
+# Metrics
+# ---------------------------------------------------------------------------------------------
+
+
+class MetricsData(Section):
+    """The two folders that are compared."""
+
+    gt_images_path: str | None = None
+    """Folder of ground truths."""
+    enhanced_images_path: str | None = None
+    """Folder of results; `name(1).png`, `name(2).png` are matched with the ground truth `name.*`."""
+
+
+class MetricsOptions(Section):
+    """What is measured and where it is written."""
+
+    protocol: Literal["rgb", "paper", "both"] = "both"
+    """`rgb`: the community's; `paper`: what the RAVE release computes. The console and JSON name them."""
+    lpips: Literal["auto", "on", "off"] = "auto"
+    """`auto`: null with the reason where AlexNet's weights cannot be had; `on`: an error then; `off`: null."""
+    json_file: str | None = None
+    """JSON with the means and each image's values; null: `ENHANCED_metrics.json` beside the folder of results."""
+    csv_file: str | None = None
+    """CSV with each image's values; null: beside the JSON, with `.csv`."""
+
+
+class MetricsConfig(Section):
+    """Measuring: `compute_metrics.py --gt DIR --enhanced DIR`."""
+
+    data: MetricsData = MetricsData()
+    metrics: MetricsOptions = MetricsOptions()

@@ -1,0 +1,1 @@
+"""Photos: decode and encode, folders, augmentation, the backlight simulator."""

@@ -1,0 +1,115 @@
+"""Folders of photos as training sets: the resized cache and the order of batches.
+
+Shapes: N photos, S side in pixels. Images are RGB, float32 in [0, 1], (3, S, S).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
+
+from data.augment import seeded
+from data.images import ImageError, read_rgb8
+from errors import UserError
+from files import write_atomically
+
+
+class ResizedPhotos(Dataset):
+    """Photos of a list, decoded and squashed to S x S once, then read from a memory-mapped cache.
+
+    Items are float32 (3,S,S) RGB in [0, 1]. An index may also be `(index, seed)`: the photo is then
+    augmented under that seed, so that an item depends on nothing but its key.
+
+    `skipped` lists photos that could not be read, each with its reason; they are left out.
+    Raises UserError where no photo can be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[[Tensor], Tensor] | None = None):
+        self.size = size
+        self.augmentation = augmentation
+        self.paths, self.skipped, self._pixels = _resized_cache(list(paths), size, Path(cache_dir))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        photo = torch.from_numpy(np.array(self._pixels[index])).permute(2, 0, 1).float() / 255
+        return photo if seed is None or self.augmentation is None else seeded(self.augmentation, seed, photo)
+
+
+class BatchOrder(Sampler):
+    """Batch of iteration k = a function of (seed, k): nothing to save, nothing to lose on resume.
+
+    Passes over N photos are shuffled one by one and follow each other without a gap. Yields, from
+    iteration `start` on and without end, lists of `(index, augmentation seed)`; of each batch,
+    process `rank` of `world` gets its part.
+    """
+
+    def __init__(self, photos: int, batch_size: int, seed: int, *, start: int = 0, rank: int = 0, world: int = 1) -> None:
+        if batch_size % world:
+            raise UserError(f"unet_model.batch_size: expected a multiple of the {world} processes, found {batch_size}")
+        self.photos, self.batch_size, self.seed = photos, batch_size, seed
+        self.start, self.rank, self.world = start, rank, world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in count(self.start):
+            yield self.batch(iteration)[self.rank :: self.world]
+
+    def batch(self, iteration: int) -> list[tuple[int, int]]:
+        """The whole batch of one iteration, over all processes."""
+        positions = range(iteration * self.batch_size, (iteration + 1) * self.batch_size)
+        return [(self._order(p // self.photos)[p % self.photos], _mix(self.seed, p)) for p in positions]
+
+    def _order(self, epoch: int) -> list[int]:
+        return _permutation(self.photos, _mix(self.seed, -1 - epoch))
+
+
+@lru_cache(maxsize=4)
+def _permutation(length: int, seed: int) -> list[int]:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def _mix(seed: int, position: int) -> int:
+    digest = hashlib.sha256(f"{seed} {position}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[Path], list[str], np.ndarray]:
+    """Memory-mapped (N,S,S,3) uint8, built once for this list of files and size."""
+    stamp = hashlib.sha256(f"resized v1 {size}".encode())
+    for path in paths:
+        info = path.stat()
+        stamp.update(f"{path.resolve()} {info.st_size} {info.st_mtime_ns}\n".encode())
+    pixels_file = cache_dir / "resized" / f"{stamp.hexdigest()[:32]}.npy"
+    list_file = pixels_file.with_suffix(".json")
+    if not list_file.is_file():
+        read, skipped = [], []
+
+        def fill(temporary: Path) -> None:
+            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3))
+            for index, path in enumerate(tqdm(paths, desc="reading photos", unit="photo", leave=False)):
+                try:
+                    photo = Image.fromarray(read_rgb8(path))
+                except ImageError as error:
+                    skipped.append(str(error))
+                    continue
+                pixels[len(read)] = photo.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's bilinear antialiases
+                read.append(index)
+            pixels.flush()
+
+        write_atomically(pixels_file, fill)
+        write_atomically(list_file, lambda temporary: temporary.write_text(json.dumps({"read": read, "skipped": skipped})))
+    listing = json.loads(list_file.read_text())
+    if not listing["read"]:
+        raise UserError(f"{paths[0].parent}: none of the {len(paths)} photos can be read, the first because: {listing['skipped'][0]}")
+    return [paths[i] for i in listing["read"]], listing["skipped"], np.load(pixels_file, mmap_mode="r")

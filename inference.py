@@ -1,0 +1,89 @@
+"""Enhance backlit photos with trained weights.
+
+python inference.py PHOTOS                     a folder; results go to PHOTOS_enhanced
+python inference.py a.jpg b.png --output out   files
+python inference.py --cfg my.yaml --strength 0.7 --side-by-side
+"""
+
+import argparse
+import sys
+import time
+
+from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run, yaml_text
+from configs.load import dump_config, find_file, load_config
+from configs.schema import InferenceConfig
+from errors import UserError
+from serving.enhancer import Enhancer, Job, Outcome, enhance_files, plan_outputs
+
+FLAGS = {"output": "data.output", "checkpoint": "model.checkpoint", "format": "save.format"}  # flag -> config key, for texts
+SWITCHES = {"side_by_side": "save.side_by_side", "illumination": "save.illumination", "skip_existing": "save.skip_existing"}
+
+
+def main(argv: list[str]) -> int:
+    """Parse, validate, enhance. Returns the exit code; raises UserError for a user's mistake."""
+    parser = make_parser(__doc__, "configs/inference/inference.yaml")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folders (searched recursively) and photos")
+    parser.add_argument("--input", nargs="+", metavar="PATH", help="the same as INPUT")
+    parser.add_argument("--output", metavar="DIR", help="folder of results (default: INPUT_enhanced beside the input)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
+    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
+    parser.add_argument("--format", metavar="F", help="keep, png, jpeg, webp or tiff")
+    parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
+    parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
+    parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")
+    parser.add_argument("--dry-run", action="store_true", help="print the config and what would be written where")
+    args = parser.parse_args(argv)
+
+    config = load_config(InferenceConfig, args.cfg, args.overrides + _overrides(args))
+    inputs = [config.data.input] if isinstance(config.data.input, str) else config.data.input
+    if inputs is None:
+        raise UserError("data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS")
+    checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
+    jobs = plan_outputs(inputs, config.data.output, config.save.format)
+    if args.dry_run:
+        _print(dump_config(config), f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
+        return EXIT_OK
+
+    try:
+        jobs[0].output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}") from None
+    model, save = config.model, config.save
+    enhancer = Enhancer(checkpoint, padding_mode=model.padding_mode, device=model.device, precision=model.precision)
+    _print(f"weights: {checkpoint}", f"device:  {enhancer.device}, {enhancer.precision}")
+    _print(f"photos:  {len(jobs)}", f"output:  {jobs[0].output}")
+    start = time.perf_counter()
+    outcome = enhance_files(jobs, enhancer, strength=model.strength, **save.model_dump(exclude={"format"}))
+    return _report(outcome, jobs, time.perf_counter() - start)
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    """The flags as `key=value`, so that they pass through the config's own validation."""
+    if args.inputs and args.input:
+        raise UserError("expected photos as INPUT or with --input, found both")
+    paths = args.inputs or args.input
+    overrides = [f"{key}={yaml_text(getattr(args, flag))}" for flag, key in FLAGS.items() if getattr(args, flag) is not None]
+    overrides += [f"{key}=true" for switch, key in SWITCHES.items() if getattr(args, switch)]
+    overrides += [f"data.input=[{', '.join(map(yaml_text, paths))}]"] if paths else []
+    overrides += [f"model.strength={args.strength}"] if args.strength is not None else []
+    return overrides
+
+
+def _report(outcome: Outcome, jobs: list[Job], seconds: float) -> int:
+    for path, note in outcome.notes:
+        _print(f"note: {path}: {note}")
+    counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
+    _print(f"{counts} of {len(jobs)} in {seconds:.1f} s ({outcome.enhanced / max(seconds, 1e-9):.2f} photos/s)")
+    for path, reason in outcome.failures:
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
+
+
+def _print(*lines: str) -> None:
+    for line in lines:  # a file name may hold what the terminal's encoding lacks
+        encoding = sys.stdout.encoding or "utf-8"
+        print(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+if __name__ == "__main__":
+    run(main)

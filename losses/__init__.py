@@ -1,0 +1,1 @@
+"""The loss functions of RAVE and CLIP-LIT. Plain functions on tensors."""

@@ -1,0 +1,1 @@
+"""Full-reference metrics and the pairing of results with ground truth."""

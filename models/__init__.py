@@ -1,0 +1,1 @@
+"""The networks: UNet, Retinex division, frozen CLIP encoder, checkpoints."""

@@ -1,0 +1,320 @@
+"""The frozen CLIP encoder behind the losses, over open_clip and timm.
+
+Shape letters: B images, D embedding size, P prompts, N texts, L context length, W text width.
+Images enter as (B,3,H,W) RGB in [0, 1] of any size; resizing and normalisation are inside and
+differentiable, so gradients flow from an embedding to the enhancement network.
+"""
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import timm
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
+from torch import Tensor, nn
+
+from errors import UserError
+from models.checkpoints import load_matching, read_tensors
+
+OUR_MODELS = Path(__file__).resolve().parent / "encoders"  # open_clip configs of this repository
+IMAGE_ONLY_PREFIX = "timm/"
+
+
+class ClipEncoder(nn.Module):
+    """A frozen image encoder with, where there is one, its text tower. Always in eval mode.
+
+    Built by `load_clip`. `embed_dim` D, `image_size` the square input side in pixels,
+    `has_text` whether texts and prompts can be embedded, `name` what was loaded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        image_size: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        preprocess: str,
+        tokenizer: Callable[[list[str]], Tensor] | None,
+    ) -> None:
+        if preprocess not in ("squash", "center_crop"):
+            raise ValueError(f"preprocess: expected 'squash' or 'center_crop', found {preprocess!r}")
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.name = name
+        self.image_size = image_size
+        self.preprocess = preprocess
+        self.has_text = tokenizer is not None
+        self._tokenizer = tokenizer
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        with torch.no_grad():
+            self.embed_dim = self._image_features(torch.zeros(1, 3, image_size, image_size)).shape[-1]
+
+    def train(self, mode: bool = True) -> "ClipEncoder":
+        """Frozen: stays in eval mode, whatever a surrounding module is set to."""
+        return super().train(False)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) RGB in [0, 1] -> f(Φ(I)), (B,D) float32, unit norm. Raises ValueError on other shapes."""
+        return F.normalize(self._image_features(self._prepare(images)).float(), dim=-1)
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(B,3,H,W) RGB in [0, 1] -> five maps Φ_l(I): stem (after its pool) and layer1..4, each (B,C,h,w).
+
+        The attention pool is not computed. Raises UserError for an encoder without five such maps.
+        """
+        maps = self._intermediates(self._prepare(images))
+        if len(maps) != 5 or any(m.ndim != 4 for m in maps):
+            raise UserError(f"clip.identity.model: expected a ResNet with five feature maps (stem, layer1..4), found {self.name}")
+        return maps
+
+    def embed_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
+        """N texts -> (N,D) float32, unit norm. Raises UserError for an image-only encoder."""
+        self._require_text()
+        batches = [self._tokenizer(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+        return torch.cat([F.normalize(self.model.encode_text(b.to(self.mean.device)).float(), dim=-1) for b in batches])
+
+    def embed_prompts(self, token_embeddings: Tensor, eos_index: int | Tensor) -> Tensor:
+        """Learnable prompts (P,L,W), L the context length (77) -> (P,D), not normalised (CLIP-LIT, section 3.2).
+
+        Adds the positional embedding, runs the causal text transformer and the final LayerNorm,
+        takes position `eos_index` (an int, or one per prompt) and projects.
+        """
+        self._require_text()
+        text = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps the tower in .text, CLIP in itself
+        dtype = text.positional_embedding.dtype
+        x = token_embeddings.to(dtype) + text.positional_embedding
+        x = text.transformer(x, attn_mask=text.attn_mask)
+        x = text.ln_final(x)
+        x = x[torch.arange(len(x), device=x.device), torch.as_tensor(eos_index, device=x.device).expand(len(x))]
+        projection = text.text_projection
+        return (projection(x) if isinstance(projection, nn.Module) else x @ projection).float()
+
+    def fingerprint(self, *, text: bool = False) -> str:
+        """Hash of the image tower's weights and the preprocessing (with `text`, of the whole model): a cache key for embeddings."""
+        digest = hashlib.sha256(f"{self.image_size} {self.preprocess} {self._dtype()}".encode())
+        for name, tensor in (self.model if text else self._tower()).state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def _tower(self) -> nn.Module:
+        return getattr(self.model, "visual", self.model)
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def to_input_size(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,3,S,S), S = image_size, as `preprocess` says; values stay in [0, 1]. Differentiable."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images: expected (B, 3, H, W), found {tuple(images.shape)}")
+        side = self.image_size
+        if self.preprocess == "squash":
+            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        else:
+            height, width = images.shape[-2:]
+            scale = side / min(height, width)
+            size = (max(side, round(height * scale)), max(side, round(width * scale)))
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+            top, left = (size[0] - side) // 2, (size[1] - side) // 2
+            images = images[..., top : top + side, left : left + side]
+        return images
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        return (self.to_input_size(images) - self.mean) / self.std
+
+    def _image_features(self, prepared: Tensor) -> Tensor:
+        return self._tower()(prepared.to(self._dtype()))
+
+    def _intermediates(self, prepared: Tensor) -> list[Tensor]:
+        tower = self._tower()
+        if not hasattr(tower, "forward_intermediates"):
+            return []
+        maps = tower.forward_intermediates(prepared.to(self._dtype()), intermediates_only=True)
+        return maps["image_intermediates"] if isinstance(maps, dict) else maps
+
+    def _require_text(self) -> None:
+        if not self.has_text:
+            raise UserError(f"{self.name}: expected an encoder with a text tower, found an image-only one")
+
+
+def load_clip(
+    model: str,
+    pretrained: str | None,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    preprocess: str = "squash",
+    seed: int = 0,
+) -> ClipEncoder:
+    """A frozen encoder.
+
+    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn"), "timm/NAME" for an
+        image-only trunk, or "auto" when `pretrained` is a file in OpenAI's state-dict naming.
+    pretrained: an open_clip tag, a weight file (.safetensors, .npz, .pt), or None for random weights
+        drawn from `seed`, batch-norm statistics taken on seeded noise.
+    precision: "fp32" or "bf16" (weights and activations; embeddings are float32 either way).
+    preprocess: "squash" to the square input, or "center_crop" (CLIP's own).
+
+    Raises UserError for an unknown model or tag, and where weights cannot be had.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision: expected 'fp32' or 'bf16', found {precision!r}")
+    file = pretrained if pretrained is not None and (model == "auto" or Path(pretrained).suffix or Path(pretrained).is_file()) else None
+    with torch.random.fork_rng(devices=[]):  # random weights must neither depend on nor disturb the caller's generator
+        torch.manual_seed(seed)
+        if model == "auto":
+            network, settings = _from_openai_file(file)
+        elif model.startswith(IMAGE_ONLY_PREFIX):
+            network, settings = _from_timm(model, pretrained, file)
+        else:
+            network, settings = _from_open_clip(model, pretrained, file)
+        if pretrained is None:
+            _settle_batch_norm(network, settings["image_size"])
+    encoder = ClipEncoder(network, preprocess=preprocess, **settings)
+    if precision == "bf16":
+        encoder.model.to(torch.bfloat16)
+    return encoder.to(device)
+
+
+def _from_openai_file(file: str | None) -> tuple[nn.Module, dict]:
+    if file is None:
+        raise UserError("clip model 'auto': expected a weight file in OpenAI's naming as its pretrained value, found null")
+    tensors = read_tensors(file)
+    if "visual.proj" not in tensors and "visual.attnpool.positional_embedding" not in tensors:
+        raise UserError(f"{file}: expected OpenAI's CLIP state-dict naming (visual.proj or visual.attnpool...), found other names")
+    for name in ("input_resolution", "context_length", "vocab_size"):  # numbers that OpenAI's files carry beside the weights
+        tensors.pop(name, None)
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    network = open_clip.model.build_model_from_openai_state_dict(dict(tensors), cast_dtype=torch.float32).float()
+    load_matching(network, tensors, file, "the CLIP model that its shapes describe")  # the builder rounds to half precision
+    _assert_quick_gelu(network, file)
+    tokenizer = open_clip.SimpleTokenizer(context_length=network.context_length)
+    return network, _open_clip_settings(network, f"auto:{Path(file).name}", tokenizer)
+
+
+def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tuple[nn.Module, dict]:
+    if model not in open_clip.list_models() and (OUR_MODELS / f"{model}.json").is_file():
+        open_clip.add_model_config(OUR_MODELS / f"{model}.json")
+    if model not in open_clip.list_models():
+        raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(model)}")
+    if file is not None and not Path(file).is_file():
+        raise UserError(f"clip model '{model}': expected a weight file, found nothing there: {file}")
+    tag = None if file else pretrained
+    if tag is not None:
+        _fetch(model, tag)
+    logging.disable(logging.WARNING)  # it warns of random weights, which the caller asked for
+    try:
+        network = open_clip.create_model(model, pretrained=tag)
+    finally:
+        logging.disable(logging.NOTSET)
+    if file:
+        load_matching(network, read_tensors(file), file, model)
+    if tag == "openai":
+        _assert_quick_gelu(network, f"{model}/openai")
+    return network, _open_clip_settings(network, f"{model}/{file or tag or 'random'}", open_clip.get_tokenizer(model))
+
+
+def _from_timm(model: str, pretrained: str | None, file: str | None) -> tuple[nn.Module, dict]:
+    name = model.removeprefix(IMAGE_ONLY_PREFIX)
+    if not timm.is_model(name):
+        raise UserError(f"clip model '{model}': unknown to timm {timm.__version__}; timm.list_models() names all")
+    tag = None if file else pretrained
+    try:
+        network = timm.create_model(name, pretrained=tag is not None, pretrained_cfg=tag, num_classes=0)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _no_weights(model, tag, timm.models.get_pretrained_cfg(name).hf_hub_id, error) from None
+    if file:
+        load_matching(network, read_tensors(file), file, model)
+    config = network.pretrained_cfg
+    return network, {
+        "name": f"{model}/{file or tag or 'random'}",
+        "image_size": config["input_size"][-1],
+        "mean": config["mean"],
+        "std": config["std"],
+        "tokenizer": None,
+    }
+
+
+def _open_clip_settings(network: nn.Module, name: str, tokenizer: Callable) -> dict:
+    size = network.visual.image_size
+    config = open_clip.get_model_preprocess_cfg(network)
+    mean = config.get("mean") or open_clip.OPENAI_DATASET_MEAN
+    std = config.get("std") or open_clip.OPENAI_DATASET_STD
+    return {
+        "name": name,
+        "image_size": size if isinstance(size, int) else size[0],
+        "mean": tuple(mean),
+        "std": tuple(std),
+        "tokenizer": tokenizer,
+    }
+
+
+def _fetch(model: str, tag: str) -> None:
+    """Have the weights of an open_clip tag in the local cache, or say in one line why not."""
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        known = f"tags of {model}: {', '.join(tags)}" if tags else f"{model} has none; null gives random weights"
+        raise UserError(f"clip model '{model}': unknown pretrained tag '{tag}', and no file of this name; {known}")
+    config = open_clip.get_pretrained_cfg(model, tag)
+    try:
+        open_clip.download_pretrained(config)
+    except (OSError, RuntimeError, ValueError) as error:  # hub, urllib and checksum errors are all among these
+        source = config.get("hf_hub") or config.get("url")
+        raise _no_weights(model, tag, source, error) from None
+
+
+def _no_weights(model: str, tag: str | None, source: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()
+    return UserError(
+        f"CLIP weights {model}/{tag} could not be had: looked in the local cache and at {source} "
+        f"({type(error).__name__}: {reason[0][:120] if reason else 'no reason given'}). "
+        "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE), "
+        "or train offline with --cfg rave_quickstart.yaml"
+    )
+
+
+def _settle_batch_norm(network: nn.Module, side: int) -> None:
+    """Give a network of random weights the batch-norm statistics of its own activations on noise.
+
+    Untouched, a random ResNet shrinks its activations layer by layer until biases are all that is
+    left, and every photo embeds alike: with mini-rn the mean embeddings of backlit and well-lit
+    photos have cosine 0.9999; with statistics of their own, 0.64 to 0.85. No photos are needed.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+        nn.init.ones_(norm.weight)  # residual branches start at zero, which is for training
+    sizes = [size for size in (2, 4, 8, 16, 32) if size < side]
+    layers = [F.interpolate(torch.randn(16, 3, size, size), (side, side), mode="bicubic") / size**0.5 for size in sizes]
+    noise = torch.stack(layers).sum(dim=0)  # weaker at finer scales, as photos are
+    noise = noise / noise.std(dim=(1, 2, 3), keepdim=True)
+    brightness = torch.rand(16, 1, 1, 1) * 0.8 + 0.1
+    network.train()
+    with torch.no_grad():
+        getattr(network, "visual", network)(((brightness * (1 + 0.5 * noise)).clamp(0, 1) - 0.5) / 0.25)
+    network.eval()
+
+
+def _assert_quick_gelu(network: nn.Module, source: str) -> None:
+    """OpenAI's weights were trained with QuickGELU; with GELU they load without complaint and embed wrongly."""
+    if any(type(module) is nn.GELU for module in network.modules()) or not any(
+        isinstance(module, QuickGELU) for module in network.modules()
+    ):
+        raise UserError(f"{source}: OpenAI's weights need QuickGELU, found GELU; use the 'openai' tag or a '-quickgelu' model name")
+
+
+def _close_name(model: str) -> str:
+    known = open_clip.list_models() + [path.stem for path in OUR_MODELS.glob("*.json")]
+    close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

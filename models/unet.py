@@ -1,0 +1,123 @@
+"""The enhancement network: backlit photo -> illumination map (CLIP-LIT and RAVE share it).
+
+Shape letters: B photos, C channels, H height, W width. Module names are those of the published
+checkpoints. Every convolution works at full resolution: 278,790 parameters, about 279 k
+multiply-adds a pixel. Receptive field without the pooling branch: 17 pixels to each side.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+POOL_BINS = (1, 2, 3, 6)  # grid sizes of the pyramid pooling
+LEAKY_SLOPE = 0.2
+
+
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution that keeps H and W, with zero or reflect padding.
+
+    PyTorch cannot reflect a side of one pixel; such a side is repeated instead, so that every
+    size down to 1x1 has a result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool, padding_mode: str) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias, padding_mode=padding_mode)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C',H,W)
+        if self.padding_mode == "zeros":
+            return F.conv2d(x, self.weight, self.bias, padding=1)
+        height, width = x.shape[-2:]
+        x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
+        x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
+        return F.conv2d(x, self.weight, self.bias)
+
+
+class ResidualBlock(nn.Module):
+    """conv - LeakyReLU - conv - add the input - LeakyReLU. Always reflect padding, no biases."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
+        self.conv2 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,H,W)
+        inner = F.leaky_relu(self.conv1(x), LEAKY_SLOPE)
+        return F.leaky_relu(self.conv2(inner) + x, LEAKY_SLOPE)
+
+
+class PyramidPooling(nn.Module):
+    """Adds what the whole photo looks like: four pooled grids, upsampled, concatenated, fused.
+
+    The one part of the network that is not local. `pool` and `fuse_grids` are apart so that a
+    caller may pool over the whole frame and fuse tile by tile.
+    """
+
+    def __init__(self, channels: int = 32, reduced: int = 8) -> None:
+        super().__init__()
+        self.features = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, reduced, 1, bias=False), nn.PReLU(1)) for bins in POOL_BINS
+        )
+        fused = channels + reduced * len(POOL_BINS)
+        self.fuse = nn.Sequential(Conv3x3(fused, channels, bias=False, padding_mode="zeros"), nn.PReLU(1))
+
+    def pool(self, x: Tensor) -> list[Tensor]:
+        """(B,32,H,W) -> four grids (B,8,n,n), n = 1, 2, 3, 6."""
+        return [branch(x) for branch in self.features]
+
+    def fuse_grids(self, x: Tensor, grids: list[Tensor]) -> Tensor:
+        """(B,32,H,W) and the four grids -> (B,32,H,W)."""
+        upsampled = [F.interpolate(grid, x.shape[-2:], mode="bilinear", align_corners=True) for grid in grids]
+        return self.fuse(torch.cat([x, *upsampled], dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fuse_grids(x, self.pool(x))
+
+
+class IlluminationUNet(nn.Module):
+    """Photo (B,3,H,W), RGB in [0, 1] -> illumination map M (B,1,H,W), M >= 0 (Retinex: result = photo / M).
+
+    `padding_mode` is that of the four plain convolutions: "zeros" in training, "reflect" at
+    inference; published results use this pair with the same weights. Residual blocks always
+    reflect, the pooling branch always pads with zeros.
+
+    Weights start from N(0, 0.02), biases at PyTorch's default. `map_bias`, where given, is the
+    initial bias of the last convolution: with 1.0 training starts close to the identity map.
+    """
+
+    def __init__(self, padding_mode: str = "zeros", *, map_bias: float | None = None) -> None:
+        if padding_mode not in ("zeros", "reflect"):
+            raise ValueError(f"padding_mode: expected 'zeros' or 'reflect', found {padding_mode!r}")
+        super().__init__()
+        self.padding_mode = padding_mode
+        self.cond1 = Conv3x3(3, 32, bias=True, padding_mode=padding_mode)
+        self.ResidualBlock1 = ResidualBlock(32)
+        self.ResidualBlock2 = ResidualBlock(32)
+        self.PPM1 = PyramidPooling()
+        self.condx = Conv3x3(32, 64, bias=True, padding_mode=padding_mode)
+        self.ResidualBlock3 = ResidualBlock(64)
+        self.ResidualBlock4 = ResidualBlock(64)
+        self.condy = Conv3x3(64, 32, bias=True, padding_mode=padding_mode)
+        self.ResidualBlock5 = ResidualBlock(32)
+        self.ResidualBlock6 = ResidualBlock(32)
+        self.cond_add1 = Conv3x3(32, 1, bias=True, padding_mode=padding_mode)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+        if map_bias is not None:
+            nn.init.constant_(self.cond_add1.bias, map_bias)
+
+    def before_pooling(self, images: Tensor) -> Tensor:
+        """(B,3,H,W) -> (B,32,H,W), the input of the pyramid pooling. Receptive field 5 pixels to each side."""
+        x = F.leaky_relu(self.cond1(images), LEAKY_SLOPE)
+        return self.ResidualBlock2(self.ResidualBlock1(x))
+
+    def after_pooling(self, x: Tensor) -> Tensor:
+        """(B,32,H,W), the output of the pyramid pooling -> illumination (B,1,H,W)."""
+        x = self.ResidualBlock4(self.ResidualBlock3(self.condx(x)))
+        x = self.ResidualBlock6(self.ResidualBlock5(self.condy(x)))
+        return F.relu(self.cond_add1(x))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images: expected (B, 3, H, W), found {tuple(images.shape)}")
+        return self.after_pooling(self.PPM1(self.before_pooling(images)))

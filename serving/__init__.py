@@ -1,0 +1,1 @@
+"""Inference below the script: photos in, enhanced photos out."""

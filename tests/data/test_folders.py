@@ -1,0 +1,75 @@
+"""Listing, the resized cache, and the order of batches."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.augment import training_augmentation
+from data.folders import BatchOrder, ResizedPhotos
+from data.listing import list_images
+from errors import UserError
+
+
+def test_listing_is_sorted_recursive_and_leaves_out_the_rest(tmp_path):
+    for name in ("b.JPG", "a/z.png", "a/c.webp", ".hidden/x.png", "notes.txt", ".y.png", "d.tiff"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    names = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path, "key")]
+    assert names == ["a/c.webp", "a/z.png", "b.JPG", "d.tiff"]
+
+
+def test_bad_folders_are_told_with_the_key(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for name, found in (("missing", "found nothing there"), ("file", "found a file"), ("empty", "found none")):
+        with pytest.raises(UserError, match=rf"data\.backlit_images_path: .*{found}"):
+            list_images(tmp_path / name, "data.backlit_images_path")
+
+
+def test_resized_photos_values_cache_and_augmentation_key(photo_folders, tmp_path):
+    paths = list_images(photo_folders[0], "key")
+    photos = ResizedPhotos(paths, 24, tmp_path / "cache", training_augmentation())
+    expected = np.asarray(Image.open(paths[2]).convert("RGB").resize((24, 24), Image.Resampling.BILINEAR))
+    assert torch.equal(photos[2], torch.from_numpy(expected.copy()).permute(2, 0, 1).float() / 255)
+    assert torch.equal(photos[(2, 5)], photos[(2, 5)])
+    assert any(not torch.equal(photos[(2, s)], photos[2]) for s in range(5))
+    cached = list((tmp_path / "cache" / "resized").glob("*.npy"))
+    ResizedPhotos(paths, 24, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "resized").glob("*.npy")) == cached
+    ResizedPhotos(paths, 16, tmp_path / "cache")
+    assert len(list((tmp_path / "cache" / "resized").glob("*.npy"))) == 2
+
+
+def test_broken_photos_are_left_out_and_named(photo_folders, tmp_path):
+    (photo_folders[0] / "0.png").write_bytes(b"not an image")
+    photos = ResizedPhotos(list_images(photo_folders[0], "key"), 16, tmp_path / "cache")
+    assert len(photos) == 5
+    assert "0.png" in photos.skipped[0]
+    only_broken = tmp_path / "broken"
+    only_broken.mkdir()
+    (only_broken / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 1 photos can be read"):
+        ResizedPhotos(list_images(only_broken, "key"), 16, tmp_path / "cache")
+
+
+def test_every_pass_holds_every_photo_once():
+    order = BatchOrder(7, 3, seed=0)
+    indices = [index for k in range(7) for index, _ in order.batch(k)]
+    assert [sorted(indices[i : i + 7]) for i in (0, 7, 14)] == [list(range(7))] * 3
+    assert indices[:7] != indices[7:14]
+
+
+def test_order_goes_on_from_any_iteration_and_depends_on_the_seed():
+    whole, late = iter(BatchOrder(5, 2, seed=1)), iter(BatchOrder(5, 2, seed=1, start=4))
+    batches = [next(whole) for _ in range(6)]
+    assert [next(late), next(late)] == batches[4:]
+    assert next(iter(BatchOrder(5, 2, seed=2))) != batches[0]
+
+
+def test_processes_share_a_batch_between_them():
+    parts = [next(iter(BatchOrder(9, 4, seed=0, rank=rank, world=2))) for rank in range(2)]
+    assert sorted(parts[0] + parts[1]) == sorted(BatchOrder(9, 4, seed=0).batch(0))
+    with pytest.raises(UserError, match=r"unet_model\.batch_size: expected a multiple of the 2 processes"):
+        BatchOrder(9, 3, seed=0, world=2)

@@ -1,0 +1,168 @@
+"""Losses: equality with the authors' code (values and gradients), properties, argument checks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from losses.guidance import clip_guidance_loss, initialisation_loss, negative_similarity
+from losses.identity import identity_loss
+from losses.ranking import refinement_loss
+from losses.residual import residual_guidance, residual_loss, shift
+from models.clip_encoder import load_clip
+
+RELEASE_MARGINS = {"m0": 0.9, "m1": 0.1, "m2": 0.1}
+
+
+def relative(a, b) -> float:
+    a, b = torch.as_tensor(a), torch.as_tensor(b)
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.fixture(scope="module")
+def vit(shared):
+    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_vit_openai.npz"))
+
+
+@pytest.fixture(scope="module")
+def resnet(shared):
+    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_rn_openai.npz"))
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+# --- golden -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "weights"), [("recon", [1, 1, 1, 1, 1]), ("enh", [1, 1, 1, 1, 0.5])])
+def test_identity_loss_and_gradient_equal_the_authors(resnet, tiny_clip, name, weights):
+    result = tiny_clip["inputs"]["pred"].clone().requires_grad_()
+    loss = identity_loss(resnet.feature_maps(result), resnet.feature_maps(tiny_clip["inputs"]["inp"]), weights)
+    assert relative(loss.detach(), tiny_clip["expected"][f"l_identity_sum_{name}"]) < 1e-3
+    loss.backward()
+    assert relative(result.grad, tiny_clip["expected"][f"l_identity_grad_{name}"]) < 1e-3
+
+
+def test_clip_guidance_and_gradient_equal_the_authors(vit, tiny_clip):
+    result = tiny_clip["inputs"]["pred"].clone().requires_grad_()
+    loss = clip_guidance_loss(vit.embed_images(result), tiny_clip["inputs"]["guidance"])
+    assert relative(loss.detach(), tiny_clip["expected"]["l_clip"]) < 1e-3
+    loss.backward()
+    assert relative(result.grad, tiny_clip["expected"]["l_clip_grad"]) < 1e-3
+
+
+def test_residual_and_rave_loss_and_gradient_equal_the_authors(vit, tiny_clip):
+    inputs, expected = tiny_clip["inputs"], tiny_clip["expected"]
+    guidance = residual_guidance(vit.embed_images(inputs["welllit"]), vit.embed_images(inputs["backlit"]))
+    for found, name in ((guidance.vector, "v_residual"), (guidance.well_lit, "v_well_lit"), (guidance.backlit, "v_backlit")):
+        assert relative(found, expected[name]) < 1e-3
+    assert guidance.target == pytest.approx(float(expected["residual_target"]), rel=1e-3)
+    result = inputs["pred"].clone().requires_grad_()
+    loss = residual_loss(vit.embed_images(result), guidance)
+    assert relative(loss.detach(), expected["l_rave"]) < 1e-3
+    loss.backward()
+    assert relative(result.grad, expected["l_rave_grad"]) < 1e-3
+
+
+def test_ranking_equals_the_authors(tiny_clip):
+    backlit, previous, current, well_lit = tiny_clip["expected"]["scores_b_t1_t_w"]
+    for name, scores in (
+        ("l_margin_2", [backlit, well_lit]),
+        ("l_margin_3", [backlit, current, well_lit]),
+        ("l_margin_4", [backlit, previous, current, well_lit]),
+    ):
+        assert relative(refinement_loss(scores, RELEASE_MARGINS), tiny_clip["expected"][name]) < 1e-3
+
+
+def test_initialisation_equals_the_authors(vit, tiny_clip):
+    inputs, expected = tiny_clip["inputs"], tiny_clip["expected"]
+    loss = initialisation_loss(vit.embed_images(inputs["pred"]), expected["prompt_text_features"], torch.tensor([0, 1, 0]))
+    assert relative(loss, expected["l_ce_init"]) < 1e-3
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+
+def test_identity_loss_reductions_and_zero():
+    maps = [torch.rand(4, 2, 3, 3) for _ in range(5)]
+    other = [m + 0.5 for m in maps]
+    weights = [1, 2, 0, 0, 0.5]
+    assert identity_loss(maps, maps, weights) == 0
+    assert identity_loss(other, maps, weights, "mean") == pytest.approx(0.25 * 3.5, rel=1e-5)
+    assert identity_loss(other, maps, weights, "sum") == pytest.approx(4 * 0.25 * 3.5, rel=1e-5)
+
+
+def test_identity_loss_checks_its_arguments():
+    maps = [torch.rand(1, 2, 3, 3)]
+    with pytest.raises(ValueError, match="as many maps as weights"):
+        identity_loss(maps, maps, [1, 1])
+    with pytest.raises(ValueError, match="reduction"):
+        identity_loss(maps, maps, [1], "median")
+    with pytest.raises(ValueError, match="one shape"):
+        identity_loss(maps, [torch.rand(1, 2, 2, 2)], [1])
+
+
+def test_residual_properties():
+    well_lit, backlit = unit(7, 16), unit(5, 16, seed=1)
+    guidance = residual_guidance(well_lit, backlit)
+    assert guidance.vector.norm() == pytest.approx(1)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(
+        residual_guidance(well_lit[order] * 3, backlit).vector, guidance.vector
+    )  # neither order nor norm of photos counts
+    assert torch.allclose(residual_guidance(backlit, well_lit).vector, -guidance.vector)
+    assert residual_loss(guidance.well_lit[None], guidance) < 1e-12  # the well-lit mean sits at the set point
+
+
+def test_residual_loss_pulls_to_the_set_point_and_gradchecks():
+    guidance = residual_guidance(unit(7, 6), unit(5, 6, seed=1))
+    embeddings = unit(3, 6, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda e: residual_loss(e, guidance), embeddings)
+    assert residual_loss(guidance.vector[None], guidance) == pytest.approx((1 - guidance.target) ** 2)  # beyond the set point costs too
+
+
+def test_residual_refuses_what_has_no_direction():
+    same = unit(4, 8)
+    with pytest.raises(ValueError, match="no residual"):
+        residual_guidance(same, same)
+    with pytest.raises(ValueError, match="at least one photo"):
+        residual_guidance(same[:0], same)
+
+
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_shift_removes_what_the_tokens_share(n):
+    guidance, tokens = residual_guidance(unit(7, 16), unit(5, 16, seed=1)), unit(40, 16, seed=2)
+    shifted = shift(guidance, tokens, n)
+    assert shifted.vector.norm() == pytest.approx(1)
+    cosines = tokens @ guidance.vector
+    order = cosines.argsort()
+    high = F.normalize((cosines[order[-n:], None] * tokens[order[-n:]]).sum(0), dim=0)
+    low = F.normalize((cosines[order[:n], None] * tokens[order[:n]]).sum(0), dim=0)
+    assert abs(float(shifted.vector @ F.normalize(high + low, dim=0))) < 1e-9
+    assert shifted.target == pytest.approx(float(guidance.well_lit @ shifted.vector))
+
+
+def test_shift_by_nothing_changes_nothing_and_too_much_is_refused():
+    guidance, tokens = residual_guidance(unit(7, 16), unit(5, 16, seed=1)), unit(10, 16, seed=2)
+    assert shift(guidance, tokens, 0) is guidance
+    with pytest.raises(ValueError, match="expected 0 to half"):
+        shift(guidance, tokens, 6)
+
+
+def test_negative_similarity_tells_backlit_from_well_lit():
+    guidance = unit(2, 8)
+    scores = negative_similarity(guidance * 5, guidance)
+    assert scores[0] > 0.99
+    assert scores[1] < 0.01
+    assert torch.autograd.gradcheck(lambda e: clip_guidance_loss(e, guidance), unit(3, 8, seed=1).requires_grad_())
+    with pytest.raises(ValueError, match="guidance"):
+        negative_similarity(unit(3, 8), unit(3, 8))
+
+
+def test_ranking_is_zero_once_the_order_holds_and_refuses_other_counts():
+    scores = [torch.full((4,), s) for s in (1.0, 0.1, 0.0)]
+    assert refinement_loss([scores[0], scores[2]], RELEASE_MARGINS) == 0
+    assert refinement_loss([torch.zeros(4), torch.ones(4)], RELEASE_MARGINS) == 2.0
+    with pytest.raises(ValueError, match="two to four"):
+        refinement_loss([scores[0]] * 5, RELEASE_MARGINS)

@@ -1,0 +1,173 @@
+"""The frozen encoder: equality with the authors' CLIP code, gradients, freezing, every way of loading."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from errors import UserError
+from models.clip_encoder import load_clip
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.fixture(scope="module")
+def vit(shared):
+    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_vit_openai.npz"))
+
+
+@pytest.fixture(scope="module")
+def resnet(shared):
+    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_rn_openai.npz"))
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return load_clip("mini-rn", None, seed=3)
+
+
+def test_image_features_equal_the_authors(vit, tiny_clip):
+    expected = F.normalize(tiny_clip["expected"]["image_features"], dim=-1)
+    assert relative(vit.embed_images(tiny_clip["inputs"]["pred"]), expected) < 1e-5
+
+
+def test_feature_maps_equal_the_authors(resnet, tiny_clip):
+    maps = resnet.feature_maps(tiny_clip["inputs"]["pred"])
+    assert len(maps) == 5
+    for level, found in enumerate(maps):
+        assert relative(found, tiny_clip["expected"][f"rn_layer{level}"]) < 1e-5
+
+
+def test_texts_and_prompts_equal_the_authors(vit, tiny_clip, shared):
+    expected = tiny_clip["expected"]
+    words = (shared / "golden/tiny_clip/words.txt").read_text().split()
+    assert relative(vit.embed_texts(words, batch_size=5), F.normalize(expected["word_text_features"], dim=-1)) < 1e-5
+    eos = int(expected["prompt_tokens"].argmax())
+    assert relative(vit.embed_prompts(expected["prompt_embedding"], eos), expected["prompt_text_features"]) < 1e-5
+
+
+def test_openai_file_is_not_rounded_to_half_precision(vit, shared):
+    with np.load(shared / "golden/tiny_clip/tiny_vit_openai.npz") as given:
+        assert np.array_equal(vit.model.visual.proj.numpy(), given["visual.proj"])
+
+
+def test_prompts_through_both_kinds_of_text_tower(mini):
+    """A prompt made of a text's own token embeddings embeds as that text does: plain CLIP and custom-text CLIP."""
+    import open_clip
+
+    custom = open_clip.create_model("mini-rn", pretrained=None, force_custom_text=True).eval()
+    tokens = open_clip.get_tokenizer("mini-rn")(["a backlit photo", "sky"])
+    eos = tokens.argmax(dim=-1)
+    assert torch.allclose(mini.embed_prompts(mini.model.token_embedding(tokens), eos), mini.model.encode_text(tokens), atol=1e-5)
+    mini_custom = load_clip("mini-rn", None)
+    mini_custom.model = custom
+    assert torch.allclose(mini_custom.embed_prompts(custom.text.token_embedding(tokens), eos), custom.encode_text(tokens), atol=1e-5)
+
+
+def test_frozen_but_differentiable(mini):
+    assert not mini.train().training
+    assert not any(module.training for module in mini.modules())
+    images = torch.rand(2, 3, 40, 60, requires_grad=True)
+    (mini.embed_images(images).sum() + sum(m.square().mean() for m in mini.feature_maps(images))).backward()
+    assert images.grad.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in mini.parameters())
+
+
+def test_unit_norm_and_batching(mini):
+    images = torch.rand(3, 3, 50, 70)
+    together = mini.embed_images(images)
+    assert together.shape == (3, mini.embed_dim)
+    assert torch.allclose(together.norm(dim=-1), torch.ones(3), atol=1e-6)
+    assert torch.allclose(together, torch.cat([mini.embed_images(i[None]) for i in images]), atol=1e-6)
+
+
+def test_random_weights_depend_on_the_seed_alone(mini):
+    torch.manual_seed(99)
+    before = torch.random.get_rng_state()
+    again, other = load_clip("mini-rn", None, seed=3), load_clip("mini-rn", None, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert again.fingerprint() == mini.fingerprint() != other.fingerprint()
+
+
+def test_preprocessing_changes_embedding_and_fingerprint(mini):
+    crop = load_clip("mini-rn", None, seed=3, preprocess="center_crop")
+    wide = torch.rand(1, 3, 60, 180)
+    assert crop.to_input_size(wide).shape == mini.to_input_size(wide).shape == (1, 3, 96, 96)
+    assert not torch.allclose(crop.embed_images(wide), mini.embed_images(wide))
+    assert crop.fingerprint() != mini.fingerprint()
+    middle = crop.to_input_size(wide)
+    assert torch.allclose(middle, F.interpolate(wide, (96, 288), mode="bicubic", antialias=True).clamp(0, 1)[..., 96:192])
+
+
+def test_bf16_is_close_and_returns_float32(mini):
+    low = load_clip("mini-rn", None, seed=3, precision="bf16")
+    images = torch.rand(2, 3, 64, 64)
+    assert low.embed_images(images).dtype == torch.float32
+    assert F.cosine_similarity(low.embed_images(images), mini.embed_images(images)).min() > 0.999
+
+
+def test_image_only_trunk():
+    encoder = load_clip("timm/resnet10t", None)
+    images = torch.rand(1, 3, 64, 64)
+    assert encoder.embed_images(images).shape == (1, encoder.embed_dim)
+    assert len(encoder.feature_maps(images)) == 5
+    assert not encoder.has_text
+    with pytest.raises(UserError, match="image-only"):
+        encoder.embed_texts(["dark"])
+
+
+def test_local_weight_file(mini, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in mini.model.state_dict().items()}, tmp_path / "mini.safetensors")
+    assert load_clip("mini-rn", str(tmp_path / "mini.safetensors"), seed=9).fingerprint() == mini.fingerprint()
+
+
+def test_transformer_has_no_identity_features(vit):
+    with pytest.raises(UserError, match="five feature maps"):
+        vit.feature_maps(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "message"),
+    [
+        ("ViT-B-33", "openai", "did you mean ViT-B-32"),
+        ("ViT-B-32", "opnai", "unknown pretrained tag 'opnai'"),
+        ("mini-rn", "openai", "mini-rn has none"),
+        ("RN101", "missing.pt", "found nothing there"),
+        ("auto", None, "expected a weight file"),
+        ("timm/resnet_nope", None, "unknown to timm"),
+    ],
+)
+def test_wrong_names_are_told(model, pretrained, message):
+    with pytest.raises(UserError, match=message):
+        load_clip(model, pretrained)
+
+
+def test_weights_that_cannot_be_downloaded_are_told_with_two_ways_out(monkeypatch):
+    import open_clip
+
+    def offline(config):
+        raise OSError("Connection refused")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", offline)
+    with pytest.raises(UserError) as caught:
+        load_clip("ViT-B-32", "openai")
+    message = str(caught.value)
+    assert "ViT-B-32/openai" in message
+    assert "looked in" in message
+    assert "clip.guidance.pretrained=FILE" in message
+    assert "rave_quickstart.yaml" in message
+    assert "\n" not in message
+
+
+def test_openai_weights_without_quick_gelu_are_refused(monkeypatch):
+    import open_clip
+
+    built = open_clip.create_model("mini-rn", pretrained=None)  # GELU
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda config: "")
+    monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: built)
+    with pytest.raises(UserError, match="QuickGELU"):
+        load_clip("ViT-B-32", "openai")

@@ -1,0 +1,96 @@
+"""The enhancement network: structure, padding, equality with the authors' network."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.checkpoints import load_unet
+from models.retinex import enhance
+from models.unet import IlluminationUNet
+
+PUBLISHED = {
+    "30374039626_355dca2192_o.reflect": ("clip_lit/enhancement_model.pth", "reflect"),
+    "c5b8b4070688114c602b27933c6699b6.reflect": ("clip_lit/enhancement_model.pth", "reflect"),
+    "c5b8b4070688114c602b27933c6699b6.zeros": ("clip_lit/enhancement_model.pth", "zeros"),
+    "c5b8b4070688114c602b27933c6699b6.clip_lit_paired": ("rave/clip_lit_paired.pth", "reflect"),
+    "c5b8b4070688114c602b27933c6699b6.clip_lit_unpaired": ("rave/clip_lit_unpaired.pth", "reflect"),
+    "c5b8b4070688114c602b27933c6699b6.clip_lit_latent_paired": ("rave/clip_lit_latent_paired.pth", "reflect"),
+    "c5b8b4070688114c602b27933c6699b6.rave_unpaired": ("rave/rave_unpaired.pth", "reflect"),
+    "c5b8b4070688114c602b27933c6699b6.rave_unpaired_shifted": ("rave/rave_unpaired_shifted.pth", "reflect"),
+}
+
+
+LARGE = "30374039626_355dca2192_o.reflect"
+
+
+@pytest.mark.parametrize("golden", [pytest.param(g, marks=pytest.mark.slow) if g == LARGE else g for g in PUBLISHED])
+def test_illumination_equals_the_authors_network(shared, golden):
+    weights, padding_mode = PUBLISHED[golden]
+    expected = np.load(shared / "golden" / "unet" / f"{golden}.npz")
+    stride = int(expected["stride"])
+    photo = np.asarray(Image.open(shared / "data" / "photos" / f"{golden.rsplit('.', 1)[0]}.jpg").convert("RGB"))
+    images = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        illumination = load_unet(shared / "published_weights" / weights, padding_mode)(images)
+    assert np.abs(illumination[0, 0, ::stride, ::stride].numpy() - expected["illumination"]).max() < 1e-4
+    result = enhance(images, illumination)[0, :, ::stride, ::stride].numpy() * 255
+    assert np.abs(result - expected["enhanced_u8"]).max() <= 1.01  # the reference may round or truncate
+
+
+def test_published_checkpoints_all_load(shared):
+    files = sorted((shared / "published_weights").rglob("*.pth"))
+    assert len(files) == 9
+    for file in files:
+        assert not load_unet(file).training
+
+
+def test_size_is_that_of_the_paper():
+    unet = IlluminationUNet()
+    assert sum(p.numel() for p in unet.parameters()) == 278_790
+    assert len(unet.state_dict()) == 30
+
+
+def test_padding_switch_changes_only_the_border():
+    torch.manual_seed(0)
+    zeros, reflect = IlluminationUNet("zeros", map_bias=1.0), IlluminationUNet("reflect")
+    reflect.load_state_dict(zeros.state_dict())
+    for unet in (zeros, reflect):
+        torch.nn.init.zeros_(unet.PPM1.fuse[0].weight[:, 32:])  # cut the pooling branch: the rest is local
+    images = torch.rand(1, 3, 48, 48)
+    with torch.inference_mode():
+        difference = (zeros(images) - reflect(images)).abs()[0, 0]
+    assert difference[0].max() > 0
+    assert difference[17:-17, 17:-17].max() == 0  # the receptive field is 17 pixels to each side
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 1), (3, 2), (7, 40)])
+def test_every_size_down_to_one_pixel_has_a_finite_map(size):
+    torch.manual_seed(0)
+    for padding_mode in ("zeros", "reflect"):
+        illumination = IlluminationUNet(padding_mode, map_bias=1.0)(torch.rand(2, 3, *size))
+        assert illumination.shape == (2, 1, *size)
+        assert torch.isfinite(illumination).all()
+
+
+def test_every_parameter_gets_a_gradient():
+    torch.manual_seed(0)
+    unet = IlluminationUNet("zeros", map_bias=1.0)
+    images = torch.rand(2, 3, 24, 24, requires_grad=True)
+    enhance(images * 0.3, unet(images)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in unet.parameters())
+    assert images.grad.abs().sum() > 0
+
+
+def test_wrong_input_is_told():
+    with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\), found \(1, 4, 8, 8\)"):
+        IlluminationUNet()(torch.rand(1, 4, 8, 8))
+    with pytest.raises(ValueError, match="padding_mode"):
+        IlluminationUNet("mirror")
+
+
+def test_retinex_divides_and_clamps():
+    images = torch.full((1, 3, 1, 3), 0.4)
+    illumination = torch.tensor([0.5, 0.2, 0.0]).view(1, 1, 1, 3)
+    assert torch.allclose(enhance(images, illumination)[0, 0, 0], torch.tensor([0.8, 1.0, 1.0]))
+    assert enhance(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, 1)).max() == 0  # black stays black where the map is black

@@ -1,0 +1,174 @@
+"""inference.py as a user calls it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import inference
+from configs.cli import yaml_text
+from configs.load import load_config
+from configs.schema import InferenceConfig
+from data.images import read_photo, read_rgb8
+from errors import UserError
+from models.checkpoints import save_unet
+from models.unet import IlluminationUNet
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
+    save_unet(IlluminationUNet(map_bias=0.5), path)
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for name, value in (("a.png", 40), ("sub/b.jpg", 80)):
+        Image.new("RGB", (8, 6), (value,) * 3).save(folder / name)
+    return folder
+
+
+def call(weights: str, *arguments: str | Path) -> int:
+    return inference.main([*map(str, arguments), "--checkpoint", weights, "--set", "model.device=cpu"])
+
+
+def run_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(ROOT / "inference.py"), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_folder(weights, photos, capsys):
+    assert call(weights, photos) == 0
+    result = read_rgb8(photos.with_name("photos_enhanced") / "a.png")
+    assert 70 <= result.mean() <= 90  # the random weights double the brightness
+    assert (photos.with_name("photos_enhanced") / "sub" / "b.jpg").is_file()
+    out = capsys.readouterr().out
+    assert re.search(r"weights: .*unet\.safetensors\ndevice:  cpu, fp32\nphotos:  2\noutput:  .*photos_enhanced\n", out)
+    assert re.search(r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ photos/s\)\n$", out)
+
+
+def test_every_flag_reaches_the_config(weights, photos, tmp_path, capsys):
+    flags = ["--strength", "0", "--format", "png", "--side-by-side", "--illumination", "--skip-existing", "--cfg", "inference.yaml"]
+    assert call(weights, "--input", photos, "--output", tmp_path / "out", *flags) == 0
+    assert np.array_equal(read_rgb8(tmp_path / "out" / "sub" / "b.png"), read_rgb8(photos / "sub" / "b.jpg"))  # strength 0
+    assert read_photo(tmp_path / "out_side_by_side" / "a.png").rgb.shape == (6, 16, 3)
+    assert read_photo(tmp_path / "out_illumination" / "a.png").grey
+    assert call(weights, photos, "--output", tmp_path / "out", "--format", "png", "--skip-existing") == 0
+    assert "enhanced 0, skipped 2, failed 0 of 2" in capsys.readouterr().out
+
+
+def test_skip_existing_leaves_results_alone(weights, photos, tmp_path):
+    call(weights, photos, "--output", tmp_path / "out")
+    os.utime(tmp_path / "out" / "a.png", (1, 1))
+    (tmp_path / "out" / "sub" / "b.jpg").unlink()
+    assert call(weights, photos, "--output", tmp_path / "out", "--skip-existing") == 0
+    assert (tmp_path / "out" / "a.png").stat().st_mtime == 1 and (tmp_path / "out" / "sub" / "b.jpg").is_file()
+
+
+def test_one_broken_photo_exits_with_3_and_the_others_are_done(weights, photos, capsys):
+    (photos / "broken.jpg").write_text("no photo")
+    (photos / "empty.png").touch()
+    assert call(weights, photos) == 3
+    done = photos.with_name("photos_enhanced")
+    assert sorted(p.name for p in done.rglob("*.*")) == ["a.png", "b.jpg"]
+    captured = capsys.readouterr()
+    assert "enhanced 2, skipped 0, failed 2 of 4" in captured.out
+    lines = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
+    assert lines[0].startswith(f"failed: {photos / 'broken.jpg'}: expected an image") and len(lines) == 2
+
+
+def test_several_files_and_the_config_file(weights, photos, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"data:\n  input: [{photos / 'a.png'}, {photos / 'sub' / 'b.jpg'}]\n  output: {tmp_path / 'out'}\n")
+    assert call(weights, "--cfg", config) == 0
+    assert (tmp_path / "out" / "a.png").is_file() and (tmp_path / "out" / "sub" / "b.jpg").is_file()
+
+
+@pytest.mark.parametrize("name", ["123", "a: b", "true", "null", "{x}", "[y]", '"q"', "back\\slash", "1e5", "# no", " lead", "ü 😀", "a=b"])
+def test_names_that_yaml_would_read_as_something_else(weights, tmp_path, monkeypatch, capsys, name):
+    (tmp_path / name).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / name / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert call(weights, name, "--output", f"{name} out", "--dry-run") == 0
+    assert f"{tmp_path / name / 'a.png'} -> {tmp_path / (name + ' out') / 'a.png'}" in capsys.readouterr().out
+
+
+def test_name_in_bytes_that_are_no_unicode():
+    raw = os.fsdecode(b"caf\xe9\n\x07")
+    config = load_config(InferenceConfig, "inference.yaml", [f"data.output={yaml_text(raw)}"])
+    assert config.data.output == raw
+
+
+def test_dry_run_writes_nothing(weights, photos, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert call(weights, photos, "--strength", "0.5", "--dry-run") == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    out = capsys.readouterr().out
+    assert "strength: 0.5" in out and f"{photos / 'a.png'} -> {tmp_path / 'photos_enhanced' / 'a.png'}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strenght", "1"], "unrecognized arguments: --strenght"),
+        (["--set", "model.strenght=1"], r"unknown key 'model.strenght'; did you mean 'model.strength'\?"),
+        (["--strength", "1.5"], "model.strength: expected less than or equal to 1"),
+        (["--strength", "much"], "model.strength: expected .*number, found the text 'much'"),
+        (["--format", "gif"], "save.format: expected 'keep', 'png'"),
+        (["--input", "x"], "found both"),
+        (["--cfg", "nothing.yaml"], "no such file"),
+    ],
+)
+def test_mistakes_on_the_command_line(weights, photos, arguments, message):
+    with pytest.raises(UserError, match=message):
+        call(weights, photos, *arguments)
+
+
+def test_mistakes_in_paths(weights, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for arguments, message in (
+        ([tmp_path / "nothing"], "found nothing there"),
+        ([tmp_path / "empty"], "expected images, found none"),
+        ([photos, "--output", photos], "data.output: expected another folder"),
+        ([photos, "--output", tmp_path / "file" / "out"], "data.output: expected a folder that can be written"),
+        ([], "data.input: expected a folder or photos, found nothing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(weights, *arguments)
+
+
+def test_missing_or_unusable_weights(photos, tmp_path):
+    with pytest.raises(UserError, match=r"^model\.checkpoint: expected a file, found nothing there"):
+        inference.main([str(photos), "--checkpoint", str(tmp_path / "no.pth")])
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match=r"text\.pth"):
+        inference.main([str(photos), "--checkpoint", str(tmp_path / "text.pth")])
+
+
+def test_script_from_another_folder(weights, photos):
+    done = run_script("photos", "--checkpoint", weights, cwd=photos.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (photos.parent / "photos_enhanced" / "a.png").is_file()
+
+
+def test_script_tells_a_mistake_in_one_line_and_without_torch(tmp_path):
+    code = f"import sys; sys.argv[1:] = ['nothing']; sys.path.insert(0, {str(ROOT)!r}); import inference; " + (
+        "from configs.cli import run\n"
+        "try: run(inference.main)\n"
+        "finally: print('torch' in sys.modules, 'imagecodecs' in sys.modules, 'tifffile' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == "False False False\n"
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -1,0 +1,61 @@
+"""tools/make_backlit.py: pairs of the same names, repeatable, broken photos named."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from errors import UserError
+from tools import make_backlit
+
+
+def test_pairs_csv_and_values(photo_folders, tmp_path):
+    out = tmp_path / "set"
+    assert make_backlit.main([str(photo_folders[1]), str(out), "--per-photo", "2", "--foreground-stops", "2", "2"]) == 0
+    rows = list(csv.DictReader((out / "pairs.csv").open()))
+    assert len(rows) == 16
+    for row in rows:
+        backlit, truth = (np.asarray(Image.open(out / folder / row["file"])) for folder in ("backlit", "ground_truth"))
+        assert backlit.shape == truth.shape
+        assert backlit.mean() < truth.mean()
+        assert float(row["foreground_stops"]) == 2
+    assert np.array_equal(np.asarray(Image.open(out / "ground_truth/0_1.png")), np.asarray(Image.open(photo_folders[1] / "0.png")))
+
+
+def test_adding_a_photo_changes_no_other_pair(photo_folders, tmp_path):
+    make_backlit.main([str(photo_folders[1]), str(tmp_path / "a")])
+    shutil.copy(photo_folders[1] / "3.png", photo_folders[1] / "00.png")
+    make_backlit.main([str(photo_folders[1]), str(tmp_path / "b")])
+    make_backlit.main([str(photo_folders[1]), str(tmp_path / "c"), "--seed", "1"])
+    same, other = ((tmp_path / name / "backlit" / "5.png").read_bytes() for name in "bc")
+    assert (tmp_path / "a/backlit/5.png").read_bytes() == same != other
+
+
+def test_given_masks_are_used(photo_folders, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(8):
+        Image.fromarray(np.uint8([[0, 255]])).resize((56, 40), Image.Resampling.NEAREST).save(masks / f"{number}.png")
+    options = ["--masks", str(masks), "--background-stops", "0", "0", "--size", "28"]
+    make_backlit.main([str(photo_folders[1]), str(tmp_path / "out"), *options])
+    backlit, truth = (np.asarray(Image.open(tmp_path / "out" / f / "2.png")).astype(int) for f in ("backlit", "ground_truth"))
+    assert backlit.shape[1] == 28
+    assert backlit[:, -4:].mean() < 0.7 * truth[:, -4:].mean()
+    shoulder = truth[:, :4] < 220  # brighter values run into the soft shoulder
+    assert np.abs(backlit[:, :4] - truth[:, :4])[shoulder].max() <= 1
+
+
+def test_broken_photos_and_mistakes(photo_folders, tmp_path, capsys):
+    (photo_folders[1] / "x.jpg").write_bytes(b"no")
+    assert make_backlit.main([str(photo_folders[1]), str(tmp_path / "out")]) == 3
+    assert "x.jpg" in capsys.readouterr().err
+    for arguments, message in (
+        ([str(photo_folders[1]), str(tmp_path / "out")], "found"),  # the set is there
+        ([str(tmp_path / "nothing"), str(tmp_path / "o")], "photos: expected a folder"),
+        ([str(photo_folders[1]), str(tmp_path / "o"), "--noise", "0.5", "0.1"], "--noise: expected 0 <= LOW <= HIGH"),
+        ([str(photo_folders[1]), str(tmp_path / "o"), "--per-photo", "0"], "--per-photo"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_backlit.main(arguments)

@@ -1,0 +1,57 @@
+"""Folder embeddings: batched equals one by one, the cache is keyed by content and encoder."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.listing import list_images
+from errors import UserError
+from models.clip_encoder import load_clip
+from training.embeddings import embed_photos, vocabulary
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_clip("mini-rn", None)
+
+
+def test_batches_equal_single_photos(encoder, photo_folders, tmp_path):
+    paths = list_images(photo_folders[1], "key")
+    together, skipped = embed_photos(paths, encoder, tmp_path / "cache", batch_size=3, key="key")
+    single = [encoder.embed_images(torch.from_numpy(np.array(Image.open(p))).permute(2, 0, 1)[None] / 255) for p in paths]
+    assert torch.allclose(together, torch.cat(single), atol=1e-5)
+    assert skipped == []
+
+
+def test_cache_is_used_by_content_and_by_encoder(encoder, photo_folders, tmp_path, monkeypatch):
+    paths = list_images(photo_folders[1], "key")
+    first, _ = embed_photos(paths, encoder, tmp_path / "cache", 8, "key")
+    seen = []
+    original = encoder.embed_images
+    monkeypatch.setattr(encoder, "embed_images", lambda images: seen.append(len(images)) or original(images))
+    shutil.copy(paths[0], photo_folders[1] / "copy.png")  # another name, the same content
+    Image.new("RGB", (30, 30), "red").save(paths[1])  # the same name, another content
+    second, _ = embed_photos(list_images(photo_folders[1], "key"), encoder, tmp_path / "cache", 8, "key")
+    assert seen == [1]
+    assert torch.equal(second[-1], first[0])
+    assert not torch.equal(second[1], first[1])
+    embed_photos(paths, load_clip("mini-rn", None, seed=1), tmp_path / "cache", 8, "key")
+    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 2
+
+
+def test_unreadable_photos_are_named_and_left_out(encoder, photo_folders, tmp_path):
+    (photo_folders[1] / "a.jpg").write_bytes(b"")
+    found, skipped = embed_photos(list_images(photo_folders[1], "key"), encoder, tmp_path / "cache", 4, "key")
+    assert len(found) == 8
+    assert "a.jpg" in skipped[0]
+    with pytest.raises(UserError, match=r"some\.key: none of the 1 photos can be read"):
+        embed_photos([photo_folders[1] / "a.jpg"], encoder, tmp_path / "cache", 4, "some.key")
+
+
+def test_vocabulary_is_clips():
+    words = vocabulary()
+    assert len(words) == 49408
+    assert {"bright", "sky", "dark"} <= set(words)

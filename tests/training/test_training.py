@@ -1,0 +1,256 @@
+"""RAVE training end to end with a tiny encoder: the run folder, resume bit for bit, guards, the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import train_rave
+from configs.load import REPO_ROOT, load_config
+from configs.schema import TrainConfig
+from errors import UserError
+from models.checkpoints import load_unet, read_metadata, read_tensors
+from training.loop import Trainer, TrainingDiverged, luma_psnr
+from training.loop import train_rave as train
+from training.phases import describe_schedule, rave_schedule
+
+
+@pytest.fixture
+def overrides(photo_folders, tmp_path) -> list[str]:
+    """The quick-start config, made tiny."""
+    backlit, welllit = photo_folders
+    return [
+        f"data.backlit_images_path={backlit}",
+        f"data.welllit_images_path={welllit}",
+        f"data.val_backlit_path={backlit}",
+        f"data.val_gt_path={backlit}",
+        "data.image_size=16",
+        f"exp.save_dir={tmp_path / 'runs'}",
+        f"exp.cache_dir={tmp_path / 'cache'}",
+        "exp.exp_name=tiny",
+        "exp.overwrite=false",
+        "train.num_iters=6",
+        "train.val_iter=4",
+        "train.save_iter=3",
+        "train.device=cpu",
+        "unet_model.batch_size=2",
+        "unet_model.num_reconstruction_iters=4",
+        "unet_model.display_iter=2",
+        "unet_model.extension_iters=2",
+        "unet_model.max_extensions=1",
+    ]
+
+
+def config(overrides: list[str], *more: str) -> TrainConfig:
+    return load_config(TrainConfig, "rave_quickstart.yaml", [*overrides, *more])
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_time(lines: list[dict]) -> list[dict]:
+    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+
+
+def test_run_folder_holds_everything(overrides):
+    run = train(config(overrides))
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "checkpoints/last.pt"):
+        assert (run / name).stat().st_size > 0
+    assert list((run / "tensorboard").glob("events*"))
+    for picture in ("curves.png", "previews/iteration_000000.png", "previews/iteration_000008.png"):
+        assert Image.open(run / picture).size > (100, 100)
+    assert load_config(TrainConfig, str(run / "config.yaml")) == config(overrides)
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert {"command", "commit", "versions", "hardware"} <= provenance.keys()
+
+    lines = metrics(run)
+    steps, checks = [m for m in lines if "loss" in m], [m for m in lines if "val_psnr" in m]
+    assert [m["iteration"] for m in steps] == [2, 4, 6, 8, 10]
+    assert [m["phase"] for m in steps] == ["reconstruction"] * 2 + ["rave"] * 3
+    assert [m["iteration"] for m in checks] == [0, 4, 8]
+    for m in steps:  # the named terms add up to the loss
+        assert m["identity"] + m.get("residual", 0) == pytest.approx(m["loss"], rel=1e-5)
+
+    best = run / "checkpoints" / "best.safetensors"
+    assert read_metadata(best)["method"] == "rave"
+    assert torch.isfinite(load_unet(best)(torch.rand(1, 3, 16, 16))).all()
+    before = np.load(next((Path(config(overrides).exp.cache_dir) / "resized").glob("*.npy")))
+    assert before.shape[1:] == (16, 16, 3)
+
+
+def test_same_seed_same_weights_whatever_the_workers(overrides):
+    first = train(config(overrides))
+    second = train(config(overrides, "exp.exp_name=again", "train.num_workers=2"))
+    other = train(config(overrides, "exp.exp_name=other", "exp.seed=1"))
+    weights = [read_tensors(run / "checkpoints/best.safetensors") for run in (first, second, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7])
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, monkeypatch, stop_at):
+    whole = train(config(overrides))
+
+    step = Trainer._step
+
+    def stopping_step(self, *arguments):
+        if self.state.total == stop_at:
+            raise KeyboardInterrupt
+        step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", stopping_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(overrides, "exp.exp_name=stopped"))
+    monkeypatch.undo()
+    resumed = train(config(overrides, "exp.exp_name=stopped"), resume=True)
+
+    states = [torch.load(run / "checkpoints/last.pt", weights_only=True) for run in (whole, resumed)]
+    assert states[0]["total"] == states[1]["total"]
+    for part in ("unet", "best", "best_val"):
+        assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
+    moments = [state["optimizer"]["state"] for state in states]
+    assert all(torch.equal(moments[0][i]["exp_avg"], moments[1][i]["exp_avg"]) for i in moments[0])
+    assert without_time(metrics(whole)) == without_time(metrics(resumed))
+
+
+def test_resume_needs_a_state_and_the_same_config(overrides):
+    with pytest.raises(UserError, match="--resume: expected a saved state"):
+        train(config(overrides), resume=True)
+    train(config(overrides))
+    with pytest.raises(UserError, match=r"--resume: unet_model\.lr differs"):
+        train(config(overrides, "unet_model.lr=1e-5"), resume=True)
+
+
+def test_an_earlier_run_is_moved_aside_or_deleted_when_asked(overrides, tmp_path):
+    run = train(config(overrides))
+    (run / "note.txt").write_text("mine")
+    train(config(overrides))
+    assert (tmp_path / "runs" / "tiny.old-1" / "note.txt").read_text() == "mine"
+    assert not (run / "note.txt").exists()
+    train(config(overrides, "exp.overwrite=true"))
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["tiny", "tiny.old-1"]
+    precious = tmp_path / "runs" / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="found other files"):
+        train(config(overrides, "exp.overwrite=true", "exp.exp_name=precious"))
+    assert (precious / "thesis.txt").exists()
+
+
+def test_thr_loss_extends_the_phase_up_to_the_limit(overrides):
+    run = train(config(overrides, "unet_model.thr_loss=1e-6", "unet_model.max_extensions=3"))
+    assert json.loads((run / "summary.json").read_text())["iterations"] == 4 + 6 + 3 * 2
+    run = train(config(overrides, "unet_model.thr_loss=1e6"))
+    assert json.loads((run / "summary.json").read_text())["iterations"] == 4 + 6
+
+
+def test_best_snapshot_is_a_copy(overrides):
+    run = train(config(overrides, "unet_model.lr=1e-2"))
+    state = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    assert state["best"]["cond1.weight"].data_ptr() != state["unet"]["cond1.weight"].data_ptr()
+    assert state["best_total"] > 4
+
+
+def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(overrides, monkeypatch):
+    monkeypatch.setattr("training.loop.RESTART_ITERATIONS", 1)
+    dead = "unet_model.map_bias=-1.0"  # the map is zero everywhere: no gradient, a white picture
+    with pytest.raises(TrainingDiverged, match=r"under 8 dB from 6 seeds; .*unet_model\.map_bias"):
+        train(config(overrides, dead))
+
+
+def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):
+    monkeypatch.setattr("training.loop.residual_loss", lambda embeddings, guidance: embeddings.sum() * float("nan"))
+    with pytest.raises(TrainingDiverged, match="rave, iteration 4: loss nan"):
+        train(config(overrides))
+
+
+def test_pretrained_start_skips_reconstruction(overrides, tmp_path):
+    from models.checkpoints import save_unet
+    from models.unet import IlluminationUNet
+
+    torch.manual_seed(1)
+    save_unet(IlluminationUNet(map_bias=1.0), tmp_path / "start.safetensors")
+    run = train(config(overrides, "unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}"))
+    assert {m["phase"] for m in metrics(run)} == {"rave"}
+    with pytest.raises(UserError, match=r"unet_model\.pretrain_dir: expected a weight file"):
+        train(config(overrides, "unet_model.load_pretrain=true", "exp.exp_name=x"))
+
+
+def test_broken_training_photo_is_left_out_and_told(overrides, photo_folders, capsys):
+    (photo_folders[0] / "zz.jpg").write_bytes(b"broken")
+    train(config(overrides, "data.val_backlit_path=null", "data.val_gt_path=null"))
+    assert "left out" in capsys.readouterr().out
+
+
+def test_schedule_is_data_that_can_be_printed(overrides):
+    wanted = config(overrides, "train.num_iters=null", "train.num_epochs=3")
+    phases = rave_schedule(wanted, photos=7)
+    assert [(p.name, p.iterations) for p in phases] == [("reconstruction", 4), ("rave", 3 * 4)]
+    text = describe_schedule(phases, wanted)
+    assert "1. reconstruction: 4 iterations" in text
+    assert "2. rave: 12 iterations" in text
+
+
+def test_luma_psnr():
+    a, b = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.6)
+    assert luma_psnr(a, b).item() == pytest.approx(20.0, abs=1e-3)
+
+
+# --- command line -------------------------------------------------------------------------------
+
+
+def arguments(overrides: list[str]) -> list[str]:
+    return ["--cfg", "rave_quickstart.yaml", *(f"--set={o}" for o in overrides)]
+
+
+def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_path, capsys):
+    assert train_rave.main([*arguments(overrides), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed.split("\ndevice")[0])["unet_model"]["batch_size"] == 2
+    assert "2. rave: 6 iterations" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["data.backlit_images_path=/nowhere"], "data.backlit_images_path: expected a folder, found nothing there: /nowhere"),
+        (["exp.mode=clip_lit"], "exp.mode"),
+        (["data.val_gt_path=null"], "expected both or neither"),
+        (["data.val_list=/nowhere.txt"], "data.val_list"),
+        (["clip.guidance.model=RN-50"], "did you mean RN50"),
+        (["clip.identity.model=ViT-B-32"], "expected a ResNet"),
+        (["unet_model.batch_sise=2"], "did you mean 'unet_model.batch_size'"),
+    ],
+)
+def test_mistakes_raise_user_errors_that_name_the_key(overrides, more, message):
+    with pytest.raises(UserError) as caught:
+        train_rave.main(arguments([*overrides, *more]))
+    assert message in str(caught.value)
+
+
+def test_same_folder_twice_has_no_residual(overrides, photo_folders):
+    with pytest.raises(UserError, match="no residual"):
+        train(config(overrides, f"data.welllit_images_path={photo_folders[0]}"))
+
+
+def test_exit_codes_of_the_real_process(overrides, tmp_path):
+    def call(*more: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(REPO_ROOT / "train_rave.py"), *arguments([*overrides, *more])]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    bad = call("unet_model.lr=fast")
+    assert bad.returncode == 2
+    assert bad.stderr.strip().splitlines() == [
+        "error: " + str(REPO_ROOT / "configs/train/rave_quickstart.yaml") + ": unet_model.lr: expected number, found the text 'fast'"
+    ]
+    good = call()
+    assert good.returncode == 0, good.stderr
+    assert "best snapshot" in good.stdout

@@ -1,0 +1,99 @@
+"""Write configs/README.md and the JSON Schemas in configs/schema/ from configs/schema.py."""
+
+import json
+import sys
+import typing
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from configs.load import CONFIG_ROOT, section_type
+from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
+from files import write_atomically
+
+CONFIGS = {"train": TrainConfig, "inference": InferenceConfig, "metrics": MetricsConfig}
+INTRODUCTION = """# Configuration
+
+Generated from [`schema.py`](schema.py) by `make config-docs`; do not edit.
+
+Every script takes `--cfg FILE` (a path, or a file name under `configs/`) and `--set key=value`, which may be
+repeated. Unknown keys, keys given twice, wrong types and values out of range are refused with the name of the key.
+For completion and checks in an editor, point its YAML support at the JSON Schemas in [`schema/`](schema).
+"""
+
+
+def main() -> None:
+    write(CONFIG_ROOT)
+
+
+def write(folder: Path) -> None:
+    """README.md and schema/*.schema.json below `folder`."""
+    sections = [INTRODUCTION]
+    for name, schema in CONFIGS.items():
+        files = ", ".join(f"[`{p.name}`]({name}/{p.name})" for p in sorted((CONFIG_ROOT / name).glob("*.yaml")))
+        sections.append(f"## {(schema.__doc__ or '').strip()}\n\nFiles: {files}\n\n" + "\n".join(_tables(schema)))
+        text = json.dumps(schema.model_json_schema(), indent=2) + "\n"
+        _write_text(folder / "schema" / f"{name}.schema.json", text)
+    _write_text(folder / "README.md", "\n".join(sections))
+
+
+def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    rows = []
+    for name, field in schema.model_fields.items():
+        key = prefix + name
+        section = section_type(field.annotation)
+        if section:
+            doc = " ".join((section.__doc__ or "").split())
+            lines += [f"### `{key}`\n\n{doc}\n", *_tables(section, f"{key}.")]
+        else:
+            default = "**required**" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
+            rows.append(
+                f"| `{key}` | {_type(field.annotation, field.metadata)} | {default} | {' '.join((field.description or '').split())} |"
+            )
+    table = ["| key | type, range | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
+    return table + lines
+
+
+def _type(annotation: typing.Any, metadata: typing.Sequence = ()) -> str:
+    if typing.get_origin(annotation) is typing.Annotated:
+        base, *extra = typing.get_args(annotation)
+        return _type(base, [*metadata, *_flat(extra)])
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " \\| ".join(f"`{_yaml(a)}`" for a in arguments)
+    if typing.get_origin(annotation) is list:
+        count = next((m.min_length for m in metadata if isinstance(m, MinLen)), None)
+        return f"list of {f'{count} × ' if count else ''}{_type(arguments[0])}"
+    if arguments:
+        return " or ".join(_type(a, metadata if a is not type(None) else ()) for a in arguments)
+    names = {int: "integer", float: "number", str: "text", bool: "`true` \\| `false`", type(None): "`null`"}
+    signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+    limits = [
+        f"{sign} {getattr(m, attribute):g}" for m in _flat(metadata) for kind, (sign, attribute) in signs.items() if isinstance(m, kind)
+    ]
+    return names[annotation] + (f", {', '.join(limits)}" if limits and annotation in (int, float) else "")
+
+
+def _flat(metadata: typing.Sequence) -> list:
+    """pydantic keeps constraints inside a FieldInfo where `Field` is used in `Annotated`."""
+    flat = []
+    for item in metadata:
+        flat += _flat(item.metadata) if hasattr(item, "metadata") else [item]
+    return [item for item in flat if not isinstance(item, MaxLen)]
+
+
+def _yaml(value: typing.Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Make a paired set out of any folder of normal photos, by simulating backlight.
+
+python tools/make_backlit.py PHOTOS OUT [--per-photo 2] [--size 512] [--seed 0] [--masks DIR] [--noise 0 0.02]
+
+Writes OUT/backlit/NAME.png and OUT/ground_truth/NAME.png of the same names, and OUT/pairs.csv with what was drawn for each.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from configs.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from data.backlight import BacklightRanges, simulate_backlight
+from data.images import ImageError, Photo, read_rgb8, write_photo
+from data.listing import list_images
+from errors import UserError
+from files import write_atomically
+
+
+def main(argv: list[str]) -> int:
+    default = BacklightRanges()
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", help="folder of normal photos (searched recursively)")
+    parser.add_argument("out", help="folder of the set; must not hold one already")
+    parser.add_argument("--per-photo", type=int, default=1, metavar="N", help="backlit versions of each photo (default 1)")
+    parser.add_argument("--size", type=int, default=None, metavar="PIXELS", help="shrink photos whose longer side is above this")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--masks", metavar="DIR", help="foreground masks (white: foreground) named like the photos; default: drawn")
+    for name, text in (
+        ("foreground-stops", "exposure lost by the foreground, in stops"),
+        ("background-stops", "exposure gained by the rest, in stops"),
+        ("foreground-share", "share of the picture that is foreground"),
+        ("noise", "standard deviation of sensor noise, of full scale"),
+    ):
+        bounds = getattr(default, name.replace("-", "_"))
+        parser.add_argument(f"--{name}", nargs=2, type=float, default=bounds, metavar=("LOW", "HIGH"), help=f"{text} (default {bounds})")
+    args = parser.parse_args(argv)
+    if args.per_photo < 1:
+        raise UserError(f"--per-photo: expected at least 1, found {args.per_photo}")
+    ranges = {name: tuple(getattr(args, name)) for name in BacklightRanges.__dataclass_fields__}
+    for name, (low, high) in ranges.items():
+        if not 0 <= low <= high:
+            raise UserError(f"--{name.replace('_', '-')}: expected 0 <= LOW <= HIGH, found {low} {high}")
+
+    out = Path(args.out)
+    paths = list_images(args.photos, "photos")
+    if (out / "pairs.csv").exists():
+        raise UserError(f"out: expected a folder without a set, found {out / 'pairs.csv'}")
+    masks = {path.relative_to(args.masks).with_suffix(""): path for path in list_images(args.masks, "--masks")} if args.masks else {}
+    rows, failures = make_pairs(paths, Path(args.photos), out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks)
+    for path, reason in failures:
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    print(f"{len(rows)} pairs out of {len(paths) - len(failures)} photos in {out}")
+    return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def make_pairs(
+    paths: list[Path], root: Path, out: Path, per_photo: int, size: int | None, seed: int, ranges: BacklightRanges, masks: dict[Path, Path]
+) -> tuple[list[dict], list[tuple[Path, str]]]:
+    """Write the pairs and pairs.csv; photos that cannot be read or have no mask are returned with their reason.
+
+    Each pair has a generator of its own, seeded by (seed, its name), so adding photos changes no other pair.
+    """
+    import hashlib
+
+    import torch
+
+    rows, failures = [], []
+    for path in tqdm(paths, unit="photo"):
+        name = path.relative_to(root).with_suffix("")
+        try:
+            truth = _to_tensor(_shrunk(read_rgb8(path), size))
+            mask = None
+            if masks:
+                if name not in masks:
+                    raise ImageError(f"expected a mask of the same name, found none for {name}")
+                grey = Image.fromarray(read_rgb8(masks[name])).convert("L").resize(truth.shape[:0:-1], Image.Resampling.BILINEAR)
+                mask = torch.from_numpy(np.array(grey))[None].float() / 255
+        except ImageError as error:
+            failures.append((path, str(error)))
+            continue
+        for version in range(per_photo):
+            file = Path(f"{name}_{version}.png" if per_photo > 1 else f"{name}.png")
+            digest = hashlib.sha256(f"{seed} {file.as_posix()}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+            backlit = simulate_backlight(truth, generator, ranges, mask)
+            for folder, photo in (("backlit", backlit.photo), ("ground_truth", truth)):
+                write_photo(out / folder / file, Photo(photo.permute(1, 2, 0).numpy()))
+            rows.append(
+                {"file": file.as_posix(), "source": path.name, "seed": seed, **{k: f"{v:.4f}" for k, v in backlit.parameters.items()}}
+            )
+    if rows:
+        write_atomically(out / "pairs.csv", lambda temporary: _write_csv(temporary, rows))
+    return rows, failures
+
+
+def _shrunk(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    photo = Image.fromarray(pixels)
+    if size is not None:
+        photo.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return np.array(photo)
+
+
+def _to_tensor(pixels: np.ndarray):
+    import torch
+
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,54 @@
+"""Put the figures of a training run where they can be committed: OUT.json and OUT.png, no photos.
+
+python tools/summarise_run.py runs/NAME docs/results/NAME
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import yaml
+
+from configs.cli import EXIT_OK, ArgumentParser, run
+from errors import UserError
+from files import write_atomically
+
+
+def main(argv: list[str]) -> int:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("out", help="where to write, without suffix")
+    args = parser.parse_args(argv)
+    folder, out = Path(args.run), Path(args.out)
+    if not (folder / "summary.json").is_file():
+        raise UserError(f"run: expected a finished run, found no summary.json in {folder}")
+    summary = summarise(folder)
+    write_atomically(out.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n"))
+    write_atomically(out.with_suffix(".png"), lambda temporary: shutil.copyfile(folder / "curves.png", temporary))
+    print(f"{out}.json, {out}.png")
+    return EXIT_OK
+
+
+def summarise(folder: Path) -> dict:
+    """Config, provenance, validation curve, snapshots and time of one run, without the user's paths."""
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps, checks = [m for m in metrics if "loss" in m], [m for m in metrics if "val_psnr" in m]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config.pop("guidance_model")  # not RAVE's
+    seconds = [(m["phase"], m["seconds_per_step"]) for m in steps]
+    per_phase = {phase: [s for p, s in seconds if p == phase] for phase, _ in seconds}
+    return {
+        "run": folder.name,
+        "summary": json.loads((folder / "summary.json").read_text()),
+        "validation": [{k: round(v, 4) if isinstance(v, float) else v for k, v in check.items()} for check in checks],
+        "seconds_per_step_median": {phase: round(sorted(values)[len(values) // 2], 3) for phase, values in per_phase.items()},
+        "config": config,
+        "provenance": json.loads((folder / "provenance.json").read_text()),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,89 @@
+"""CLIP embeddings of whole folders and of the vocabulary: batched, and cached on disk.
+
+The cache key is the encoder's fingerprint (weights and preprocessing) and each file's content, so
+moved or renamed photos are found again and changed ones are not.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from tqdm import tqdm
+
+from data.images import ImageError, read_rgb8
+from errors import UserError
+from files import write_atomically
+from models.clip_encoder import ClipEncoder
+
+
+def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path, batch_size: int, key: str) -> tuple[Tensor, list[str]]:
+    """f(Φ(I)) of every photo, (N,D) float32 on the CPU in the order of `paths`, and the reasons of those left out.
+
+    key: the config key of the folder, for errors. Raises UserError where no photo can be read.
+    """
+    cache_file = Path(cache_dir) / "embeddings" / f"{encoder.fingerprint()[:32]}.safetensors"
+    known = _read_cache(cache_file)
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known}
+    skipped: dict[str, str] = {}
+    device = encoder.mean.device
+    with tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=not new) as bar, torch.no_grad():
+        items = list(new.items())
+        for start in range(0, len(items), batch_size):
+            prepared, names = [], []
+            for digest, path in items[start : start + batch_size]:
+                try:
+                    photo = torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None].to(device).float() / 255
+                except ImageError as error:
+                    skipped[digest] = str(error)
+                    continue
+                prepared.append(encoder.to_input_size(photo))  # photos differ in size; squared they fit in one batch
+                names.append(digest)
+            if prepared:
+                known.update(zip(names, encoder.embed_images(torch.cat(prepared)).cpu(), strict=True))
+            bar.update(min(batch_size, len(items) - start))
+    if new:
+        _write_cache(cache_file, known)
+    found = [known[digest] for digest in hashes if digest in known]
+    if not found:
+        raise UserError(f"{key}: none of the {len(paths)} photos can be read, the first because: {next(iter(skipped.values()))}")
+    return torch.stack(found), list(skipped.values())
+
+
+def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, batch_size: int = 512) -> Tensor:
+    """Unit embeddings (49408,D) of every token of CLIP's vocabulary, each as a text of its own."""
+    tokens = vocabulary()
+    cache_file = Path(cache_dir) / "vocabulary" / f"{encoder.fingerprint(text=True)[:32]}.safetensors"
+    if cache_file.is_file():
+        return safetensors.torch.load_file(cache_file)["tokens"]
+    with torch.no_grad():
+        batches = tqdm(range(0, len(tokens), batch_size), desc="embedding the vocabulary", leave=False)
+        embeddings = torch.cat([encoder.embed_texts(tokens[i : i + batch_size], batch_size).cpu() for i in batches])
+    write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
+    return embeddings
+
+
+def vocabulary() -> list[str]:
+    """The text of each of CLIP's 49,408 tokens, word ends (`</w>`) removed."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    decoder = SimpleTokenizer().decoder
+    return [decoder[i].removesuffix("</w>") for i in range(len(decoder))]
+
+
+def _read_cache(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return dict(zip(json.loads(file.metadata()["sha256"]), file.get_tensor("embeddings"), strict=True))
+
+
+def _write_cache(path: Path, known: dict[str, Tensor]) -> None:
+    if known:
+        tensors = {"embeddings": torch.stack(list(known.values()))}
+        write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"sha256": json.dumps(list(known))}))

@@ -1,0 +1,166 @@
+"""What a run leaves behind: its folder, JSON lines, TensorBoard events, previews and plots."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch.utils.tensorboard import SummaryWriter
+
+from configs.load import dump_config
+from configs.schema import TrainConfig
+from errors import UserError
+from files import write_atomically
+
+# sections and keys that may differ when a run is resumed: they do not change what is learned
+MAY_CHANGE = ("exp.save_dir", "exp.overwrite", "exp.cache_dir", "train", "unet_model.display_iter")
+
+
+class RunFolder:
+    """`save_dir/exp_name`: config.yaml, provenance.json, metrics.jsonl, tensorboard/, checkpoints/, previews/, curves.png."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.path = Path(config.exp.save_dir) / config.exp.exp_name
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.state_file = self.path / "checkpoints" / "last.pt"
+        self.best_file = self.path / "checkpoints" / "best.safetensors"
+        self.best_val_file = self.path / "checkpoints" / "best_val.safetensors"
+        self._events: SummaryWriter | None = None
+
+    def create(self, config: TrainConfig, provenance: dict) -> str | None:
+        """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`. Returns what was done to it."""
+        done = None
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"exp.save_dir, exp.exp_name: expected a folder for the run, found a file: {self.path}")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not config.exp.overwrite:
+                number = 1
+                while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+                    number += 1
+                self.path.rename(aside)
+                done = f"an earlier run was moved to {aside}"
+            elif self.config_file.is_file():
+                shutil.rmtree(self.path)
+                done = f"an earlier run in {self.path} was deleted (exp.overwrite)"
+            else:
+                raise UserError(f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted")
+        self.write_text(self.config_file, dump_config(config))
+        self.write_json("provenance.json", provenance)
+        return done
+
+    def reopen(self, config: TrainConfig, total: int) -> None:
+        """Go on with an earlier run: its config must agree, and metrics after iteration `total` are dropped."""
+        earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        different = [key for key in _differences(earlier, config.model_dump()) if not key.startswith(MAY_CHANGE)]
+        if different:
+            raise UserError(f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run")
+        if self.metrics_file.is_file():
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["iteration"] <= total]
+            self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
+
+    def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
+        """One line of metrics.jsonl, and the numbers among `values` as TensorBoard scalars."""
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, float):
+                self.events.add_scalar(f"{tag}/{name}", value, iteration)
+
+    @property
+    def events(self) -> SummaryWriter:
+        if self._events is None:
+            self._events = SummaryWriter(self.path / "tensorboard")
+        return self._events
+
+    def read_metrics(self) -> list[dict]:
+        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
+
+    def write_json(self, name: str, content: dict) -> None:
+        self.write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    @staticmethod
+    def write_text(path: Path, text: str) -> None:
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path, side: int = 192) -> np.ndarray:
+    """Write photos (H,W,3) uint8 as one PNG: a row of photos under each title, and return the picture (H,W,3) uint8."""
+    gap, head = 6, 24
+    width = len(titles) * (side + gap) + gap
+    sheet = Image.new("RGB", (width, head + len(rows) * (side + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=14)
+    for column, title in enumerate(titles):
+        draw.text((gap + column * (side + gap) + side / 2, head / 2), title, fill="black", font=font, anchor="mm")
+    for y, row in enumerate(rows):
+        for x, photo in enumerate(row):
+            picture = ImageOps.contain(Image.fromarray(photo), (side, side), Image.Resampling.LANCZOS)
+            left, top = gap + x * (side + gap), head + y * (side + gap)
+            sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
+    write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
+    return np.asarray(sheet)
+
+
+def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
+    """Loss terms, the projection on the residual against its set point, and validation PSNR and SSIM, as one PNG."""
+    from matplotlib.figure import Figure  # slow to import; without pyplot there is no global state
+
+    steps = [m for m in metrics if "loss" in m]
+    checks = [m for m in metrics if "val_psnr" in m]
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    x = [m["iteration"] for m in steps]
+    for name in ("loss", "identity", "residual"):
+        points = [(m["iteration"], m[name]) for m in steps if m.get(name)]
+        if points:
+            left.plot(
+                *zip(*points, strict=True), label=f"{name}, weighted" if name != "loss" else "loss (total)", lw=2 if name == "loss" else 1
+            )
+    left.set(title="training loss", xlabel="iteration", yscale="log")
+    projections = [(m["iteration"], m["projection"]) for m in steps if "projection" in m]
+    if projections:
+        middle.plot(*zip(*projections, strict=True), label="enhanced batch")
+        middle.axhline(steps[-1]["set_point"], color="k", ls="--", lw=1, label="set point τ")
+        middle.set(title="cos(Φ(I_t), r)", xlabel="iteration")
+    else:
+        middle.set_axis_off()
+    if checks:
+        at = [m["iteration"] for m in checks]
+        right.plot(at, [m["val_psnr"] for m in checks], "o-", ms=3, label="enhanced, PSNR")
+        right.axhline(checks[0]["val_psnr_input"], color="k", ls="--", lw=1, label="untouched input, PSNR")
+        right.set(title="validation", xlabel="iteration", ylabel="PSNR / dB")
+        ssim = right.twinx()
+        ssim.plot(at, [m["val_ssim"] for m in checks], color="tab:green", lw=1, label="enhanced, SSIM")
+        ssim.axhline(checks[0]["val_ssim_input"], color="tab:green", ls=":", lw=1, label="untouched input, SSIM")
+        ssim.set_ylabel("SSIM", color="tab:green")
+        lines = right.get_lines() + ssim.get_lines()
+        right.legend(lines, [line.get_label() for line in lines], fontsize=7, loc="lower right")
+    else:
+        right.set_axis_off()
+    for axes in (left, middle):
+        for before, after in itertools.pairwise(steps):
+            if before["phase"] != after["phase"]:
+                axes.axvline(after["iteration"], color="0.8", zorder=0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+        if x:
+            axes.set_xlim(0, max(x))
+    figure.suptitle(title)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [key for name in {**a, **b} for key in _differences(a.get(name), b.get(name), f"{prefix}.{name}" if prefix else name)]
+    return [] if a == b else [prefix]

@@ -1,0 +1,74 @@
+"""Validation on pairs during training: PSNR and SSIM of the enhanced photos against their ground truths."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.folders import ResizedPhotos
+from data.listing import list_images
+from errors import UserError
+from metrics.full_reference import psnr_rgb, ssim_rgb
+from metrics.pairing import pair
+from models.retinex import enhance
+from models.unet import IlluminationUNet
+
+
+class Validation:
+    """Pairs at S x S, measured with the inference padding ("reflect") in fp32."""
+
+    def __init__(self, backlit_dir: str, truth_dir: str, list_file: str | None, size: int, cache_dir: str) -> None:
+        list_images(backlit_dir, "data.val_backlit_path")
+        list_images(truth_dir, "data.val_gt_path")
+        pairs = pair(backlit_dir, truth_dir).pairs
+        if list_file is not None:
+            path = Path(list_file)
+            if not path.is_file():
+                raise UserError(f"data.val_list: expected a text file, found nothing there: {list_file}")
+            wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")}
+            pairs = [p for p in pairs if p.enhanced.name in wanted]
+        if not pairs:
+            raise UserError(
+                f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{' in the list' * bool(list_file)}"
+            )
+        backlit, truth = (ResizedPhotos(paths, size, cache_dir) for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs]))
+        if len(backlit) != len(pairs) or len(truth) != len(pairs):
+            raise UserError(f"validation: {(backlit.skipped + truth.skipped)[0]}")
+        self.backlit = torch.stack([backlit[i] for i in range(len(backlit))])
+        self.truth = to_uint8(torch.stack([truth[i] for i in range(len(truth))]))
+        self.untouched = self._measure(to_uint8(self.backlit))
+
+    def __len__(self) -> int:
+        return len(self.backlit)
+
+    def run(self, weights: dict[str, Tensor], device: torch.device) -> dict[str, float]:
+        """val_psnr (dB) and val_ssim of enhanced photos, the same of the untouched input, and the mean brightness of results."""
+        enhanced = to_uint8(enhance_all(weights, self.backlit, device))
+        psnr, ssim = self._measure(enhanced)
+        return {
+            "val_psnr": psnr,
+            "val_ssim": ssim,
+            "val_psnr_input": self.untouched[0],
+            "val_ssim_input": self.untouched[1],
+            "val_brightness": float(enhanced.mean() / 255),
+        }
+
+    def _measure(self, photos: np.ndarray) -> tuple[float, float]:
+        pairs = list(zip(photos, self.truth, strict=True))
+        return float(np.mean([psnr_rgb(a, b) for a, b in pairs])), float(np.mean([ssim_rgb(a, b) for a, b in pairs]))
+
+
+@torch.inference_mode()
+def enhance_all(weights: dict[str, Tensor], photos: Tensor, device: torch.device) -> Tensor:
+    """Photos (N,3,S,S) in [0, 1] -> results, one by one, with the padding of inference."""
+    unet = IlluminationUNet("reflect")
+    unet.load_state_dict(weights)
+    unet.eval().to(device, memory_format=torch.channels_last)
+    batches = (photo[None].to(device, memory_format=torch.channels_last) for photo in photos)
+    return torch.cat([enhance(batch, unet(batch)).cpu() for batch in batches])
+
+
+def to_uint8(photos: Tensor) -> np.ndarray:
+    """(N,3,H,W) in [0, 1] -> (N,H,W,3) uint8."""
+    return (photos * 255).round().byte().permute(0, 2, 3, 1).numpy()
