@@ -87,10 +87,12 @@ class TrainLoop(Section):
 
 
 class UNetModel(Section):
-    """The enhancement network and its optimiser (Adam, no schedule)."""
+    """The enhancement network and its optimiser (Adam)."""
 
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
     """Learning rate (release: 2e-5)."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate of the guided phase: `constant` (release), or `cosine` down to a twentieth, for short runs at a high rate."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Weight decay (release: 1e-3)."""
     batch_size: Annotated[int, Field(ge=1)] = 8

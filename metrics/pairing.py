@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.listing import list_images
+from errors import UserError
 
 NUMBERED = re.compile(r"(?P<name>.*\S)\s*\((?P<number>\d+)\)", re.DOTALL)  # "0152(1)", "0152 (1)"
 
@@ -62,6 +63,15 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
     result.pairs[:] = [Pair(p.name, p.enhanced, p.truth, p.name in first_names) for p in result.pairs]
     result.unmatched_gt.extend(_name(path, gt_dir) for key, paths in truths.items() if key not in matched for path in paths)
     return result
+
+
+def read_names(file: str | Path, key: str) -> set[str]:
+    """File names listed in a text file, one a line; empty lines and lines with # are left out. Raises UserError."""
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"{key}: expected a text file, found {'a folder' if path.is_dir() else 'nothing there'}: {file}")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return {line for line in lines if line and not line.startswith("#")}
 
 
 def _by_stem(folder: str | Path, key: str) -> dict[str, list[Path]]:

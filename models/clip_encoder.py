@@ -8,9 +8,11 @@ differentiable, so gradients flow from an embedding to the enhancement network.
 import difflib
 import hashlib
 import logging
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import open_clip
 import timm
 import torch
@@ -215,11 +217,19 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
         network = open_clip.create_model(model, pretrained=tag)
     finally:
         logging.disable(logging.NOTSET)
+    has_text = True
     if file:
-        load_matching(network, read_tensors(file), file, model)
+        tensors = read_tensors(file)
+        has_text = not all(name.startswith("visual.") for name in tensors)
+        if has_text:
+            load_matching(network, tensors, file, model)
+        else:  # an image tower alone
+            tower = {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
+            load_matching(network.visual, tower, file, f"the image tower of {model}")
     if tag == "openai":
         _assert_quick_gelu(network, f"{model}/openai")
-    return network, _open_clip_settings(network, f"{model}/{file or tag or 'random'}", open_clip.get_tokenizer(model))
+    tokenizer = open_clip.get_tokenizer(model) if has_text else None
+    return network, _open_clip_settings(network, f"{model}/{file or tag or 'random'}", tokenizer)
 
 
 def _from_timm(model: str, pretrained: str | None, file: str | None) -> tuple[nn.Module, dict]:
@@ -243,7 +253,7 @@ def _from_timm(model: str, pretrained: str | None, file: str | None) -> tuple[nn
     }
 
 
-def _open_clip_settings(network: nn.Module, name: str, tokenizer: Callable) -> dict:
+def _open_clip_settings(network: nn.Module, name: str, tokenizer: Callable | None) -> dict:
     size = network.visual.image_size
     config = open_clip.get_model_preprocess_cfg(network)
     mean = config.get("mean") or open_clip.OPENAI_DATASET_MEAN
@@ -264,17 +274,28 @@ def _fetch(model: str, tag: str) -> None:
         known = f"tags of {model}: {', '.join(tags)}" if tags else f"{model} has none; null gives random weights"
         raise UserError(f"clip model '{model}': unknown pretrained tag '{tag}', and no file of this name; {known}")
     config = open_clip.get_pretrained_cfg(model, tag)
+    hub = config.get("hf_hub")
     try:
+        if hub and not _is_cached(hub) and not huggingface_hub.is_offline_mode():
+            # open_clip would try several file names, each five times, for a minute
+            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=10).close()
         open_clip.download_pretrained(config)
     except (OSError, RuntimeError, ValueError) as error:  # hub, urllib and checksum errors are all among these
-        source = config.get("hf_hub") or config.get("url")
-        raise _no_weights(model, tag, source, error) from None
+        raise _no_weights(model, tag, hub or config.get("url"), error) from None
+
+
+def _is_cached(hub: str) -> bool:
+    repository, _, file = hub.rpartition("/")
+    files = [file] if file else [open_clip.constants.HF_SAFE_WEIGHTS_NAME, open_clip.constants.HF_WEIGHTS_NAME]
+    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, name), str) for name in files)
 
 
 def _no_weights(model: str, tag: str | None, source: str, error: Exception) -> UserError:
     reason = str(error).strip().splitlines()
+    hub = huggingface_hub.constants
     return UserError(
-        f"CLIP weights {model}/{tag} could not be had: looked in the local cache and at {source} "
+        f"CLIP weights {model}/{tag} could not be had: looked in {hub.HF_HUB_CACHE} "
+        f"and at {source if '://' in source else f'{hub.ENDPOINT}/{source}'} "
         f"({type(error).__name__}: {reason[0][:120] if reason else 'no reason given'}). "
         "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE), "
         "or train offline with --cfg rave_quickstart.yaml"

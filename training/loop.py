@@ -4,6 +4,7 @@ Read top to bottom: `train_rave` prepares, `Trainer.run` walks through the phase
 is one iteration.
 """
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,8 @@ from training.state import TrainState
 from training.tracking import RunFolder, photo_grid, plot_curves
 from training.validation import Validation, enhance_all, to_uint8
 
+LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
+MAX_COLLAPSES = 5  # of a guided phase into white results; each halves the learning rate
 MAX_RESTARTS = 5  # of a self-reconstruction that does not start; each has another seed
 RESTART_ITERATIONS = 100  # that a restart adds (release)
 
@@ -120,6 +123,7 @@ class Trainer:
         count = config.train.preview_photos
         source = validation.backlit if validation else [photos[i] for i in range(min(count, len(photos)))]
         self.preview = torch.stack(list(source[:count])) if count else None
+        self.candidate: dict[str, Tensor] = {}  # weights at the last look for the best snapshot
         self.seconds = 0.0  # spent in steps since the last log line
         self.steps = 0
 
@@ -181,9 +185,16 @@ class Trainer:
                 f"{phase.name}, iteration {state.total}: loss {loss.item():.3g}, gradient norm {norm.item():.3g}; "
                 "nothing was updated and earlier checkpoints are intact; lower unet_model.lr or set unet_model.grad_clip"
             )
-        self.optimizer.step()
         state.iteration += 1
         state.total += 1
+        if phase.residual and norm == 0:
+            self._roll_back(phase, bar)
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(phase)
+        if self._looks_for_best():
+            self.candidate = state.snapshot()  # the weights that this step measures, before they change
+        self.optimizer.step()
 
         values = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
         values["input_psnr"] = luma_psnr(result.detach(), photos)
@@ -199,7 +210,7 @@ class Trainer:
     def _after_step(self, phase: Phase, bar: tqdm) -> None:
         state, options = self.state, self.config.unet_model
         bar.update()
-        if state.iteration % options.display_iter == 0 or state.iteration == state.planned:
+        if self._looks_for_best() and state.scores:
             self._keep_if_best()
         if (
             phase.guard_psnr is not None
@@ -207,7 +218,7 @@ class Trainer:
             and state.mean_score() < phase.guard_psnr
         ):
             self._restart(phase, bar)
-        if state.iteration == state.planned and phase.extend_while_loss_above is not None:
+        if state.iteration == state.planned and phase.extend_while_loss_above is not None and state.losses:
             above = state.mean_loss() > phase.extend_while_loss_above
             if above and state.extensions < options.max_extensions:
                 state.extensions += 1
@@ -219,10 +230,39 @@ class Trainer:
         if state.total % self.config.train.save_iter == 0 and self.accelerator.is_main_process:
             self._save()
 
+    def _learning_rate(self, phase: Phase) -> float:
+        """A function of the state, so that there is no scheduler to save."""
+        options, state = self.config.unet_model, self.state
+        rate = options.lr * 0.5**state.collapses
+        if options.lr_schedule == "constant" or not phase.residual:
+            return rate
+        progress = state.iteration / state.planned
+        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def _looks_for_best(self) -> bool:
+        return self.state.iteration % self.config.unet_model.display_iter == 0 or self.state.iteration == self.state.planned
+
     def _keep_if_best(self) -> None:
         state = self.state
         if state.mean_score() > state.best_score:
-            state.best_score, state.best_total, state.best = state.mean_score(), state.total, state.snapshot()
+            state.best_score, state.best_total, state.best = state.mean_score(), state.total, self.candidate
+
+    def _roll_back(self, phase: Phase, bar: tqdm) -> None:
+        """Collapse guard: the map is zero everywhere, results are white, and no gradient is left to leave that state.
+
+        Retinex divides by the map, so steps that are too long end there. Goes back to the best snapshot, at half the learning rate.
+        """
+        state = self.state
+        state.collapses += 1
+        if state.collapses > MAX_COLLAPSES:
+            raise TrainingDiverged(
+                f"{phase.name}: results turned white {state.collapses} times, the last at iteration {state.total}; "
+                "lower unet_model.lr or loss.residual, or raise loss.identity_guided"
+            )
+        state.unet.load_state_dict(state.best)
+        state.optimizer.state.clear()
+        state.scores, state.losses = [], []
+        bar.write(f"{phase.name}: results turned white, back to iteration {state.best_total} at half the learning rate")
 
     def _restart(self, phase: Phase, bar: tqdm) -> None:
         """Divergence guard: a dead ReLU at the output gives no gradient at all, only other weights help."""
@@ -244,8 +284,7 @@ class Trainer:
     def _finish_phase(self, phase: Phase) -> None:
         """The next phase starts from this phase's best snapshot."""
         state = self.state
-        if state.best:
-            state.unet.load_state_dict(state.best)
+        state.unet.load_state_dict(state.best)
         state.phase += 1
         if state.phase < len(self.phases):
             state.start_phase(state.phase, self.phases[state.phase].iterations)
@@ -255,7 +294,7 @@ class Trainer:
             return
         self._save()
         run, state = self.run_folder, self.state
-        summary = {"iterations": state.total, "restarts": state.restarts, "best_iteration": state.best_total}
+        summary = {"iterations": state.total, "restarts": state.restarts, "collapses": state.collapses, "best_iteration": state.best_total}
         if self.validation:
             summary["best"] = self.validation.run(state.best, self.accelerator.device)
             summary["best_val_iteration"] = state.best_val_total
@@ -277,7 +316,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             extra = {"set_point": self.guidance.target} if "projection" in values else {}
             speed = {"photos_per_second": photos_per_second, "seconds_per_step": self.seconds / self.steps}
-            self.run_folder.log(self.state.total, {"phase": phase.name, **values, **extra, "gradient_norm": norm, **speed})
+            rate = {"gradient_norm": norm, "learning_rate": self._learning_rate(phase)}
+            self.run_folder.log(self.state.total, {"phase": phase.name, **values, **extra, **rate, **speed})
         self.seconds, self.steps = 0.0, 0
 
     def _check(self, bar: tqdm | None = None) -> None:

@@ -28,6 +28,7 @@ class TrainState:
     total: int = 0  # done in all phases, restarts included
     restarts: int = 0
     extensions: int = 0
+    collapses: int = 0
     scores: list[float] = field(default_factory=list)  # of the last RUNNING_MEAN steps
     losses: list[float] = field(default_factory=list)  # likewise
     best_score: float = float("-inf")
@@ -37,7 +38,7 @@ class TrainState:
     best_val_total: int = 0
     best_val: dict[str, Tensor] = field(default_factory=dict)
 
-    _COUNTERS = ("phase", "iteration", "planned", "total", "restarts", "extensions", "scores", "losses")
+    _COUNTERS = ("phase", "iteration", "planned", "total", "restarts", "extensions", "collapses", "scores", "losses")
     _BEST = ("best_score", "best_total", "best", "best_val_psnr", "best_val_total", "best_val")
 
     def start_phase(self, phase: int, planned: int) -> None:
@@ -46,8 +47,9 @@ class TrainState:
         self.forget_scores()
 
     def forget_scores(self) -> None:
+        """Start the running means and the search for the best snapshot anew, from the present weights."""
         self.scores, self.losses = [], []
-        self.best_score, self.best = float("-inf"), {}
+        self.best_score, self.best_total, self.best = float("-inf"), self.total, self.snapshot()
 
     def record(self, score: float, loss: float) -> None:
         self.scores = [*self.scores, score][-RUNNING_MEAN:]

@@ -1,7 +1,5 @@
 """Validation on pairs during training: PSNR and SSIM of the enhanced photos against their ground truths."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +8,7 @@ from data.folders import ResizedPhotos
 from data.listing import list_images
 from errors import UserError
 from metrics.full_reference import psnr_rgb, ssim_rgb
-from metrics.pairing import pair
+from metrics.pairing import pair, read_names
 from models.retinex import enhance
 from models.unet import IlluminationUNet
 
@@ -23,11 +21,8 @@ class Validation:
         list_images(truth_dir, "data.val_gt_path")
         pairs = pair(backlit_dir, truth_dir).pairs
         if list_file is not None:
-            path = Path(list_file)
-            if not path.is_file():
-                raise UserError(f"data.val_list: expected a text file, found nothing there: {list_file}")
-            wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")}
-            pairs = [p for p in pairs if p.enhanced.name in wanted]
+            wanted = read_names(list_file, "data.val_list")
+            pairs = [p for p in pairs if p.name in wanted]
         if not pairs:
             raise UserError(
                 f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{' in the list' * bool(list_file)}"

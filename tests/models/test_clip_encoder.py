@@ -149,10 +149,11 @@ def test_wrong_names_are_told(model, pretrained, message):
 def test_weights_that_cannot_be_downloaded_are_told_with_two_ways_out(monkeypatch):
     import open_clip
 
-    def offline(config):
+    def offline(*arguments, **options):
         raise OSError("Connection refused")
 
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
+    monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(UserError) as caught:
         load_clip("ViT-B-32", "openai")
     message = str(caught.value)
@@ -168,6 +169,7 @@ def test_openai_weights_without_quick_gelu_are_refused(monkeypatch):
 
     built = open_clip.create_model("mini-rn", pretrained=None)  # GELU
     monkeypatch.setattr(open_clip, "download_pretrained", lambda config: "")
+    monkeypatch.setattr("models.clip_encoder._is_cached", lambda hub: True)
     monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: built)
     with pytest.raises(UserError, match="QuickGELU"):
         load_clip("ViT-B-32", "openai")

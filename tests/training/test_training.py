@@ -40,6 +40,7 @@ def overrides(photo_folders, tmp_path) -> list[str]:
         "train.save_iter=3",
         "train.device=cpu",
         "unet_model.batch_size=2",
+        "unet_model.lr_schedule=constant",
         "unet_model.num_reconstruction_iters=4",
         "unet_model.display_iter=2",
         "unet_model.extension_iters=2",
@@ -163,6 +164,29 @@ def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(override
     dead = "unet_model.map_bias=-1.0"  # the map is zero everywhere: no gradient, a white picture
     with pytest.raises(TrainingDiverged, match=r"under 8 dB from 6 seeds; .*unet_model\.map_bias"):
         train(config(overrides, dead))
+
+
+def test_collapse_to_white_rolls_back_with_half_the_learning_rate(overrides, monkeypatch):
+    original = Trainer._step
+    killed = []
+
+    def killing_step(self, phase, photos, bar):
+        if phase.residual and self.state.iteration == 3 and not killed:
+            killed.append(self.state.total)
+            with torch.no_grad():
+                self.state.unet.cond_add1.bias.fill_(-100)  # the map is zero everywhere
+        original(self, phase, photos, bar)
+
+    monkeypatch.setattr(Trainer, "_step", killing_step)
+    run = train(config(overrides))
+    state = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    assert (state["collapses"], state["total"]) == (1, 10)
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.5 * config(overrides).unet_model.lr)
+    assert state["unet"]["cond_add1.bias"] > 0
+    monkeypatch.setattr("training.loop.MAX_COLLAPSES", 0)
+    killed.clear()
+    with pytest.raises(TrainingDiverged, match="results turned white"):
+        train(config(overrides))
 
 
 def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):

@@ -1,0 +1,30 @@
+"""The documents say what is there: tables come from the JSON files, links lead somewhere, make targets exist."""
+
+import re
+
+import pytest
+
+from configs.load import REPO_ROOT
+from tools.readme_tables import filled
+
+DOCUMENTS = [REPO_ROOT / "README.md", REPO_ROOT / "docs" / "architecture.md", REPO_ROOT / "pretrained_models" / "README.md"]
+
+
+def test_tables_of_the_readme_are_those_of_the_json_files():
+    text = (REPO_ROOT / "README.md").read_text(encoding="utf-8")
+    assert filled(text) == text, "run: python tools/readme_tables.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(REPO_ROOT).as_posix())
+def test_links_and_named_files_exist(document):
+    text = document.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    named = set(re.findall(r"`((?:tools|configs|training|data|models|losses)/[\w/]+\.(?:py|yaml|txt))`", text))
+    assert [name for name in named if not (REPO_ROOT / name).exists()] == []
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (REPO_ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z-]+)", (REPO_ROOT / "README.md").read_text(encoding="utf-8"))):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -1,0 +1,54 @@
+"""Find photos of one folder that show a picture of another, whatever their exposure: a check that test photos were not trained on.
+
+python tools/near_duplicates.py TEST_PHOTOS TRAINING_PHOTOS [--unseen FILE]
+
+Compares rank orders of brightness on a coarse grid, which exposure hardly changes. --unseen writes the names without a match.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from PIL import Image
+
+from configs.cli import EXIT_OK, ArgumentParser, run
+from data.images import read_rgb8
+from data.listing import list_images
+from files import write_atomically
+
+GRID = 24  # cells to a side
+SAME = 0.9  # rank correlation; seen: the same scene 0.95 and more, different scenes under 0.9
+
+
+def main(argv: list[str]) -> int:
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", help="folder of test photos")
+    parser.add_argument("others", help="folder of training photos")
+    parser.add_argument("--unseen", metavar="FILE", help="write the names of photos without a match, one a line")
+    args = parser.parse_args(argv)
+    photos, others = list_images(args.photos, "photos"), list_images(args.others, "others")
+    correlation = np.stack([_ranks(p) for p in photos]) @ np.stack([_ranks(p) for p in others]).T
+    seen = correlation.max(axis=1) > SAME
+    for path, row in zip(photos, correlation, strict=True):
+        if row.max() > SAME:
+            print(f"{path.name}  {others[row.argmax()].name}  {row.max():.3f}")
+    print(f"{seen.sum()} of {len(photos)} photos have a match among {len(others)}")
+    if args.unseen:
+        names = [path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match]
+        write_atomically(args.unseen, lambda temporary: temporary.write_text("".join(f"{name}\n" for name in names)))
+    return EXIT_OK
+
+
+def _ranks(path: Path) -> np.ndarray:
+    """Ranks of the grid's brightness as a unit vector, so that a product of two is their rank correlation."""
+    grey = Image.fromarray(read_rgb8(path)).convert("L").resize((GRID, GRID), Image.Resampling.BILINEAR)
+    ranks = np.argsort(np.argsort(np.asarray(grey), axis=None)).astype(np.float64)
+    ranks -= ranks.mean()
+    return ranks / np.linalg.norm(ranks)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,91 @@
+"""Rewrite the tables of README.md from the JSON files in docs/results/: no number there is typed by hand.
+
+Each table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test checks that they are up to date.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from configs.load import REPO_ROOT
+from files import write_atomically
+
+RESULTS = REPO_ROOT / "docs" / "results"
+
+
+def main() -> None:
+    readme = REPO_ROOT / "README.md"
+    text = filled(readme.read_text(encoding="utf-8"))
+    write_atomically(readme, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def filled(text: str) -> str:
+    """The text with every marked table made anew."""
+
+    def table(match: re.Match) -> str:
+        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def quickstart() -> str:
+    result = _read("quickstart")
+    mean = result["mean"]
+    rows = [
+        ("untouched input", mean["psnr_input"], mean["ssim_input"], mean["brightness_input"]),
+        ("enhanced by RAVE", mean["psnr_enhanced"], mean["ssim_enhanced"], mean["brightness_enhanced"]),
+    ]
+    lines = [
+        "| six held-out photos | PSNR / dB | SSIM | mean brightness (truth {:.3f}) |".format(mean["brightness_truth"]),
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} | {brightness:.3f} |" for name, psnr, ssim, brightness in rows]
+    return "\n".join(lines) + f"\n\n`make demo`, {mean['seconds']:.0f} s after set-up, {_where(result)}."
+
+
+def weights() -> str:
+    result = _read("weights")
+    lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
+    lines += [f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} |" for name, row in result["rows"].items()]
+    return (
+        "\n".join(lines)
+        + f"\n\n{result['pairs']} exposure pairs held back by scene, full size, protocol `rgb`; {_where(result)}.\n`{result['command']}`"
+    )
+
+
+def training() -> str:
+    lines = [
+        "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | s/step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in ("rave_unpaired", "rave_full_size_encoders"):
+        run = _read(name)
+        summary, seconds = run["summary"], run["seconds_per_step_median"]["rave"]
+        if "best" in summary:
+            best, val = summary["best"], summary["best_val"]
+            cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
+            cells += [f"{v['val_psnr']:.2f}, {v['val_ssim']:.3f}" for v in (best, val)]
+        else:
+            cells = ["–", "–", "–"]
+        lines.append(f"| [`{name}`](docs/results/{name}.json) | {' | '.join(cells)} | {summary['iterations']} | {seconds:.2f} |")
+    return "\n".join(lines) + f"\n\n{_where(run['provenance'])}; config, commit and command are in each JSON."
+
+
+TABLES = {"quickstart": quickstart, "weights": weights, "training": training}
+
+
+def _read(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _where(result: dict) -> str:
+    hardware = result["hardware"]
+    device = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['processor']}"
+    return f"{device}, commit {result['commit'][:8]}"
+
+
+if __name__ == "__main__":
+    main()
