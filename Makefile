@@ -14,17 +14,18 @@ $(VENV)/.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 2; }
 	@echo "setting up $(VENV) (once; downloads about 3 GB and takes some minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 demo: $(VENV)/.installed ## train RAVE offline, enhance and measure held-out photos (runs/quickstart)
 	@$(BIN)/python tools/quickstart.py
 
 enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=results]
+	@test -n "$(IN)" || { echo "error: IN: expected a folder or a photo; for example: make enhance IN=my_photos"; exit 2; }
 	@$(BIN)/python inference.py "$(IN)" $(if $(OUT),--output "$(OUT)")
 
 test: $(VENV)/.installed-dev ## lint and the quick tests, offline

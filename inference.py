@@ -6,6 +6,8 @@ python inference.py --cfg my.yaml --strength 0.7 --side-by-side
 """
 
 import argparse
+import errno
+import os
 import sys
 import time
 
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> int:
 
     try:
         jobs[0].output.mkdir(parents=True, exist_ok=True)
+        if not os.access(jobs[0].output, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
         raise UserError(f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}") from None
     model, save = config.model, config.save

@@ -1,5 +1,7 @@
 """Train the enhancement network with RAVE: python train_rave.py --cfg configs/train/rave.yaml"""
 
+import os
+
 from configs.cli import EXIT_OK, make_parser, run
 from configs.load import dump_config, load_config
 from configs.schema import TrainConfig
@@ -12,12 +14,13 @@ def main(argv: list[str]) -> int:
         default_cfg="configs/train/rave.yaml",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run of this config, from its last saved state")
-    parser.add_argument("--dry-run", action="store_true", help="validate, print config, photos and schedule, and write no run")
+    parser.add_argument("--dry-run", action="store_true", help="check config and folders, print config and schedule, write nothing")
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
     if config.exp.mode != "rave":
-        raise UserError(f"{args.cfg}: exp.mode: train_rave.py trains 'rave', found '{config.exp.mode}'")
-    print(dump_config(config))
+        raise UserError(f"{args.cfg}: exp.mode: this version trains 'rave', found '{config.exp.mode}'")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(dump_config(config))
 
     from training.loop import train_rave  # torch takes seconds to import: only once the config is known to be good
 

@@ -5,12 +5,13 @@ ours (with a traceback), 130 stopped by Ctrl-C.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
 from errors import UserError
 
-EXIT_OK, EXIT_FAILURE, EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_OK, EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -50,6 +51,9 @@ def run(main: Callable[[list[str]], int]) -> None:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = EXIT_USER_ERROR
+    except BrokenPipeError:  # `... | head`: whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_OK
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = EXIT_INTERRUPTED

@@ -31,6 +31,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *defaults`: what it brings may be given again
             key = self.construct_object(key_node, deep=True)
             try:
                 duplicate = key in seen
@@ -65,7 +67,7 @@ def find_config(name: str) -> Path:
     if path.is_dir():
         raise UserError(f"--cfg {name}: expected a YAML file, found a folder")
     if len(path.parts) == 1:
-        found = sorted(CONFIG_ROOT.rglob(name if path.suffix else f"{name}.yaml"))
+        found = sorted(file for file in CONFIG_ROOT.rglob("*.yaml") if name in (file.name, file.stem))
         if len(found) == 1:
             return found[0]
         if found:

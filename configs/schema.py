@@ -1,6 +1,6 @@
 """Every config key: type, range, default and where its value comes from.
 
-Three kinds of file are described here: `TrainConfig` (train_rave.py, train.py), `InferenceConfig`
+Three kinds of file are described here: `TrainConfig` (train_rave.py), `InferenceConfig`
 (inference.py) and `MetricsConfig` (compute_metrics.py). Unknown keys are refused, and so are
 values of the wrong type: nothing is cast silently. `configs/README.md` and the JSON Schemas in
 `configs/schema/` are generated from this file by `make config-docs`.
@@ -31,8 +31,8 @@ class Experiment(Section):
     """What is trained, and where the run is written."""
 
     mode: Mode = "rave"
-    """Method: `rave` (train_rave.py), `clip_lit` or `clip_lit_latent`."""
-    exp_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")] = "rave"
+    """Method. This version trains `rave`; `clip_lit` and `clip_lit_latent` are read in published files."""
+    exp_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")] = "rave"
     """Name of the run; its folder is `save_dir/exp_name`."""
     save_dir: str = "runs"
     """Folder that holds all runs. An earlier run of the same name is moved aside, never deleted."""
@@ -118,7 +118,7 @@ class UNetModel(Section):
 
 
 class GuidanceModel(Section):
-    """Learned guidance of CLIP-LIT (prompt pair) and CLIP-LIT-Latent (vector pair). RAVE does not use it."""
+    """Learned guidance of CLIP-LIT and CLIP-LIT-Latent: read in published files, not used by RAVE."""
 
     length_prompt: Annotated[int, Field(ge=1, le=75)] = 16
     """Number of learnable tokens of a prompt, "X X ... X" (release: 16)."""

@@ -92,12 +92,12 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
         stamp.update(f"{path.resolve()} {info.st_size} {info.st_mtime_ns}\n".encode())
     pixels_file = cache_dir / "resized" / f"{stamp.hexdigest()[:32]}.npy"
     list_file = pixels_file.with_suffix(".json")
-    if not list_file.is_file():
+    if not (list_file.is_file() and pixels_file.is_file()):
         read, skipped = [], []
 
         def fill(temporary: Path) -> None:
             pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3))
-            for index, path in enumerate(tqdm(paths, desc="reading photos", unit="photo", leave=False)):
+            for index, path in enumerate(tqdm(paths, desc="reading photos", unit="photo", leave=False, disable=None)):
                 try:
                     photo = Image.fromarray(read_rgb8(path))
                 except ImageError as error:

@@ -70,7 +70,11 @@ def read_names(file: str | Path, key: str) -> set[str]:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"{key}: expected a text file, found {'a folder' if path.is_dir() else 'nothing there'}: {file}")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}: expected a text file in UTF-8, found {file}: {error}") from None
+    lines = (line.strip() for line in text.splitlines())
     return {line for line in lines if line and not line.startswith("#")}
 
 

@@ -4,15 +4,13 @@ Ours are `.safetensors` with text metadata. Published ones are plain state dicts
 every key prefixed `module.`.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from errors import UserError
@@ -36,17 +34,21 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
                 tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError, BadZipFile, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # readers meet damaged files with every kind of exception
         reason = str(error).strip().splitlines()
         if any("TorchScript" in line for line in reason):
             raise UserError(f"{path}: expected a state dict, found a TorchScript archive; save its state_dict() as .safetensors") from None
+        if path.read_bytes()[:1] in (b"<", b"v", b"{", b"\x1f"):  # a web page, a git-lfs pointer, JSON, gzip
+            raise UserError(f"{path}: expected a weight file, found text or an archive; was the download complete?") from None
         if any("Unsupported" in line or "weights_only" in line.lower() for line in reason):
             raise UserError(f"{path}: expected tensors only, found pickled objects, which are never loaded") from None
         raise UserError(f"{path}: not a readable weight file ({reason[0] if reason else type(error).__name__})") from None
     for nested in ("state_dict", "model_state_dict", "params"):
         if isinstance(tensors, Mapping) and isinstance(tensors.get(nested), Mapping):
             tensors = tensors[nested]
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
         raise UserError(f"{path}: expected a state dict of tensors, found {type(tensors).__name__}")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 

@@ -133,7 +133,8 @@ class ClipEncoder(nn.Module):
         return (self.to_input_size(images) - self.mean) / self.std
 
     def _image_features(self, prepared: Tensor) -> Tensor:
-        return self._tower()(prepared.to(self._dtype()))
+        features = self._tower()(prepared.to(self._dtype()))
+        return features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens beside
 
     def _intermediates(self, prepared: Tensor) -> list[Tensor]:
         tower = self._tower()
@@ -190,8 +191,9 @@ def _from_openai_file(file: str | None) -> tuple[nn.Module, dict]:
     if file is None:
         raise UserError("clip model 'auto': expected a weight file in OpenAI's naming as its pretrained value, found null")
     tensors = read_tensors(file)
-    if "visual.proj" not in tensors and "visual.attnpool.positional_embedding" not in tensors:
-        raise UserError(f"{file}: expected OpenAI's CLIP state-dict naming (visual.proj or visual.attnpool...), found other names")
+    image_names = {"visual.proj", "visual.attnpool.positional_embedding"}
+    if not image_names & tensors.keys() or not {"text_projection", "ln_final.weight"} <= tensors.keys():
+        raise UserError(f"{file}: expected OpenAI's CLIP state-dict naming, image and text tower, found other names")
     for name in ("input_resolution", "context_length", "vocab_size"):  # numbers that OpenAI's files carry beside the weights
         tensors.pop(name, None)
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -207,6 +209,8 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
         open_clip.add_model_config(OUR_MODELS / f"{model}.json")
     if model not in open_clip.list_models():
         raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(model)}")
+    if file is not None and Path(file).is_file() and "input_resolution" in read_tensors(file):
+        return _from_openai_file(file)  # OpenAI's own file: needs QuickGELU, whatever the name says
     if file is not None and not Path(file).is_file():
         raise UserError(f"clip model '{model}': expected a weight file, found nothing there: {file}")
     tag = None if file else pretrained
@@ -215,6 +219,10 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
     logging.disable(logging.WARNING)  # it warns of random weights, which the caller asked for
     try:
         network = open_clip.create_model(model, pretrained=tag)
+        tokenizer = open_clip.get_tokenizer(model)
+    except (ImportError, OSError, RuntimeError) as error:  # text towers and tokenizers of other libraries
+        reason = str(error).strip().splitlines()
+        raise UserError(f"clip model '{model}': open_clip cannot build it here: {reason[0] if reason else type(error).__name__}") from None
     finally:
         logging.disable(logging.NOTSET)
     has_text = True
@@ -228,8 +236,7 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
             load_matching(network.visual, tower, file, f"the image tower of {model}")
     if tag == "openai":
         _assert_quick_gelu(network, f"{model}/openai")
-    tokenizer = open_clip.get_tokenizer(model) if has_text else None
-    return network, _open_clip_settings(network, f"{model}/{file or tag or 'random'}", tokenizer)
+    return network, _open_clip_settings(network, f"{model}/{file or tag or 'random'}", tokenizer if has_text else None)
 
 
 def _from_timm(model: str, pretrained: str | None, file: str | None) -> tuple[nn.Module, dict]:
@@ -297,7 +304,8 @@ def _no_weights(model: str, tag: str | None, source: str, error: Exception) -> U
         f"CLIP weights {model}/{tag} could not be had: looked in {hub.HF_HUB_CACHE} "
         f"and at {source if '://' in source else f'{hub.ENDPOINT}/{source}'} "
         f"({type(error).__name__}: {reason[0][:120] if reason else 'no reason given'}). "
-        "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE), "
+        "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE; "
+        "for files in OpenAI's naming also --set clip.guidance.model=auto), "
         "or train offline with --cfg rave_quickstart.yaml"
     )
 

@@ -120,6 +120,8 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     Paths are absolute. Raises UserError where an input is missing or holds no image, and where a
     result would overwrite or sit among the photos.
     """
+    if any(not str(item).strip() for item in inputs):
+        raise UserError("data.input: expected a folder or photos, found an empty name")
     given = list(dict.fromkeys(_absolute(item) for item in inputs))
     if not given:
         raise UserError("data.input: expected a folder or photos, found an empty list")
@@ -267,6 +269,7 @@ def enhance_files(
 
 def _enhance_one(job: Job, photo: Photo, enhancer: Enhancer, strength: float, quality: int, extras: list[str]) -> None:
     result, illumination = enhancer.enhance(photo.rgb, strength)
+    write_photo(job.target, replace(photo, rgb=result), quality)
     if "side_by_side" in extras:
         alpha = None if photo.alpha is None else np.concatenate([photo.alpha] * 2, axis=1)
         pair = replace(photo, rgb=np.concatenate([photo.rgb, result], axis=1), alpha=alpha)
@@ -274,7 +277,6 @@ def _enhance_one(job: Job, photo: Photo, enhancer: Enhancer, strength: float, qu
     if "illumination" in extras:
         grey = np.repeat(illumination[..., None], 3, axis=2)
         write_photo(job.beside("illumination"), Photo(grey, bits=photo.bits, grey=True), quality)
-    write_photo(job.target, replace(photo, rgb=result), quality)  # last: where it is, all is
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from models.clip_encoder import ClipEncoder, load_clip
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
@@ -30,6 +32,18 @@ def tiny_clip(shared: Path) -> dict[str, dict[str, torch.Tensor]]:
     folder = shared / "golden" / "tiny_clip"
     loaded = {name: np.load(folder / f"{name}.npz") for name in ("inputs", "expected")}
     return {name: {key: torch.from_numpy(np.array(file[key])) for key in file.files} for name, file in loaded.items()}
+
+
+@pytest.fixture(scope="session")
+def vit(shared: Path) -> ClipEncoder:
+    """The tiny ViT of the golden files."""
+    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_vit_openai.npz"))
+
+
+@pytest.fixture(scope="session")
+def resnet(shared: Path) -> ClipEncoder:
+    """The tiny ResNet of the golden files."""
+    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_rn_openai.npz"))
 
 
 @pytest.fixture

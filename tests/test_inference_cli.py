@@ -172,3 +172,8 @@ def test_script_tells_a_mistake_in_one_line_and_without_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == "False False False\n"
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_empty_name_is_refused():
+    with pytest.raises(UserError, match="found an empty name"):
+        inference.main([""])

@@ -8,6 +8,7 @@ Writes OUT/backlit/NAME.png and OUT/ground_truth/NAME.png of the same names, and
 import argparse
 import csv
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -42,6 +43,10 @@ def main(argv: list[str]) -> int:
         bounds = getattr(default, name.replace("-", "_"))
         parser.add_argument(f"--{name}", nargs=2, type=float, default=bounds, metavar=("LOW", "HIGH"), help=f"{text} (default {bounds})")
     args = parser.parse_args(argv)
+    if args.size is not None and args.size < 16:
+        raise UserError(f"--size: expected at least 16 pixels, found {args.size}")
+    if args.foreground_share[1] > 1:
+        raise UserError(f"--foreground-share: expected at most 1, found {args.foreground_share[1]}")
     if args.per_photo < 1:
         raise UserError(f"--per-photo: expected at least 1, found {args.per_photo}")
     ranges = {name: tuple(getattr(args, name)) for name in BacklightRanges.__dataclass_fields__}
@@ -51,6 +56,8 @@ def main(argv: list[str]) -> int:
 
     out = Path(args.out)
     paths = list_images(args.photos, "photos")
+    if out.resolve().is_relative_to(Path(args.photos).resolve()):
+        raise UserError(f"out: expected a folder outside that of the photos, found {out}")
     if (out / "pairs.csv").exists():
         raise UserError(f"out: expected a folder without a set, found {out / 'pairs.csv'}")
     masks = {path.relative_to(args.masks).with_suffix(""): path for path in list_images(args.masks, "--masks")} if args.masks else {}
@@ -73,8 +80,11 @@ def make_pairs(
     import torch
 
     rows, failures = [], []
-    for path in tqdm(paths, unit="photo"):
+    stems = Counter(path.with_suffix("") for path in paths)
+    for path in tqdm(paths, unit="photo", disable=None):
         name = path.relative_to(root).with_suffix("")
+        if stems[path.with_suffix("")] > 1:  # a.jpg and a.png beside each other
+            name = name.with_name(f"{name.name}_{path.suffix[1:].lower()}")
         try:
             truth = _to_tensor(_shrunk(read_rgb8(path), size))
             mask = None

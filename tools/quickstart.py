@@ -4,6 +4,7 @@ Everything lands in runs/quickstart/: curves.png, before_after.png, enhanced/, r
 """
 
 import contextlib
+import io
 import json
 import sys
 import time
@@ -11,14 +12,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, run
+from configs.cli import EXIT_OK, ArgumentParser, run
 
 PHOTOS = Path("datasets/quickstart")
 HELD_OUT = PHOTOS / "held_out"
 
 
 def main(argv: list[str]) -> int:
-    """Four steps, each of which is a command of its own that the console shows. `argv`: extra --set for the training."""
+    """Four steps, each of which is a command of its own that the console shows."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the training")
+    overrides = parser.parse_args(argv).overrides
     import compute_metrics
     import inference
     from configs.load import load_config
@@ -32,7 +36,7 @@ def main(argv: list[str]) -> int:
     print(f"{PHOTOS}: train/backlit, train/welllit (unpaired); held_out/backlit, held_out/ground_truth (pairs)")
 
     _heading("2/4", "python train_rave.py --cfg rave_quickstart.yaml")
-    config = load_config(TrainConfig, "rave_quickstart.yaml", argv)
+    config = load_config(TrainConfig, "rave_quickstart.yaml", overrides)
     folder = train_rave(config)
 
     _heading("3/4", f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint {folder}/checkpoints/best.safetensors")
@@ -45,7 +49,7 @@ def main(argv: list[str]) -> int:
     measured = {}
     for name, results in (("input", HELD_OUT / "backlit"), ("enhanced", folder / "enhanced")):
         json_file = folder / f"metrics_{name}.json"
-        with contextlib.redirect_stdout(None):  # the table below shows both side by side
+        with contextlib.redirect_stdout(io.StringIO()):  # the table below shows both side by side
             compute_metrics.main(
                 ["--gt", str(HELD_OUT / "ground_truth"), "--enhanced", str(results), "--json", str(json_file), "--protocol", "rgb"]
             )

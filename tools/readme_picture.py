@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-PICTURES = ("astronaut.png", "coffee.png", "chelsea.png")  # public domain and CC0
+PICTURES = ("astronaut.png", "chelsea.png", "rocket.jpg")  # public domain and CC0
 SEED = 4
 OUT = Path("docs/results/before_after.png")
 
@@ -22,7 +22,7 @@ def main() -> None:
     from training.tracking import photo_grid
 
     enhancer = Enhancer(REPO_ROOT / InferenceModel().checkpoint)
-    ranges = BacklightRanges(foreground_stops=(2.3, 2.8), foreground_share=(0.75, 0.85), background_stops=(0.0, 0.3))
+    ranges = BacklightRanges(foreground_stops=(2.8, 2.8), foreground_share=(0.92, 0.92), background_stops=(0.0, 0.0))
     columns = []
     for name in PICTURES:
         photo = torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1).float() / 255

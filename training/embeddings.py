@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known}
     skipped: dict[str, str] = {}
     device = encoder.mean.device
-    with tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=not new) as bar, torch.no_grad():
+    with tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=None if new else True) as bar, torch.no_grad():
         items = list(new.items())
         for start in range(0, len(items), batch_size):
             prepared, names = [], []
@@ -62,7 +62,7 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, batch_size: in
     if cache_file.is_file():
         return safetensors.torch.load_file(cache_file)["tokens"]
     with torch.no_grad():
-        batches = tqdm(range(0, len(tokens), batch_size), desc="embedding the vocabulary", leave=False)
+        batches = tqdm(range(0, len(tokens), batch_size), desc="embedding the vocabulary", leave=False, disable=None)
         embeddings = torch.cat([encoder.embed_texts(tokens[i : i + batch_size], batch_size).cpu() for i in batches])
     write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
     return embeddings
@@ -79,8 +79,11 @@ def vocabulary() -> list[str]:
 def _read_cache(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         return {}
-    with safe_open(path, framework="pt") as file:
-        return dict(zip(json.loads(file.metadata()["sha256"]), file.get_tensor("embeddings"), strict=True))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(zip(json.loads(file.metadata()["sha256"]), file.get_tensor("embeddings"), strict=True))
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return {}  # damaged: a cache is made anew
 
 
 def _write_cache(path: Path, known: dict[str, Tensor]) -> None:

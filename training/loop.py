@@ -5,7 +5,10 @@ is one iteration.
 """
 
 import math
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from configs.load import find_file
 from configs.provenance import provenance
 from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
@@ -23,6 +27,7 @@ from data.listing import list_images
 from errors import UserError
 from losses.identity import identity_loss
 from losses.residual import ResidualGuidance, residual_guidance, residual_loss, shift
+from metrics.pairing import Pair
 from models.checkpoints import load_unet, save_unet
 from models.clip_encoder import ClipEncoder, load_clip
 from models.retinex import enhance
@@ -32,11 +37,11 @@ from training.phases import Phase, describe_schedule, rave_schedule
 from training.runtime import describe_device, make_accelerator, seed_everything
 from training.state import TrainState
 from training.tracking import RunFolder, photo_grid, plot_curves
-from training.validation import Validation, enhance_all, to_uint8
+from training.validation import Validation, enhance_all, to_uint8, validation_pairs
 
 LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
 MAX_COLLAPSES = 5  # of a guided phase into white results; each halves the learning rate
-MAX_RESTARTS = 5  # of a self-reconstruction that does not start; each has another seed
+MAX_RESTARTS = 10  # of a training that does not start; each has another seed
 RESTART_ITERATIONS = 100  # that a restart adds (release)
 
 
@@ -59,18 +64,24 @@ def train_rave(config: TrainConfig, *, resume: bool = False, dry_run: bool = Fal
     say(f"device     {describe_device(accelerator)}")
     say(f"photos     {len(backlit_paths)} backlit, {len(welllit_paths)} well-lit, trained at {data.image_size} x {data.image_size}")
     say(f"schedule\n{describe_schedule(phases, config)}")
-    validation = _validation(config)
-    if validation:
-        psnr, ssim = validation.untouched
-        say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
+    if config.unet_model.load_pretrain:
+        _pretrained(config)
+    pairs = _validation_pairs(config)
     if dry_run:
         return None
 
     run = RunFolder(config)
     if resume and not run.state_file.is_file():
         raise UserError(f"--resume: expected a saved state, found nothing there: {run.state_file}")
+    _make_folder(config.exp.save_dir, "exp.save_dir")
+    _make_folder(config.exp.cache_dir, "exp.cache_dir")
     guidance_encoder, identity_encoder = _encoders(config, accelerator)
-    guidance, skipped = _residual(config, guidance_encoder, backlit_paths, welllit_paths)
+    with accelerator.main_process_first():  # one process computes, the others find the cache
+        guidance, skipped = _residual(config, guidance_encoder, backlit_paths, welllit_paths)
+        validation = Validation(pairs, data.val_size or data.image_size, config.exp.cache_dir) if pairs else None
+    if validation:
+        psnr, ssim = validation.untouched
+        say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
     separation = float(guidance.well_lit @ guidance.backlit)
     say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
     say(f"residual   cos(well-lit mean, backlit mean) = {separation:.4f}, set point τ = {guidance.target:.4f}")
@@ -86,6 +97,9 @@ def train_rave(config: TrainConfig, *, resume: bool = False, dry_run: bool = Fal
         if resume:
             trainer.state.load(run.state_file)
             run.reopen(config, trainer.state.total)
+            if trainer.state.phase == len(phases):
+                say(f"run        {run.path}: finished already, at iteration {trainer.state.total}")
+                return run.path
         elif note := run.create(config, provenance()):
             say(f"note       {note}")
     accelerator.wait_for_everyone()
@@ -120,6 +134,7 @@ class Trainer:
         self.unet, self.optimizer = accelerator.prepare(unet, optimizer)
         self.state = TrainState(accelerator.unwrap_model(self.unet), self.optimizer)
         self.state.start_phase(0, phases[0].iterations)
+        self._order()  # refuses a batch that the processes cannot share
         count = config.train.preview_photos
         source = validation.backlit if validation else [photos[i] for i in range(min(count, len(photos)))]
         self.preview = torch.stack(list(source[:count])) if count else None
@@ -142,11 +157,13 @@ class Trainer:
         batches = iter(self._loader())
         if state.total == 0:
             self._check()
+        stop = _StopRequest()
         try:
             while state.phase < len(self.phases):
                 phase = self.phases[state.phase]
                 bar.set_description(phase.name)
                 while state.iteration < state.planned:
+                    stop.raise_if_asked()
                     self._step(phase, next(batches), bar)
                     self._after_step(phase, bar)
                 self._finish_phase(phase)
@@ -156,6 +173,7 @@ class Trainer:
                 bar.write(f"state saved to {self.run_folder.state_file}; go on with --resume")
             raise
         finally:
+            stop.close()
             bar.close()
         self._finish()
 
@@ -187,8 +205,8 @@ class Trainer:
             )
         state.iteration += 1
         state.total += 1
-        if phase.residual and norm == 0:
-            self._roll_back(phase, bar)
+        if norm == 0:
+            self._revive(phase, bar)
             return
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(phase)
@@ -204,7 +222,7 @@ class Trainer:
         self.seconds += time.perf_counter() - started
         self.steps += 1
         state.record(values["input_psnr"] if phase.best_by == "input_psnr" else -values["loss"], values["loss"])
-        if state.total % self.config.unet_model.display_iter == 0:
+        if state.total % self.config.unet_model.display_iter == 0 or state.iteration == state.planned:
             self._log(phase, values, norm.item(), bar)
 
     def _after_step(self, phase: Phase, bar: tqdm) -> None:
@@ -212,12 +230,10 @@ class Trainer:
         bar.update()
         if self._looks_for_best() and state.scores:
             self._keep_if_best()
-        if (
-            phase.guard_psnr is not None
-            and state.iteration == min(phase.guard_iterations, state.planned)
-            and state.mean_score() < phase.guard_psnr
-        ):
-            self._restart(phase, bar)
+        if phase.guard_psnr is not None and state.iteration == phase.guard_iterations and state.mean_score() < phase.guard_psnr:
+            self._restart(phase, bar, f"{state.mean_score():.1f} dB after {state.iteration} iterations")
+            state.planned += RESTART_ITERATIONS
+            bar.total += RESTART_ITERATIONS
         if state.iteration == state.planned and phase.extend_while_loss_above is not None and state.losses:
             above = state.mean_loss() > phase.extend_while_loss_above
             if above and state.extensions < options.max_extensions:
@@ -229,6 +245,44 @@ class Trainer:
             self._check(bar)
         if state.total % self.config.train.save_iter == 0 and self.accelerator.is_main_process:
             self._save()
+
+    def _learning_rate(self, phase: Phase) -> float:
+        """A function of the state, so that there is no scheduler to save."""
+        options, state = self.config.unet_model, self.state
+        rate = options.lr * 0.5**state.collapses
+        if options.lr_schedule == "constant" or not phase.residual:
+            return rate
+        progress = state.iteration / state.planned
+        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def _looks_for_best(self) -> bool:
+        return self.state.iteration % self.config.unet_model.display_iter == 0 or self.state.iteration == self.state.planned
+
+    def _keep_if_best(self) -> None:
+        state = self.state
+        if state.mean_score() > state.best_score:
+            state.best_score, state.best_total, state.best = state.mean_score(), state.total, self.candidate
+
+    def _revive(self, phase: Phase, bar: tqdm) -> None:
+        """The map is zero everywhere: results are white, and a dead ReLU at the output has no gradient by which to leave that state.
+
+        Before anything was learned only other weights help. Later, Retinex having divided by an ever
+        smaller map, training goes back to the best snapshot, at half the learning rate.
+        """
+        state = self.state
+        if state.phase == 0 and not state.scores:
+            self._restart(phase, bar, "the map is zero everywhere")
+            return
+        state.collapses += 1
+        if state.collapses > MAX_COLLAPSES:
+            raise TrainingDiverged(
+                f"{phase.name}: results turned white {state.collapses} times, the last at iteration {state.total}; "
+                "lower unet_model.lr or loss.residual, or raise loss.identity_guided"
+            )
+        state.unet.load_state_dict(state.best)
+        state.optimizer.state.clear()
+        state.scores, state.losses = [], []
+        bar.write(f"{phase.name}: results turned white, back to iteration {state.best_total} at half the learning rate")
 
     def _learning_rate(self, phase: Phase) -> float:
         """A function of the state, so that there is no scheduler to save."""
@@ -264,20 +318,19 @@ class Trainer:
         state.scores, state.losses = [], []
         bar.write(f"{phase.name}: results turned white, back to iteration {state.best_total} at half the learning rate")
 
-    def _restart(self, phase: Phase, bar: tqdm) -> None:
-        """Divergence guard: a dead ReLU at the output gives no gradient at all, only other weights help."""
+    def _restart(self, phase: Phase, bar: tqdm, why: str) -> None:
+        """Divergence guard: the phase begins anew with another seed."""
         state = self.state
         state.restarts += 1
         if state.restarts > MAX_RESTARTS:
             raise TrainingDiverged(
-                f"{phase.name}: under {phase.guard_psnr:g} dB from {MAX_RESTARTS + 1} seeds; "
+                f"{phase.name}: {why}, as from {MAX_RESTARTS} other seeds; "
                 "lower unet_model.lr, or set unet_model.map_bias to 1.0 to start close to the identity map"
             )
-        bar.write(f"{phase.name}: {state.mean_score():.1f} dB after {state.iteration} iterations, starting anew with another seed")
+        bar.write(f"{phase.name}: {why}; starting anew with another seed")
         state.unet.load_state_dict(self._fresh_unet(state.restarts).state_dict())
         state.optimizer.state.clear()
-        state.planned += RESTART_ITERATIONS
-        bar.total += RESTART_ITERATIONS + state.iteration
+        bar.total += state.iteration
         state.iteration = 0
         state.forget_scores()
 
@@ -292,8 +345,10 @@ class Trainer:
     def _finish(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        self._save()
         run, state = self.run_folder, self.state
+        if state.total % self.config.train.val_iter:
+            self._check()
+        self._save()
         summary = {"iterations": state.total, "restarts": state.restarts, "collapses": state.collapses, "best_iteration": state.best_total}
         if self.validation:
             summary["best"] = self.validation.run(state.best, self.accelerator.device)
@@ -370,26 +425,25 @@ class Trainer:
         seed_everything(self.config.exp.seed + restart)
         unet = IlluminationUNet("zeros", map_bias=options.map_bias)
         if options.load_pretrain:
-            if options.pretrain_dir is None:
-                raise UserError("unet_model.pretrain_dir: expected a weight file (unet_model.load_pretrain is true), found nothing (null)")
-            unet.load_state_dict(load_unet(options.pretrain_dir).state_dict())
+            unet.load_state_dict(load_unet(_pretrained(self.config)).state_dict())
         return unet
 
-    def _loader(self) -> DataLoader:
-        accelerator = self.accelerator
-        order = BatchOrder(
+    def _order(self) -> BatchOrder:
+        return BatchOrder(
             len(self.photos),
             self.config.unet_model.batch_size,
             self.config.exp.seed,
             start=self.state.total,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
         )
+
+    def _loader(self) -> DataLoader:
         return DataLoader(
             self.photos,
-            batch_sampler=order,
+            batch_sampler=self._order(),
             num_workers=self.config.train.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
+            pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def _iterations_left(self) -> int:
@@ -416,7 +470,12 @@ def _encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncode
         return loaded[key]
 
     with accelerator.main_process_first():  # one process downloads
-        return load(clip.guidance), load(clip.identity)
+        guidance, identity = load(clip.guidance), load(clip.identity)
+    if config.guidance.remove_first_n_tokens and not guidance.has_text:
+        raise UserError(f"guidance.remove_first_n_tokens: needs an encoder with a text tower, found {guidance.name}")
+    side = identity.image_size
+    identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses an encoder without five maps
+    return guidance, identity
 
 
 def _residual(config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], welllit: list[Path]) -> tuple[ResidualGuidance, list[str]]:
@@ -433,10 +492,48 @@ def _residual(config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], we
     return guidance, skipped_welllit + skipped_backlit
 
 
-def _validation(config: TrainConfig) -> Validation | None:
+def _validation_pairs(config: TrainConfig) -> list[Pair]:
     data = config.data
     if data.val_backlit_path is None and data.val_gt_path is None:
-        return None
+        return []
     if data.val_backlit_path is None or data.val_gt_path is None:
         raise UserError("data.val_backlit_path, data.val_gt_path: expected both or neither, found one")
-    return Validation(data.val_backlit_path, data.val_gt_path, data.val_list, data.val_size or data.image_size, config.exp.cache_dir)
+    list_file = None if data.val_list is None else find_file(data.val_list, "data.val_list")
+    return validation_pairs(data.val_backlit_path, data.val_gt_path, list_file)
+
+
+def _pretrained(config: TrainConfig) -> Path:
+    if config.unet_model.pretrain_dir is None:
+        raise UserError("unet_model.pretrain_dir: expected a weight file (unet_model.load_pretrain is true), found nothing (null)")
+    return find_file(config.unet_model.pretrain_dir, "unet_model.pretrain_dir")
+
+
+def _make_folder(path: str, key: str) -> None:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}: expected a folder that can be made, found {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{key}: expected a folder that can be written, found {path}")
+
+
+class _StopRequest:
+    """Ctrl-C between two iterations: inside one, it would leave half an update. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.main_thread = threading.current_thread() is threading.main_thread()
+        self.previous = signal.signal(signal.SIGINT, self._ask) if self.main_thread else None
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def raise_if_asked(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        if self.main_thread:
+            signal.signal(signal.SIGINT, self.previous)

@@ -1,5 +1,6 @@
 """Everything that a run needs to go on after it was stopped, in one object."""
 
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,10 +80,8 @@ class TrainState:
         write_atomically(path, lambda temporary: torch.save(self.state_dict(), temporary))
 
     def load(self, path: Path) -> None:
-        """Raises UserError where there is no state to resume, or it cannot be read."""
-        if not path.is_file():
-            raise UserError(f"--resume: expected a saved state, found nothing there: {path}")
+        """Raises UserError where the state cannot be read."""
         try:
             self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise UserError(f"--resume: {path}: not a state of this kind of run ({type(error).__name__}: {error})") from None
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise UserError(f"--resume: {path}: not a state of this kind of run ({type(error).__name__})") from None

@@ -18,7 +18,10 @@ from errors import UserError
 from files import write_atomically
 
 # sections and keys that may differ when a run is resumed: they do not change what is learned
-MAY_CHANGE = ("exp.save_dir", "exp.overwrite", "exp.cache_dir", "train", "unet_model.display_iter")
+MAY_CHANGE = (
+    *("exp.save_dir", "exp.overwrite", "exp.cache_dir"),
+    *("train.num_workers", "train.device", "train.val_iter", "train.save_iter", "train.preview_photos"),
+)
 
 
 class RunFolder:
@@ -56,13 +59,16 @@ class RunFolder:
 
     def reopen(self, config: TrainConfig, total: int) -> None:
         """Go on with an earlier run: its config must agree, and metrics after iteration `total` are dropped."""
-        earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        different = [key for key in _differences(earlier, config.model_dump()) if not key.startswith(MAY_CHANGE)]
+        try:
+            earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(f"--resume: {self.config_file}: expected the config of the run ({type(error).__name__})") from None
+        different = [key for key in _differences(earlier, config.model_dump()) if key not in MAY_CHANGE]
         if different:
             raise UserError(f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run")
         if self.metrics_file.is_file():
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["iteration"] <= total]
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= total]  # a kill may cut the last
             self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
 
     def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
@@ -80,6 +86,8 @@ class RunFolder:
         return self._events
 
     def read_metrics(self) -> list[dict]:
+        if not self.metrics_file.is_file():
+            return []
         return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def write_json(self, name: str, content: dict) -> None:

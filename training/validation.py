@@ -1,5 +1,7 @@
 """Validation on pairs during training: PSNR and SSIM of the enhanced photos against their ground truths."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,25 +10,29 @@ from data.folders import ResizedPhotos
 from data.listing import list_images
 from errors import UserError
 from metrics.full_reference import psnr_rgb, ssim_rgb
-from metrics.pairing import pair, read_names
+from metrics.pairing import Pair, pair, read_names
 from models.retinex import enhance
 from models.unet import IlluminationUNet
+
+
+def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> list[Pair]:
+    """Backlit photos that have a ground truth of the same name, of those named in `list_file` where given. Raises UserError."""
+    list_images(backlit_dir, "data.val_backlit_path")
+    list_images(truth_dir, "data.val_gt_path")
+    pairs = pair(backlit_dir, truth_dir).pairs
+    if list_file is not None:
+        wanted = read_names(list_file, "data.val_list")
+        pairs = [p for p in pairs if p.name in wanted]
+    if not pairs:
+        among = " among those in data.val_list" if list_file else ""
+        raise UserError(f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{among}")
+    return pairs
 
 
 class Validation:
     """Pairs at S x S, measured with the inference padding ("reflect") in fp32."""
 
-    def __init__(self, backlit_dir: str, truth_dir: str, list_file: str | None, size: int, cache_dir: str) -> None:
-        list_images(backlit_dir, "data.val_backlit_path")
-        list_images(truth_dir, "data.val_gt_path")
-        pairs = pair(backlit_dir, truth_dir).pairs
-        if list_file is not None:
-            wanted = read_names(list_file, "data.val_list")
-            pairs = [p for p in pairs if p.name in wanted]
-        if not pairs:
-            raise UserError(
-                f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{' in the list' * bool(list_file)}"
-            )
+    def __init__(self, pairs: list[Pair], size: int, cache_dir: str) -> None:
         backlit, truth = (ResizedPhotos(paths, size, cache_dir) for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs]))
         if len(backlit) != len(pairs) or len(truth) != len(pairs):
             raise UserError(f"validation: {(backlit.skipped + truth.skipped)[0]}")

@@ -104,6 +104,11 @@ def test_mistakes_are_told_in_one_line_with_the_key(load, text, overrides, messa
     assert "\n" not in str(caught.value)
 
 
+def test_merge_keys_are_allowed(load):
+    text = "guidance_model: &shared {lr: 1e-3, batch_size: 4}\nunet_model: {<<: *shared, lr: 1e-4}\n" + PATHS
+    assert (load(text).unet_model.lr, load(text).unet_model.batch_size) == (1e-4, 4)
+
+
 def test_cfg_takes_paths_and_bare_names():
     assert find_config("rave.yaml") == find_config("rave") == CONFIG_ROOT / "train" / "rave.yaml"
     assert find_config(str(SHIPPED[0])) == SHIPPED[0]

@@ -8,7 +8,6 @@ from losses.guidance import clip_guidance_loss, initialisation_loss, negative_si
 from losses.identity import identity_loss
 from losses.ranking import refinement_loss
 from losses.residual import residual_guidance, residual_loss, shift
-from models.clip_encoder import load_clip
 
 RELEASE_MARGINS = {"m0": 0.9, "m1": 0.1, "m2": 0.1}
 
@@ -16,16 +15,6 @@ RELEASE_MARGINS = {"m0": 0.9, "m1": 0.1, "m2": 0.1}
 def relative(a, b) -> float:
     a, b = torch.as_tensor(a), torch.as_tensor(b)
     return float((a - b).norm() / b.norm())
-
-
-@pytest.fixture(scope="module")
-def vit(shared):
-    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_vit_openai.npz"))
-
-
-@pytest.fixture(scope="module")
-def resnet(shared):
-    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_rn_openai.npz"))
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

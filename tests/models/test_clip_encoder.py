@@ -14,16 +14,6 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="module")
-def vit(shared):
-    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_vit_openai.npz"))
-
-
-@pytest.fixture(scope="module")
-def resnet(shared):
-    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_rn_openai.npz"))
-
-
-@pytest.fixture(scope="module")
 def mini():
     return load_clip("mini-rn", None, seed=3)
 
@@ -123,6 +113,18 @@ def test_local_weight_file(mini, tmp_path):
 
     save_file({name: tensor.contiguous() for name, tensor in mini.model.state_dict().items()}, tmp_path / "mini.safetensors")
     assert load_clip("mini-rn", str(tmp_path / "mini.safetensors"), seed=9).fingerprint() == mini.fingerprint()
+
+
+def test_image_tower_alone_from_a_file(mini, tmp_path):
+    from safetensors.torch import save_file
+
+    tower = {f"visual.{name}": tensor.contiguous() for name, tensor in mini.model.visual.state_dict().items()}
+    save_file(tower, tmp_path / "tower.safetensors")
+    encoder = load_clip("mini-rn", str(tmp_path / "tower.safetensors"), seed=9)
+    assert encoder.fingerprint() == mini.fingerprint()
+    assert not encoder.has_text
+    with pytest.raises(UserError, match="naming"):
+        load_clip("auto", str(tmp_path / "tower.safetensors"))
 
 
 def test_transformer_has_no_identity_features(vit):

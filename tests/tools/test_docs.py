@@ -26,5 +26,6 @@ def test_links_and_named_files_exist(document):
 
 def test_make_targets_of_the_readme_exist():
     makefile = (REPO_ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in set(re.findall(r"make ([a-z-]+)", (REPO_ROOT / "README.md").read_text(encoding="utf-8"))):
+    text = (REPO_ROOT / "README.md").read_text(encoding="utf-8")
+    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

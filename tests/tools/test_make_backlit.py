@@ -59,3 +59,11 @@ def test_broken_photos_and_mistakes(photo_folders, tmp_path, capsys):
     ):
         with pytest.raises(UserError, match=message):
             make_backlit.main(arguments)
+
+
+def test_photos_of_one_name_share_no_output(photo_folders, tmp_path):
+    Image.open(photo_folders[1] / "0.png").save(photo_folders[1] / "0.jpg")
+    make_backlit.main([str(photo_folders[1]), str(tmp_path / "out")])
+    assert {"0_png.png", "0_jpg.png", "1.png"} <= {p.name for p in (tmp_path / "out/backlit").iterdir()}
+    with pytest.raises(UserError, match="outside that of the photos"):
+        make_backlit.main([str(photo_folders[1]), str(photo_folders[1] / "set")])

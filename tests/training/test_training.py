@@ -1,8 +1,10 @@
 """RAVE training end to end with a tiny encoder: the run folder, resume bit for bit, guards, the command line."""
 
 import json
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,7 @@ def test_run_folder_holds_everything(overrides):
     steps, checks = [m for m in lines if "loss" in m], [m for m in lines if "val_psnr" in m]
     assert [m["iteration"] for m in steps] == [2, 4, 6, 8, 10]
     assert [m["phase"] for m in steps] == ["reconstruction"] * 2 + ["rave"] * 3
-    assert [m["iteration"] for m in checks] == [0, 4, 8]
+    assert [m["iteration"] for m in checks] == [0, 4, 8, 10]
     for m in steps:  # the named terms add up to the loss
         assert m["identity"] + m.get("residual", 0) == pytest.approx(m["loss"], rel=1e-5)
 
@@ -159,11 +161,59 @@ def test_best_snapshot_is_a_copy(overrides):
     assert state["best_total"] > 4
 
 
-def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(overrides, monkeypatch):
-    monkeypatch.setattr("training.loop.RESTART_ITERATIONS", 1)
+def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(overrides):
     dead = "unet_model.map_bias=-1.0"  # the map is zero everywhere: no gradient, a white picture
-    with pytest.raises(TrainingDiverged, match=r"under 8 dB from 6 seeds; .*unet_model\.map_bias"):
-        train(config(overrides, dead))
+    for iterations in (4, 0):
+        with pytest.raises(TrainingDiverged, match=r"the map is zero everywhere, as from 10 other seeds; .*unet_model\.map_bias"):
+            train(config(overrides, dead, f"unet_model.num_reconstruction_iters={iterations}"))
+
+
+def test_slow_start_begins_anew_after_the_guard_iterations(overrides, monkeypatch):
+    monkeypatch.setattr("training.loop.RESTART_ITERATIONS", 1)
+    monkeypatch.setattr("training.loop.MAX_RESTARTS", 2)
+    early = lambda *arguments: [replace(phase, guard_iterations=2) for phase in rave_schedule(*arguments)]  # noqa: E731
+    monkeypatch.setattr("training.loop.rave_schedule", early)
+    with pytest.raises(TrainingDiverged, match=r"dB after 2 iterations, as from 2 other seeds"):
+        train(config(overrides, "unet_model.map_bias=0.02"))  # alive, but nearly white
+
+
+def test_short_run_without_validation_still_has_its_figures(overrides):
+    run = train(config(overrides, "data.val_backlit_path=null", "data.val_gt_path=null", "unet_model.display_iter=20"))
+    assert [m["iteration"] for m in metrics(run)] == [4, 10]
+    assert (run / "curves.png").is_file()
+    assert (run / "previews/iteration_000010.png").is_file()
+
+
+def test_a_wrong_encoder_costs_no_earlier_run(overrides):
+    run = train(config(overrides))
+    with pytest.raises(UserError, match="five feature maps"):
+        train(config(overrides, "exp.overwrite=true", "clip.identity.model=timm/vit_tiny_patch16_224"))
+    assert (run / "summary.json").is_file()
+
+
+def test_resume_of_a_finished_or_damaged_run(overrides, capsys):
+    run = train(config(overrides))
+    assert train(config(overrides), resume=True) == run
+    assert "finished already" in capsys.readouterr().out
+    (run / "checkpoints/last.pt").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="not a state of this kind of run"):
+        train(config(overrides), resume=True)
+
+
+def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides, monkeypatch):
+    step = Trainer._step
+
+    def interrupted_step(self, *arguments):
+        if self.state.total == 5:
+            signal.raise_signal(signal.SIGINT)
+        step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted_step)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(overrides))
+    run = Path(config(overrides).exp.save_dir) / "tiny"
+    assert torch.load(run / "checkpoints/last.pt", weights_only=True)["total"] == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_collapse_to_white_rolls_back_with_half_the_learning_rate(overrides, monkeypatch):
@@ -252,6 +302,9 @@ def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_pa
         (["clip.guidance.model=RN-50"], "did you mean RN50"),
         (["clip.identity.model=ViT-B-32"], "expected a ResNet"),
         (["unet_model.batch_sise=2"], "did you mean 'unet_model.batch_size'"),
+        (["exp.exp_name=.."], "exp.exp_name"),
+        (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be made"),
+        (["guidance.remove_first_n_tokens=3", "clip.guidance.model=timm/resnet10t"], "guidance.remove_first_n_tokens: needs"),
     ],
 )
 def test_mistakes_raise_user_errors_that_name_the_key(overrides, more, message):
