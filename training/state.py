@@ -83,5 +83,5 @@ class TrainState:
         """Raises UserError where the state cannot be read."""
         try:
             self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise UserError(f"--resume: {path}: not a state of this kind of run ({type(error).__name__})") from None
