@@ -52,7 +52,8 @@ def weights() -> str:
     lines += [f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} |" for name, row in result["rows"].items()]
     return (
         "\n".join(lines)
-        + f"\n\n{result['pairs']} exposure pairs held back by scene, full size, protocol `rgb`; {_where(result)}.\n`{result['command']}`"
+        + f"\n\n{result['pairs']} exposure pairs held back by scene, full size, protocol `rgb`; {_where(result)}."
+        + "\nCommand: in [docs/results/weights.json](docs/results/weights.json)."
     )
 
 

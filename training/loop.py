@@ -284,40 +284,6 @@ class Trainer:
         state.scores, state.losses = [], []
         bar.write(f"{phase.name}: results turned white, back to iteration {state.best_total} at half the learning rate")
 
-    def _learning_rate(self, phase: Phase) -> float:
-        """A function of the state, so that there is no scheduler to save."""
-        options, state = self.config.unet_model, self.state
-        rate = options.lr * 0.5**state.collapses
-        if options.lr_schedule == "constant" or not phase.residual:
-            return rate
-        progress = state.iteration / state.planned
-        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-    def _looks_for_best(self) -> bool:
-        return self.state.iteration % self.config.unet_model.display_iter == 0 or self.state.iteration == self.state.planned
-
-    def _keep_if_best(self) -> None:
-        state = self.state
-        if state.mean_score() > state.best_score:
-            state.best_score, state.best_total, state.best = state.mean_score(), state.total, self.candidate
-
-    def _roll_back(self, phase: Phase, bar: tqdm) -> None:
-        """Collapse guard: the map is zero everywhere, results are white, and no gradient is left to leave that state.
-
-        Retinex divides by the map, so steps that are too long end there. Goes back to the best snapshot, at half the learning rate.
-        """
-        state = self.state
-        state.collapses += 1
-        if state.collapses > MAX_COLLAPSES:
-            raise TrainingDiverged(
-                f"{phase.name}: results turned white {state.collapses} times, the last at iteration {state.total}; "
-                "lower unet_model.lr or loss.residual, or raise loss.identity_guided"
-            )
-        state.unet.load_state_dict(state.best)
-        state.optimizer.state.clear()
-        state.scores, state.losses = [], []
-        bar.write(f"{phase.name}: results turned white, back to iteration {state.best_total} at half the learning rate")
-
     def _restart(self, phase: Phase, bar: tqdm, why: str) -> None:
         """Divergence guard: the phase begins anew with another seed."""
         state = self.state
