@@ -22,6 +22,8 @@ from errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+WHOLE_FRAME = 2_000_000  # pixels; larger photos go through the network in strips, which gives the same map
+STRIP = 1_000_000  # pixels in the network at once, then: about 1.2 GB in fp32
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}  # of `save.format`
 
 
@@ -79,7 +81,12 @@ class Enhancer:
         return torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1)[None].to(self.device)
 
     def _map(self, images: "Tensor") -> "Tensor":  # (1,3,H,W) -> (1,1,H,W)
-        return self.unet(images.to(self.unet.cond1.weight.dtype)).float()
+        from serving.strips import illumination_in_strips
+
+        images = images.to(self.unet.cond1.weight.dtype)
+        if images.shape[-2] * images.shape[-1] <= WHOLE_FRAME:
+            return self.unet(images).float()
+        return illumination_in_strips(self.unet, images, STRIP).float()
 
 
 # ---------------------------------------------------------------------------------------------

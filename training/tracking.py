@@ -70,6 +70,7 @@ class RunFolder:
             lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= total]  # a kill may cut the last
             self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
+        self._events = SummaryWriter(self.path / "tensorboard", purge_step=total + 1)
 
     def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
         """One line of metrics.jsonl, and the numbers among `values` as TensorBoard scalars."""
@@ -161,7 +162,7 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
             if before["phase"] != after["phase"]:
                 axes.axvline(after["iteration"], color="0.8", zorder=0)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="best")
         if x:
             axes.set_xlim(0, max(x))
     figure.suptitle(title)
