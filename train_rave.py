@@ -3,7 +3,7 @@
 import os
 
 from configs.cli import EXIT_OK, make_parser, run
-from configs.load import dump_config, load_config
+from configs.load import dump_config, find_folder, load_config
 from configs.schema import TrainConfig
 from errors import UserError
 
@@ -19,6 +19,8 @@ def main(argv: list[str]) -> int:
     config = load_config(TrainConfig, args.cfg, args.overrides)
     if config.exp.mode != "rave":
         raise UserError(f"{args.cfg}: exp.mode: this version trains 'rave', found '{config.exp.mode}'")
+    for key in ("backlit_images_path", "welllit_images_path"):
+        find_folder(getattr(config.data, key), f"data.{key}")
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         print(dump_config(config))
 
