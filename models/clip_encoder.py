@@ -209,10 +209,9 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
         open_clip.add_model_config(OUR_MODELS / f"{model}.json")
     if model not in open_clip.list_models():
         raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(model)}")
-    if file is not None and Path(file).is_file() and "input_resolution" in read_tensors(file):
+    tensors = read_tensors(file) if file else {}
+    if "input_resolution" in tensors:
         return _from_openai_file(file)  # OpenAI's own file: needs QuickGELU, whatever the name says
-    if file is not None and not Path(file).is_file():
-        raise UserError(f"clip model '{model}': expected a weight file, found nothing there: {file}")
     tag = None if file else pretrained
     if tag is not None:
         _fetch(model, tag)
@@ -227,7 +226,6 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
         logging.disable(logging.NOTSET)
     has_text = True
     if file:
-        tensors = read_tensors(file)
         has_text = not all(name.startswith("visual.") for name in tensors)
         if has_text:
             load_matching(network, tensors, file, model)
