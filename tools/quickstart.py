@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     from configs.load import load_config
     from configs.schema import TrainConfig
     from data.samples import make_quickstart_set
-    from training.loop import train_rave
+    from training.loop import train
 
     start = time.perf_counter()
     _heading("1/4", "photos out of scikit-image's wheel, with simulated backlight")
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
     _heading("2/4", "python train_rave.py --cfg rave_quickstart.yaml")
     config = load_config(TrainConfig, "rave_quickstart.yaml", overrides)
-    folder = train_rave(config)
+    folder = train(config)
 
     _heading("3/4", f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint {folder}/checkpoints/best.safetensors")
     weights = folder / "checkpoints" / "best.safetensors"

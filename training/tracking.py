@@ -34,6 +34,8 @@ class RunFolder:
         self.state_file = self.path / "checkpoints" / "last.pt"
         self.best_file = self.path / "checkpoints" / "best.safetensors"
         self.best_val_file = self.path / "checkpoints" / "best_val.safetensors"
+        self.guidance_file = self.path / "checkpoints" / "guidance.safetensors"
+        self.lines = 0  # of metrics.jsonl
         self._events: SummaryWriter | None = None
 
     def create(self, config: TrainConfig, provenance: dict) -> str | None:
@@ -57,8 +59,8 @@ class RunFolder:
         self.write_json("provenance.json", provenance)
         return done
 
-    def reopen(self, config: TrainConfig, total: int) -> None:
-        """Go on with an earlier run: its config must agree, and metrics after iteration `total` are dropped."""
+    def reopen(self, config: TrainConfig, total: int, lines: int) -> None:
+        """Go on with an earlier run from iteration `total`: its config must agree, and of its log the first `lines` are kept."""
         try:
             earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -67,15 +69,16 @@ class RunFolder:
         if different:
             raise UserError(f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run")
         if self.metrics_file.is_file():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= total]  # a kill may cut the last
+            kept = self.metrics_file.read_text(encoding="utf-8").splitlines()[:lines]  # what follows is done again
             self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
+        self.lines = lines
         self._events = SummaryWriter(self.path / "tensorboard", purge_step=total + 1)
 
     def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
         """One line of metrics.jsonl, and the numbers among `values` as TensorBoard scalars."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        self.lines += 1
         for name, value in values.items():
             if isinstance(value, float):
                 self.events.add_scalar(f"{tag}/{name}", value, iteration)
