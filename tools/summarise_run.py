@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
 
 def summarise(folder: Path) -> dict:
     """Config, provenance, validation curve, snapshots and time of one run, without the user's paths."""
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    from training.tracking import read_metrics
+
+    metrics = read_metrics(folder / "metrics.jsonl")
     steps, checks = [m for m in metrics if "loss" in m], [m for m in metrics if "val_psnr" in m]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config.pop("guidance_model")  # not RAVE's

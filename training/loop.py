@@ -33,7 +33,7 @@ from training.guidance_task import GuidanceTask
 from training.phases import Phase, describe_schedule, schedule
 from training.runtime import describe_device, make_accelerator
 from training.state import TrainState
-from training.tracking import RunFolder, photo_grid, plot_curves
+from training.tracking import RunFolder, photo_grid, plot_curves, read_metrics
 from training.unet_task import UNetTask, find_pretrained
 from training.validation import Validation, enhance_all, to_uint8, validation_pairs
 
@@ -351,7 +351,7 @@ class Trainer:
         run.write_json("summary.json", summary)
         if self.guidance:
             self.guidance.delete_enhanced_sets()
-        plot_curves(run.read_metrics(), run.path / "curves.png", self.config.exp.exp_name)
+        plot_curves(read_metrics(run.metrics_file), run.path / "curves.png", self.config.exp.exp_name)
         run.close()
         self.accelerator.print(f"weights    {run.best_file}")
 
