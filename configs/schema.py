@@ -140,6 +140,9 @@ class GuidanceModel(Section):
     """Iterations by which a phase that missed `thr_loss` goes on (release: 100)."""
     max_extensions: Annotated[int, Field(ge=0)] = 10
     """Most extensions of a phase; the release has no limit and can run forever."""
+    logit_scale: Annotated[float, Field(gt=0, le=1000)] = 100.0
+    """Factor of the cosines before the softmax, in guidance training and in the guidance loss (CLIP's own and the release: 100; the
+    paper writes none). Encoders whose embeddings differ more than CLIP's need less, or S saturates and guides no more."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Photos a guidance step, over all processes together (release: 16)."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 256

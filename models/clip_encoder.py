@@ -80,12 +80,17 @@ class ClipEncoder(nn.Module):
     def embed_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
         """N texts -> (N,D) float32, unit norm. Raises UserError for an image-only encoder.
 
-        Where attention is causal, what follows the end of a text cannot reach it: a batch is cut to its longest
-        text, which makes single words many times faster and changes nothing.
+        Where attention is causal, what follows the end of a text cannot reach it: texts are batched by length and cut
+        behind their longest, which makes single words many times faster and changes nothing.
         """
         self._require_text()
-        tokens = [self._tokenizer(texts[i : i + batch_size]).to(self.mean.device) for i in range(0, len(texts), batch_size)]
-        return torch.cat([F.normalize(self._text_features(batch), dim=-1) for batch in tokens])
+        if not texts:
+            return torch.empty(0, self.embed_dim, device=self.mean.device)
+        tokens = torch.cat([self._tokenizer(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)])
+        order = (tokens != 0).sum(dim=1).argsort()
+        batches = [tokens[rows].to(self.mean.device) for rows in order.split(batch_size)]
+        embeddings = torch.cat([F.normalize(self._text_features(batch), dim=-1) for batch in batches])
+        return embeddings[order.argsort().to(embeddings.device)]
 
     def embed_tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """What the text tower starts from: N texts -> token embeddings (N,L,W), and the position (N,) at which each ends.

@@ -55,15 +55,15 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     return torch.stack(found), list(skipped.values())
 
 
-def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, batch_size: int = 512) -> Tensor:
+def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:
     """Unit embeddings (49408,D) of every token of CLIP's vocabulary, each as a text of its own."""
     tokens = vocabulary()
     cache_file = Path(cache_dir) / "vocabulary" / f"{encoder.fingerprint(text=True)[:32]}.safetensors"
     if cache_file.is_file():
         return safetensors.torch.load_file(cache_file)["tokens"]
     with torch.no_grad():
-        batches = tqdm(range(0, len(tokens), batch_size), desc="embedding the vocabulary", leave=False, disable=None)
-        embeddings = torch.cat([encoder.embed_texts(tokens[i : i + batch_size], batch_size).cpu() for i in batches])
+        starts = tqdm(range(0, len(tokens), chunk), desc="embedding the vocabulary", leave=False)  # large: sorted by length inside
+        embeddings = torch.cat([encoder.embed_texts(tokens[i : i + chunk], 512).cpu() for i in starts])
     write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
     return embeddings
 

@@ -48,7 +48,7 @@ class GuidanceTask:
         """`folder`: where the enhanced sets are kept. Raises UserError for photos, an encoder or guidance that cannot be used."""
         self.config, self.accelerator, self.encoder, self.folder = config, accelerator, encoder, folder
         options, data, seed = config.guidance_model, config.data, config.exp.seed
-        self.batch_size, self.display_iter = options.batch_size, options.display_iter
+        self.batch_size, self.display_iter, self.scale = options.batch_size, options.display_iter, options.logit_scale
         self.augmentation = training_augmentation(ZOOM) if data.augment else None
         size, cache_dir = options.image_size, config.exp.cache_dir
         with accelerator.main_process_first():  # one process computes, the others find the cache
@@ -90,10 +90,10 @@ class GuidanceTask:
         embeddings, labels = batch
         pair = self.module(self.encoder)
         if labels is not None:
-            loss = initialisation_loss(embeddings[0], pair, labels)
-            right = ((negative_similarity(embeddings[0], pair.detach()) < 0.5).long() == labels).float().mean()
+            loss = initialisation_loss(embeddings[0], pair, labels, self.scale)
+            right = ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()
             return {"cross_entropy": phase.terms["cross_entropy"] * loss}, {"batch_accuracy": right}
-        scores = [negative_similarity(stage, pair) for stage in embeddings]
+        scores = [negative_similarity(stage, pair, self.scale) for stage in embeddings]
         loss = refinement_loss(scores, self.config.loss.margins.model_dump())
         names = [f"s_{name}" for name in ("backlit", "previous", "enhanced", "welllit")]
         if len(scores) < 4:
@@ -183,7 +183,7 @@ class GuidanceTask:
         if self.stages:
             sets["enhanced"] = (self.stages[-1], self.held_backlit)
         pair = self.vectors()
-        scores = {name: negative_similarity(self._embed_set(photos, indices), pair) for name, (photos, indices) in sets.items()}
+        scores = {name: negative_similarity(self._embed_set(photos, indices), pair, self.scale) for name, (photos, indices) in sets.items()}
         right = torch.cat([scores["backlit"] > 0.5, scores["welllit"] < 0.5])
         report: dict[str, float | str] = {"guidance_accuracy": right.float().mean().item()}
         report.update({f"s_{name}": scores[name].mean().item() for name in ("backlit", "enhanced", "welllit") if name in scores})

@@ -84,7 +84,7 @@ class UNetTask:
             terms["residual"] = residual_loss(embeddings, self.residual)
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
         if "clip" in phase.terms:
-            terms["clip"] = clip_guidance_loss(embeddings, self.pair)
+            terms["clip"] = clip_guidance_loss(embeddings, self.pair, self.config.guidance_model.logit_scale)
             measures["negative_similarity"] = terms["clip"].detach()
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
 

@@ -63,7 +63,13 @@ def test_ten_kills_change_nothing(cfg, photo_folders, tmp_path):
 
 def test_comparison_of_the_three_methods(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the quick-start photos and runs are made below the current folder
-    lengths = ["unet_model.num_round_iters=2", "guidance_model.num_refine_iters=2", "train.num_iters=4"]
+    lengths = [
+        "train.preview_photos=0",
+        "guidance_model.cached_augmentations=1",
+        "unet_model.num_round_iters=2",
+        "guidance_model.num_refine_iters=2",
+        "train.num_iters=4",
+    ]
     assert compare_methods.main([*flags(*TINY, *lengths), "--out", "out"]) == 0
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert list(results["rows"]) == ["untouched input", "CLIP-LIT", "CLIP-LIT-Latent", "RAVE"]
