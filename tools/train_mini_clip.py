@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--well-lit", required=True, metavar="DIR", help="folder of well-lit photos")
     parser.add_argument("--backlit", required=True, metavar="DIR", help="folder of backlit photos")
     parser.add_argument("--out", required=True, help="where to write the weights (.safetensors)")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -134,9 +134,10 @@ def train(args: argparse.Namespace) -> dict:
             model.logit_scale.clamp_(max=3.4)  # e^3.4 = 30: embeddings that vary smoothly
             model.token_embedding.weight[unseen] = 0
         losses.append(loss.item())
-    seconds = time.perf_counter() - started
     tenth = max(1, len(losses) // 10)
+    settle_batch_norm(encoder, [relit_batch(*training, args.batch, generator, encoder.image_size)[0] for _ in range(20)])
     tensors = {name: _half(tensor) for name, tensor in model.state_dict().items()}
+    seconds = time.perf_counter() - started
     model.load_state_dict(tensors)  # what is evaluated is what is written
     model.requires_grad_(False).eval()
     figures = {"loss_first": sum(losses[:tenth]) / tenth, "loss_last": sum(losses[-tenth:]) / tenth}
@@ -270,6 +271,22 @@ def caption_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor | f
     image_term = -(by_image * logits.log_softmax(dim=1)).sum(dim=1).mean()
     text_term = -(by_text * logits.log_softmax(dim=0)).sum(dim=0).mean()
     return (image_term + text_term) / 2
+
+
+@torch.no_grad()
+def settle_batch_norm(encoder, batches: list[Tensor]) -> None:
+    """Batch-norm statistics of the final weights, a plain average over batches (B,3,S,S).
+
+    Those gathered on the way are averages over weights long gone, with which "well-lit" was said of 17 % of well-lit photos, not 93 %.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average
+    encoder.model.visual.train()
+    for images in batches:
+        encoder.model.visual((images - encoder.mean) / encoder.std)
+    encoder.model.visual.eval()
 
 
 def unseen_tokens(tokenize, vocabulary: int) -> Tensor:
