@@ -221,7 +221,7 @@ def load_clip(
 ) -> ClipEncoder:
     """A frozen encoder.
 
-    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn"), "timm/NAME" for an
+    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn", "mini-clip"), "timm/NAME" for an
         image-only trunk, or "auto" when `pretrained` is a file in OpenAI's state-dict naming.
     pretrained: an open_clip tag, a weight file (.safetensors, .npz, .pt), or None for random weights
         drawn from `seed`, batch-norm statistics taken on seeded noise.
