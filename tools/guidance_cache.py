@@ -45,15 +45,15 @@ def main(argv: list[str]) -> int:
 
 def _initialise(config: TrainConfig) -> dict[str, float]:
     """Train the guidance for `num_pretrain_iters`; seconds hold the embedding, but neither reading photos nor loading the encoder."""
-    from models.clip_encoder import load_clip
+    from training.embeddings import load_encoder
     from training.guidance_task import GuidanceTask
     from training.phases import clip_lit_schedule
     from training.runtime import make_accelerator
 
-    clip = config.clip
-    encoder = load_clip(clip.guidance.model, clip.guidance.pretrained, preprocess=clip.preprocess, seed=clip.seed)
+    accelerator = make_accelerator(config.train.device, config.train.precision)
+    encoder = load_encoder(config.clip.guidance, config.clip, accelerator.device)
     with tempfile.TemporaryDirectory() as folder:
-        task = GuidanceTask(config, make_accelerator(config.train.device, config.train.precision), encoder, Path(folder))
+        task = GuidanceTask(config, accelerator, encoder, Path(folder))
         phase = clip_lit_schedule(config, len(task.backlit))[0]
         started = time.perf_counter()
         batches = iter(task.batches(phase, 0))

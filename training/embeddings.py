@@ -1,4 +1,4 @@
-"""CLIP embeddings of whole folders and of the vocabulary: batched, and cached on disk.
+"""The encoders of a config, and CLIP embeddings of whole folders and of the vocabulary: batched, and cached on disk.
 
 The cache key is the encoder's fingerprint (weights and preprocessing) and each file's content, so
 moved or renamed photos are found again and changed ones are not.
@@ -15,10 +15,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from configs.load import REPO_ROOT
+from configs.schema import Clip, Encoder
 from data.images import ImageError, read_rgb8
 from errors import UserError
 from files import write_atomically
-from models.clip_encoder import ClipEncoder
+from models.clip_encoder import ClipEncoder, load_clip
+
+
+def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> ClipEncoder:
+    """An encoder as the config describes it; a weight file is looked for in the current folder, then in this repository."""
+    pretrained = encoder.pretrained
+    if pretrained is not None and not Path(pretrained).is_file() and (REPO_ROOT / pretrained).is_file():
+        pretrained = str(REPO_ROOT / pretrained)
+    return load_clip(encoder.model, pretrained, device=device, preprocess=clip.preprocess, seed=clip.seed)
 
 
 def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path, batch_size: int, key: str) -> tuple[Tensor, list[str]]:

@@ -26,9 +26,9 @@ from errors import UserError
 from losses.residual import ResidualGuidance, residual_guidance, shift
 from metrics.pairing import Pair
 from models.checkpoints import save_tensors
-from models.clip_encoder import ClipEncoder, load_clip
+from models.clip_encoder import ClipEncoder
 from models.guidance import save_guidance
-from training.embeddings import embed_photos, embed_vocabulary
+from training.embeddings import embed_photos, embed_vocabulary, load_encoder
 from training.guidance_task import GuidanceTask
 from training.phases import Phase, describe_schedule, schedule
 from training.runtime import describe_device, make_accelerator
@@ -419,7 +419,7 @@ def _encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncode
     def load(encoder: Encoder) -> ClipEncoder:
         key = (encoder.model, encoder.pretrained)
         if key not in loaded:
-            loaded[key] = load_clip(*key, device=accelerator.device, preprocess=clip.preprocess, seed=clip.seed)
+            loaded[key] = load_encoder(encoder, clip, accelerator.device)
         return loaded[key]
 
     with accelerator.main_process_first():  # one process downloads
