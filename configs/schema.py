@@ -175,9 +175,10 @@ class Encoder(Section):
     """One frozen image encoder."""
 
     model: str = "ViT-B-32"
-    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-rn` (ours), or `auto` for a weight file in OpenAI's naming."""
+    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-clip` or `mini-rn` (ours), or `auto` for a weight file in
+    OpenAI's naming."""
     pretrained: str | None = "openai"
-    """An open_clip tag, a local weight file, or null for seeded random weights."""
+    """An open_clip tag, a weight file (looked for in the current folder, then in this repository), or null for seeded random weights."""
 
 
 class IdentityEncoder(Encoder):

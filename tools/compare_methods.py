@@ -21,7 +21,7 @@ from tools.quickstart import HELD_OUT, PHOTOS, measure, write_results
 METHODS = {
     "CLIP-LIT": "clip_lit_quickstart.yaml",
     "CLIP-LIT-Latent": "clip_lit_latent_quickstart.yaml",
-    "RAVE": "rave_quickstart.yaml",
+    "RAVE": "rave_mini_clip_quickstart.yaml",
 }
 
 

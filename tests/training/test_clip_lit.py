@@ -197,7 +197,7 @@ def test_ranking_batch_holds_one_photo_s_stages(task):
 
     terms, measures = task.losses(refinement, (stages, None))
     pair = task.pair(task.encoder)
-    scores = [negative_similarity(s, pair) for s in stages]
+    scores = [negative_similarity(s, pair, task.scale) for s in stages]
     margins = {"m0": 0.9, "m1": 0.1, "m2": 0.1}
     assert torch.allclose(terms["ranking"], 200 * refinement_loss(scores, margins))
     assert list(measures) == ["s_backlit", "s_previous", "s_enhanced", "s_welllit"]
@@ -238,7 +238,7 @@ def test_dry_run_of_the_script(tiny, tmp_path, capsys):
     [
         (["exp.mode=rave"], "train.py trains 'clip_lit' or 'clip_lit_latent', found 'rave', which train_rave.py trains"),
         (["guidance_model.load_pretrain=true"], "guidance_model.pretrain_dir: expected a weight file"),
-        (["clip.guidance.model=timm/resnet18"], "expected an encoder with a text tower"),
+        (["clip.guidance.model=timm/resnet18", "clip.guidance.pretrained=null"], "expected an encoder with a text tower"),
         (["guidance_model.batch_sise=4"], "did you mean 'guidance_model.batch_size'?"),
     ],
 )
