@@ -44,6 +44,27 @@ class Experiment(Section):
     """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
 
 
+Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class SimulatedBacklight(Section):
+    """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
+
+    They widen the exposures that the UNet sees, and with 0 stops it learns to leave well-lit photos alone. No ground truth is used.
+    """
+
+    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the UNet's inputs that are simulated; 0: none (paper)."""
+    foreground_stops: Range = [0.0, 4.0]
+    """Exposure that the foreground loses, in stops: drawn from this range."""
+    background_stops: Range = [0.0, 0.7]
+    """Exposure that the rest gains, in stops."""
+    foreground_share: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [0.6, 1.0]
+    """Share of the picture that is foreground; 1: all of it, an evenly under-exposed photo."""
+    noise: Range = [0.0, 0.0]
+    """Standard deviation of sensor noise, of full scale."""
+
+
 class TrainData(Section):
     """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
 
@@ -55,6 +76,8 @@ class TrainData(Section):
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
     augment: bool = True
     """Flips, transposition, rotation and zoom of the backlit photos (CLIP-LIT release)."""
+    simulated_backlight: SimulatedBacklight = SimulatedBacklight()
+    """Well-lit photos, darkened, as further inputs of the UNet."""
     val_backlit_path: str | None = None
     """Optional folder of backlit validation photos; with `val_gt_path` gives validation PSNR and SSIM."""
     val_gt_path: str | None = None

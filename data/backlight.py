@@ -26,6 +26,17 @@ class BacklightRanges:
     noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of read noise, linear, of full scale; shot noise goes with it
 
 
+class RandomBacklight:
+    """`simulate_backlight` as a transform of photos (3,H,W), its randomness out of torch's global generator."""
+
+    def __init__(self, ranges: BacklightRanges) -> None:
+        self.ranges = ranges
+
+    def __call__(self, photo: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        return simulate_backlight(photo, generator, self.ranges).photo
+
+
 @dataclass(frozen=True)
 class BacklitPhoto:
     """photo (3,H,W) in [0, 1]; mask (1,H,W) in [0, 1], 1 = foreground; parameters: what was drawn."""

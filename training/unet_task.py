@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from configs.load import find_file
 from configs.schema import TrainConfig
-from data.folders import BatchOrder, ResizedPhotos
+from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from errors import UserError
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
@@ -34,7 +34,7 @@ class UNetTask:
         self,
         config: TrainConfig,
         accelerator: Accelerator,
-        photos: ResizedPhotos,
+        photos: ResizedPhotos | MixedInputs,
         guidance_encoder: ClipEncoder,
         identity_encoder: ClipEncoder,
         residual: ResidualGuidance | None,
