@@ -136,8 +136,18 @@ class UNetModel(Section):
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     grad_clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm; null: no clipping (release)."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null: none (release)."""
     map_bias: float | None = None
     """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
+    map_slope: float | None = None
+    """With `map_mean`: the first map is `map_bias + map_mean · mean(L) + map_slope · L`, L the photo's luminance (mean over RGB). Null
+    for both: random weights only, whose first map hardly depends on the photo (release). Bias a and slope 1 − a: dark parts start
+    a factor 1/a brighter, white stays white."""
+    map_mean: float | None = None
+    """Share of the photo's mean luminance in the first map, by which it follows the photo's exposure; see `map_slope`."""
+    init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the initial weights (release: 0.02)."""
     load_pretrain: bool = False
     """Start from the weights in `pretrain_dir` and skip self-reconstruction."""
     pretrain_dir: str | None = None

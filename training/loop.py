@@ -221,6 +221,8 @@ class Trainer:
         if self._looks_for_best(task):
             self.candidate = state.snapshot()  # the weights that this step measures, before they change
         task.optimizer.step()
+        if task is self.unet and self.config.unet_model.ema is not None:
+            state.update_average(self.config.unet_model.ema)
 
         values = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **measures}
         values = {name: self.accelerator.reduce(value, "mean").item() for name, value in values.items()}
@@ -299,6 +301,7 @@ class Trainer:
         self.unet.optimizer.state.clear()
         bar.total += state.iteration
         state.iteration = 0
+        state.average = {}
         state.forget_scores()
 
     def _start_phase(self, number: int) -> None:

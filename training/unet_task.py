@@ -100,7 +100,9 @@ class UNetTask:
         """An untrained UNet (or the one of `pretrain_dir`); each restart has another seed."""
         options = self.config.unet_model
         seed_everything(self.config.exp.seed + restart)
-        unet = IlluminationUNet("zeros", map_bias=options.map_bias)
+        unet = IlluminationUNet(
+            "zeros", map_bias=options.map_bias, map_slope=options.map_slope, map_mean=options.map_mean, init_std=options.init_std
+        )
         if options.load_pretrain:
             unet.load_state_dict(load_unet(find_pretrained(options.pretrain_dir, "unet_model")).state_dict())
         return unet
