@@ -50,11 +50,13 @@ Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_l
 class SimulatedBacklight(Section):
     """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
 
-    They widen the exposures that the UNet sees, and with 0 stops it learns to leave well-lit photos alone. No ground truth is used.
+    They widen the exposures that the UNet sees. No ground truth is used.
     """
 
     share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """Share of the UNet's inputs that are simulated; 0: none (paper)."""
+    """Share of the UNet's inputs that are well-lit photos; 0: none (paper)."""
+    untouched: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of these that stay as they are, so that the UNet learns to leave well-lit photos alone."""
     foreground_stops: Range = [0.0, 4.0]
     """Exposure that the foreground loses, in stops: drawn from this range."""
     background_stops: Range = [0.0, 0.7]
@@ -124,6 +126,11 @@ class UNetModel(Section):
     """Photos a step, over all processes together (release: 8)."""
     num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
     """Iterations of the self-reconstruction phase (release: 1000)."""
+    first_map: Literal["identity", "retinex"] = "identity"
+    """What the UNet learns before it is guided: `identity`, self-reconstruction, a map of 1 (paper); `retinex`, the map that
+    `models.retinex.first_illumination` computes from the photo, without any encoder, from which few guided iterations are enough."""
+    reconstruction_lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate until the UNet is guided; null: `lr` (release)."""
     num_round_iters: Annotated[int, Field(ge=1)] = 2100
     """CLIP-LIT: UNet iterations of each round (release: 2100)."""
     thr_loss: Annotated[float, Field(gt=0)] = 90.0
@@ -140,12 +147,6 @@ class UNetModel(Section):
     """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null: none (release)."""
     map_bias: float | None = None
     """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
-    map_slope: float | None = None
-    """With `map_mean`: the first map is `map_bias + map_mean · mean(L) + map_slope · L`, L the photo's luminance (mean over RGB). Null
-    for both: random weights only, whose first map hardly depends on the photo (release). Bias a and slope 1 − a: dark parts start
-    a factor 1/a brighter, white stays white."""
-    map_mean: float | None = None
-    """Share of the photo's mean luminance in the first map, by which it follows the photo's exposure; see `map_slope`."""
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Standard deviation of the initial weights (release: 0.02)."""
     load_pretrain: bool = False

@@ -81,20 +81,10 @@ class IlluminationUNet(nn.Module):
     reflect, the pooling branch always pads with zeros.
 
     Weights start from N(0, init_std), 0.02 in the release, biases at PyTorch's default. `map_bias`, where given, is
-    the initial bias of the last convolution: with 1.0 training starts close to the identity map. `map_slope` and
-    `map_mean`, where one is given, make the first map M = map_bias + map_mean · mean(L) + map_slope · L, L the mean over
-    RGB at each pixel, plus what the random weights add: see `_carry_luminance`.
+    the initial bias of the last convolution: with 1.0 training starts close to the identity map.
     """
 
-    def __init__(
-        self,
-        padding_mode: str = "zeros",
-        *,
-        map_bias: float | None = None,
-        map_slope: float | None = None,
-        map_mean: float | None = None,
-        init_std: float = 0.02,
-    ) -> None:
+    def __init__(self, padding_mode: str = "zeros", *, map_bias: float | None = None, init_std: float = 0.02) -> None:
         if padding_mode not in ("zeros", "reflect"):
             raise ValueError(f"padding_mode: expected 'zeros' or 'reflect', found {padding_mode!r}")
         super().__init__()
@@ -115,35 +105,6 @@ class IlluminationUNet(nn.Module):
                 nn.init.normal_(module.weight, 0.0, init_std)
         if map_bias is not None:
             nn.init.constant_(self.cond_add1.bias, map_bias)
-        if map_slope is not None or map_mean is not None:
-            self._carry_luminance(map_slope or 0.0, map_mean or 0.0)
-
-    @torch.no_grad()
-    def _carry_luminance(self, slope: float, mean: float) -> None:
-        """Initial weights by which channel 0 carries the luminance L to the last convolution, and, behind the pooling, channel 1 its mean.
-
-        Random weights of N(0, 0.02) hide both from the last layers, which then find a gain for all photos long before
-        one for each. M = a + (1 − a) · L brightens by 1/a in the dark and leaves white white; a share of the mean makes
-        a follow the photo's exposure. Training may change all of it.
-        """
-
-        def carry(convolution: nn.Conv2d, channel: int, source: list[int], weight: float) -> None:
-            convolution.weight[channel] = 0.0
-            convolution.weight[channel, source, convolution.kernel_size[0] // 2, convolution.kernel_size[1] // 2] = weight
-            if convolution.bias is not None:
-                convolution.bias[channel] = 0.0
-
-        carry(self.cond1, 0, [0, 1, 2], 1 / 3)
-        carry(self.PPM1.features[0][1], 0, [0], 1.0)  # the mean over the whole photo
-        carry(self.PPM1.fuse[0], 0, [0], 1.0)
-        carry(self.PPM1.fuse[0], 1, [self.cond1.out_channels], 1.0)
-        for convolution in (self.condx, self.condy):
-            for channel in (0, 1):
-                carry(convolution, channel, [channel], 1.0)
-        for number in range(1, 7):  # the residual branches add nothing to these channels
-            getattr(self, f"ResidualBlock{number}").conv2.weight[: 1 if number < 3 else 2] = 0.0
-        self.cond_add1.weight[0, :2] = 0.0
-        self.cond_add1.weight[0, :2, 1, 1] = torch.tensor([slope, mean])
 
     def before_pooling(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,32,H,W), the input of the pyramid pooling. Receptive field 5 pixels to each side."""

@@ -101,7 +101,7 @@ class GuidanceTask:
         measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
         return {"ranking": phase.terms["ranking"] * loss}, measures
 
-    def learning_rate(self, progress: float, collapses: int) -> float:
+    def learning_rate(self, progress: float | None, collapses: int) -> float:
         """Constant (release)."""
         return self.config.guidance_model.lr
 

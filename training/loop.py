@@ -254,8 +254,8 @@ class Trainer:
             self._save()
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of the guided training of this phase's module is done; outside of it, as at its start."""
-        state, progress = self.state, 0.0
+        """By how much of the guided training of this phase's module is done."""
+        state, progress = self.state, None
         if phase.guided:
             lengths = [p.iterations if p.guided else 0 for p in self.phases]
             lengths[state.phase] = state.planned
@@ -446,7 +446,8 @@ def _unet_inputs(config: TrainConfig, backlit: list[Path], welllit: list[Path]) 
     simulated = data.simulated_backlight
     if not simulated.share:
         return photos
-    darken = RandomBacklight(BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__}))
+    ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
+    darken = RandomBacklight(ranges, simulated.untouched)
     others = ResizedPhotos(welllit, data.image_size, cache, v2.Compose([darken, augmentation]) if augmentation else darken)
     return MixedInputs(photos, others, simulated.share)
 

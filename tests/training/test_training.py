@@ -60,7 +60,7 @@ def test_same_seed_same_weights_whatever_the_workers(overrides):
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-EXTRAS = ["unet_model.ema=0.8", "unet_model.map_slope=0.5", "data.simulated_backlight.share=0.5"]
+EXTRAS = ["unet_model.ema=0.8", "unet_model.first_map=retinex", "data.simulated_backlight.share=0.5"]
 
 
 @pytest.mark.parametrize(("stop_at", "more"), [(3, []), (4, []), (7, []), (7, EXTRAS)])
