@@ -74,6 +74,8 @@ class TrainData(Section):
     """Folder of backlit photos (searched recursively, any format that Pillow reads)."""
     welllit_images_path: str
     """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
+    leave_out: list[str] = []
+    """Text files with one file name a line: these photos of both folders are not trained on, so that a split needs no copies."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
     augment: bool = True
@@ -119,7 +121,7 @@ class UNetModel(Section):
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
     """Learning rate (release: 2e-5)."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate of the guided phase: `constant` (release), or `cosine` down to a twentieth, for short runs at a high rate."""
+    """Learning rate of the guided phases and of learning the first map: `constant` (release), or `cosine` down to a twentieth."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Weight decay (release: 1e-3)."""
     batch_size: Annotated[int, Field(ge=1)] = 8

@@ -23,7 +23,6 @@ from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, ResizedPhotos
-from data.listing import list_images
 from errors import UserError
 from losses.residual import ResidualGuidance, residual_guidance, shift
 from metrics.pairing import Pair
@@ -37,7 +36,7 @@ from training.runtime import describe_device, make_accelerator
 from training.state import TrainState
 from training.tracking import RunFolder, photo_grid, plot_curves, read_metrics
 from training.unet_task import UNetTask, find_pretrained
-from training.validation import Validation, enhance_all, to_uint8, validation_pairs
+from training.validation import Validation, enhance_all, to_uint8, training_photos, validation_pairs
 
 MAX_COLLAPSES = 5  # of a guided phase into white results; each halves the learning rate
 MAX_RESTARTS = 10  # of a training that does not start; each has another seed
@@ -57,8 +56,7 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
     accelerator = make_accelerator(config.train.device, config.train.precision)
     say = accelerator.print
     data = config.data
-    backlit_paths = list_images(data.backlit_images_path, "data.backlit_images_path")
-    welllit_paths = list_images(data.welllit_images_path, "data.welllit_images_path")
+    backlit_paths, welllit_paths = training_photos(data)
     phases = schedule(config, len(backlit_paths))
     say(f"method     {config.exp.mode}")
     say(f"device     {describe_device(accelerator)}")
@@ -254,13 +252,15 @@ class Trainer:
             self._save()
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of the guided training of this phase's module is done."""
-        state, progress = self.state, None
+        """By how much of the guided training of this phase's module is done, or of learning the first map; else as at the start."""
+        state, progress = self.state, 0.0
         if phase.guided:
             lengths = [p.iterations if p.guided else 0 for p in self.phases]
             lengths[state.phase] = state.planned
             progress = (sum(lengths[: state.phase]) + state.iteration) / sum(lengths)
-        return self.tasks[phase.trains].learning_rate(progress, state.collapses)
+        elif "map" in phase.terms:
+            progress = state.iteration / state.planned
+        return self.tasks[phase.trains].learning_rate(phase, progress, state.collapses)
 
     def _looks_for_best(self, task: UNetTask | GuidanceTask) -> bool:
         return self.state.iteration % task.display_iter == 0 or self.state.iteration == self.state.planned

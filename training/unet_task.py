@@ -71,11 +71,11 @@ class UNetTask:
 
     def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
-        reduction = self.config.loss.identity_reduction
-        illumination = self.module(photos).float()
         if "map" in phase.terms:
-            return {"map": phase.terms["map"] * F.mse_loss(illumination, first_illumination(photos))}, {}
-        result = enhance(photos, illumination)
+            photos = F.avg_pool2d(photos, 2)  # what is learned is local: half the size will do, in a quarter of the time
+            return {"map": phase.terms["map"] * F.mse_loss(self.module(photos).float(), first_illumination(photos))}, {}
+        reduction = self.config.loss.identity_reduction
+        result = enhance(photos, self.module(photos).float())
         with torch.no_grad():
             source_maps = self.identity_encoder.feature_maps(photos)
         content = identity_loss(self.identity_encoder.feature_maps(result), source_maps, phase.identity_layers, reduction)
@@ -92,12 +92,10 @@ class UNetTask:
             measures["negative_similarity"] = terms["clip"].detach()
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
 
-    def learning_rate(self, progress: float | None, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training, None before it; a function of the state: there is no scheduler to save."""
+    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
+        """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""
         options = self.config.unet_model
-        if progress is None:
-            return options.reconstruction_lr or options.lr
-        rate = options.lr * 0.5**collapses
+        rate = options.lr * 0.5**collapses if phase.guided else options.reconstruction_lr or options.lr
         if options.lr_schedule == "constant":
             return rate
         return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -23,6 +23,7 @@ from training.loop import Trainer, TrainingDiverged, train
 from training.phases import describe_schedule, rave_schedule
 from training.state import TrainState
 from training.unet_task import luma_psnr
+from training.validation import training_photos
 
 
 def test_run_folder_holds_everything(overrides):
@@ -304,3 +305,15 @@ def test_exit_codes_of_the_real_process(overrides, tmp_path):
     good = call()
     assert good.returncode == 0, good.stderr
     assert "best snapshot" in good.stdout
+
+
+def test_photos_that_are_left_out(overrides, tmp_path, capsys):
+    names = sorted(path.name for path in Path(overrides[0].split("=")[1]).iterdir())
+    (tmp_path / "held_back.txt").write_text(f"# test photos\n{names[0]}\n{names[1]}\n")
+    wanted = config(overrides, f"data.leave_out=[{tmp_path / 'held_back.txt'}]")
+    backlit, _ = training_photos(wanted.data)
+    assert [path.name for path in backlit] == names[2:]
+    train(wanted, dry_run=True)
+    assert f"{len(names) - 2} backlit" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data\.leave_out: .*missing\.txt"):
+        training_photos(config(overrides, "data.leave_out=[missing.txt]").data)
