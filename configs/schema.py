@@ -1,6 +1,6 @@
 """Every config key: type, range, default and where its value comes from.
 
-Three kinds of file are described here: `TrainConfig` (train_rave.py), `InferenceConfig`
+Three kinds of file are described here: `TrainConfig` (train_rave.py, train.py), `InferenceConfig`
 (inference.py) and `MetricsConfig` (compute_metrics.py). Unknown keys are refused, and so are
 values of the wrong type: nothing is cast silently. `configs/README.md` and the JSON Schemas in
 `configs/schema/` are generated from this file by `make config-docs`.
@@ -31,7 +31,7 @@ class Experiment(Section):
     """What is trained, and where the run is written."""
 
     mode: Mode = "rave"
-    """Method. This version trains `rave`; `clip_lit` and `clip_lit_latent` are read in published files."""
+    """Method: `rave` (train_rave.py); `clip_lit`, learned prompts, or `clip_lit_latent`, learned vectors (train.py)."""
     exp_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")] = "rave"
     """Name of the run; its folder is `save_dir/exp_name`."""
     save_dir: str = "runs"
@@ -69,9 +69,11 @@ class TrainLoop(Section):
     """Length of the run, device and what is written while it goes on."""
 
     num_epochs: Annotated[int, Field(ge=1)] = 100
-    """Passes over the backlit photos in the RAVE phase; used where `num_iters` is null."""
+    """Length of the guided training in passes over the backlit photos; used where `num_iters` (RAVE) or `num_rounds` (CLIP-LIT) is null."""
     num_iters: Annotated[int, Field(ge=1)] | None = None
     """UNet iterations of the RAVE phase (published weights: about 3,100 to 5,200); null: from `num_epochs`."""
+    num_rounds: Annotated[int, Field(ge=1)] | None = None
+    """CLIP-LIT: rounds of UNet training and guidance refinement; null: as many as `num_epochs` passes need."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that load and augment photos. Results do not depend on it."""
     device: Literal["auto", "cpu"] = "auto"
@@ -79,7 +81,7 @@ class TrainLoop(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
     val_iter: Annotated[int, Field(ge=1)] = 100
-    """Iterations between validations and previews."""
+    """Iterations between validations and previews, while the UNet is trained."""
     save_iter: Annotated[int, Field(ge=1)] = 100
     """Iterations between writes of `checkpoints/last.pt`, from which `--resume` goes on."""
     preview_photos: Annotated[int, Field(ge=0, le=64)] = 6
@@ -99,6 +101,8 @@ class UNetModel(Section):
     """Photos a step, over all processes together (release: 8)."""
     num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
     """Iterations of the self-reconstruction phase (release: 1000)."""
+    num_round_iters: Annotated[int, Field(ge=1)] = 2100
+    """CLIP-LIT: UNet iterations of each round (release: 2100)."""
     thr_loss: Annotated[float, Field(gt=0)] = 90.0
     """Loss under which a guided phase may end; above it the phase goes on (release: 90)."""
     extension_iters: Annotated[int, Field(ge=1)] = 60
@@ -118,10 +122,10 @@ class UNetModel(Section):
 
 
 class GuidanceModel(Section):
-    """Learned guidance of CLIP-LIT and CLIP-LIT-Latent: read in published files, not used by RAVE."""
+    """The learned guidance of CLIP-LIT (prompts) and CLIP-LIT-Latent (vectors) and its optimiser (Adam); not used by RAVE."""
 
     length_prompt: Annotated[int, Field(ge=1, le=75)] = 16
-    """Number of learnable tokens of a prompt, "X X ... X" (release: 16)."""
+    """Number of words a prompt starts from, "X X ... X" (release: 16)."""
     thr_loss: Annotated[float, Field(gt=0)] = 60.0
     """Loss under which guidance initialisation or refinement may end (release: 60)."""
     lr: Annotated[float, Field(gt=0, le=1)] = 5e-6
@@ -130,14 +134,32 @@ class GuidanceModel(Section):
     """Weight decay (release: 1e-3)."""
     num_pretrain_iters: Annotated[int, Field(ge=0)] = 8000
     """Iterations of guidance initialisation (release: 8000)."""
+    num_refine_iters: Annotated[int, Field(ge=0)] = 1000
+    """Iterations of guidance refinement in each round (release: 1000)."""
+    extension_iters: Annotated[int, Field(ge=1)] = 100
+    """Iterations by which a phase that missed `thr_loss` goes on (release: 100)."""
+    max_extensions: Annotated[int, Field(ge=0)] = 10
+    """Most extensions of a phase; the release has no limit and can run forever."""
+    logit_scale: Annotated[float, Field(gt=0, le=1000)] = 100.0
+    """Factor of the cosines before the softmax, in guidance training and in the guidance loss (CLIP's own and the release: 100; the
+    paper writes none). Encoders whose embeddings differ more than CLIP's need less, or S saturates and guides no more."""
     batch_size: Annotated[int, Field(ge=1)] = 16
-    """Photos a guidance step (release: 16)."""
+    """Photos a guidance step, over all processes together (release: 16)."""
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 256
+    """Side in pixels to which the photos of guidance training are squashed, and at which enhanced ones are made (release: 256)."""
+    cached_augmentations: Annotated[int, Field(ge=0, le=1000)] = 0
+    """0: photos are augmented and encoded anew in each step (release). K: each photo is encoded once under K augmentations, the
+    same K for all photos, and steps draw from these; iterations then take a millisecond."""
+    held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of each folder that guidance training does not see, on which its accuracy is reported; 0: reported on the training photos."""
+    nearest_tokens: Annotated[int, Field(ge=0, le=100)] = 5
+    """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has a text tower; 0: none."""
     display_iter: Annotated[int, Field(ge=1)] = 20
-    """Iterations between log lines (release: 20)."""
+    """Iterations between log lines and looks at the best snapshot (release: 20)."""
     load_pretrain: bool = False
-    """Start from the guidance in `pretrain_dir`."""
+    """Start from the guidance in `pretrain_dir` and skip guidance initialisation."""
     pretrain_dir: str | None = None
-    """Saved guidance to start from."""
+    """Guidance to start from: our `.safetensors` or a published `.pth`."""
 
 
 class Guidance(Section):
@@ -153,9 +175,10 @@ class Encoder(Section):
     """One frozen image encoder."""
 
     model: str = "ViT-B-32"
-    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-rn` (ours), or `auto` for a weight file in OpenAI's naming."""
+    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-clip` or `mini-rn` (ours), or `auto` for a weight file in
+    OpenAI's naming."""
     pretrained: str | None = "openai"
-    """An open_clip tag, a local weight file, or null for seeded random weights."""
+    """An open_clip tag, a weight file (looked for in the current folder, then in this repository), or null for seeded random weights."""
 
 
 class IdentityEncoder(Encoder):
@@ -178,8 +201,19 @@ class Clip(Section):
     """Seed of encoders without pretrained weights."""
 
 
+class Margins(Section):
+    """Margins of the ranking loss (CLIP-LIT, section 3.2). m0 also applies while there is one enhanced result."""
+
+    m0: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Between backlit photos and well-lit or enhanced ones (paper and release: 0.9)."""
+    m1: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Between the latest enhanced results and well-lit photos (release: 0.1; paper: 0.2)."""
+    m2: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Between the previous and the latest enhanced results (release: 0.1; paper: 0.2)."""
+
+
 class Loss(Section):
-    """Weights of the loss terms. Total: `w_id * identity + w_res * residual`."""
+    """Weights of the loss terms. RAVE: `identity + residual`; CLIP-LIT: `identity + clip`, and `refinement` for its guidance."""
 
     identity: Annotated[float, Field(ge=0)] = 25.0
     """Weight of the identity loss in self-reconstruction (release: 25)."""
@@ -193,10 +227,16 @@ class Loss(Section):
     """Over the batch: `sum` (release: the weight grows with the batch size) or `mean`."""
     residual: Annotated[float, Field(ge=0)] = 1920.0
     """Weight of RAVE's residual guidance (release: 6 * 320)."""
+    clip: Annotated[float, Field(ge=0)] = 320.0
+    """Weight of CLIP-LIT's guidance, the mean negative similarity of enhanced photos (release: 16 * 20)."""
+    refinement: Annotated[float, Field(ge=0)] = 200.0
+    """Weight of the ranking loss of guidance refinement (release: 200)."""
+    margins: Margins = Margins()
+    """Margins of the ranking loss."""
 
 
 class TrainConfig(Section):
-    """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`)."""
+    """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`), `train.py --cfg FILE` (`clip_lit`, `clip_lit_latent`)."""
 
     exp: Experiment = Experiment()
     data: TrainData

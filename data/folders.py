@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,28 +24,63 @@ from errors import UserError
 from files import write_atomically
 
 
-class ResizedPhotos(Dataset):
-    """Photos of a list, decoded and squashed to S x S once, then read from a memory-mapped cache.
+class PhotoArray(Dataset):
+    """Photos of one size in an array (N,S,S,3) uint8, as a rule memory-mapped.
 
     Items are float32 (3,S,S) RGB in [0, 1]. An index may also be `(index, seed)`: the photo is then
     augmented under that seed, so that an item depends on nothing but its key.
-
-    `skipped` lists photos that could not be read, each with its reason; they are left out.
-    Raises UserError where no photo can be read.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[[Tensor], Tensor] | None = None):
-        self.size = size
-        self.augmentation = augmentation
-        self.paths, self.skipped, self._pixels = _resized_cache(list(paths), size, Path(cache_dir))
+    def __init__(self, pixels: np.ndarray, augmentation: Callable[..., Any] | None = None) -> None:
+        self.pixels, self.augmentation = pixels, augmentation
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.pixels)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
         index, seed = key if isinstance(key, tuple) else (key, None)
-        photo = torch.from_numpy(np.array(self._pixels[index])).permute(2, 0, 1).float() / 255
+        photo = torch.from_numpy(np.array(self.pixels[index])).permute(2, 0, 1).float() / 255
         return photo if seed is None or self.augmentation is None else seeded(self.augmentation, seed, photo)
+
+
+class ResizedPhotos(PhotoArray):
+    """Photos of a list, decoded and squashed to S x S once, then read from a memory-mapped cache.
+
+    `paths` lists those that were read; `skipped` those that could not be, each with its reason, which are left out.
+    Raises UserError where no photo can be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[..., Any] | None = None) -> None:
+        self.size = size
+        self.paths, self.skipped, pixels = _resized_cache(list(paths), size, Path(cache_dir))
+        super().__init__(pixels[: len(self.paths)], augmentation)
+
+
+class LabelledPhotos(Dataset):
+    """Photos of several folders, each labelled by the number of its folder: items `(photo, label)`, keys `((label, index), seed)`."""
+
+    def __init__(self, folders: Sequence[PhotoArray]) -> None:
+        self.folders = folders
+
+    def __getitem__(self, key: tuple[tuple[int, int], int]) -> tuple[Tensor, int]:
+        (label, index), seed = key
+        return self.folders[label][index, seed], label
+
+
+class PhotoStages(Dataset):
+    """The images of one ranking sample, (T,3,S,S): a backlit photo's stages (itself, its results) and a well-lit photo, in this order.
+
+    stages: photo sets in which the same index is the same photo. Keys are `(index, seed, index of the well-lit photo)`;
+    all T images get the same augmentation (CLIP-LIT release).
+    """
+
+    def __init__(self, stages: Sequence[PhotoArray], well_lit: PhotoArray, augmentation: Callable[..., Any] | None = None) -> None:
+        self.stages, self.well_lit, self.augmentation = stages, well_lit, augmentation
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Tensor:
+        index, seed, well_lit = key
+        images = [*(photos[index] for photos in self.stages), self.well_lit[well_lit]]
+        return torch.stack(images if self.augmentation is None else seeded(self.augmentation, seed, *images))
 
 
 class BatchOrder(Sampler):
@@ -52,12 +88,14 @@ class BatchOrder(Sampler):
 
     Passes over N photos are shuffled one by one and follow each other without a gap. Yields, from
     iteration `start` on and without end, lists of `(index, augmentation seed)`; of each batch,
-    process `rank` of `world` gets its part.
+    process `rank` of `world` gets its part. `key` names the batch size in errors.
     """
 
-    def __init__(self, photos: int, batch_size: int, seed: int, *, start: int = 0, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, photos: int, batch_size: int, seed: int, *, start: int = 0, rank: int = 0, world: int = 1, key: str = "unet_model.batch_size"
+    ) -> None:
         if batch_size % world:
-            raise UserError(f"unet_model.batch_size: expected a multiple of the {world} processes, found {batch_size}")
+            raise UserError(f"{key}: expected a multiple of the {world} processes, found {batch_size}")
         self.photos, self.batch_size, self.seed = photos, batch_size, seed
         self.start, self.rank, self.world = start, rank, world
 
@@ -68,18 +106,20 @@ class BatchOrder(Sampler):
     def batch(self, iteration: int) -> list[tuple[int, int]]:
         """The whole batch of one iteration, over all processes."""
         positions = range(iteration * self.batch_size, (iteration + 1) * self.batch_size)
-        return [(self._order(p // self.photos)[p % self.photos], _mix(self.seed, p)) for p in positions]
+        return [(self._order(p // self.photos)[p % self.photos], mix(self.seed, p)) for p in positions]
 
     def _order(self, epoch: int) -> list[int]:
-        return _permutation(self.photos, _mix(self.seed, -1 - epoch))
+        return permutation(self.photos, mix(self.seed, -1 - epoch))
 
 
 @lru_cache(maxsize=4)
-def _permutation(length: int, seed: int) -> list[int]:
+def permutation(length: int, seed: int) -> list[int]:
+    """The numbers 0 to length - 1 in an order that depends on the seed alone."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def _mix(seed: int, position: int) -> int:
+def mix(seed: int, position: int) -> int:
+    """A seed for one position of a sequence: any two of them are unrelated."""
     digest = hashlib.sha256(f"{seed} {position}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
 

@@ -88,7 +88,12 @@ def load_unet(path: str | Path, padding_mode: str = "reflect", device: str | tor
     return unet.to(device).eval()
 
 
-def save_unet(unet: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write UNet weights as `.safetensors`, atomically; `metadata` says where they come from."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unet.state_dict().items()}
+def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as `.safetensors`, atomically; `metadata` says where the weights come from."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, dict(metadata or {})))
+
+
+def save_unet(unet: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """`save_tensors` of a UNet's weights."""
+    save_tensors(unet.state_dict(), path, metadata)

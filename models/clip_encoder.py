@@ -78,25 +78,47 @@ class ClipEncoder(nn.Module):
         return maps
 
     def embed_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
-        """N texts -> (N,D) float32, unit norm. Raises UserError for an image-only encoder."""
-        self._require_text()
-        batches = [self._tokenizer(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
-        return torch.cat([F.normalize(self.model.encode_text(b.to(self.mean.device)).float(), dim=-1) for b in batches])
+        """N texts -> (N,D) float32, unit norm. Raises UserError for an image-only encoder.
 
-    def embed_prompts(self, token_embeddings: Tensor, eos_index: int | Tensor) -> Tensor:
-        """Learnable prompts (P,L,W), L the context length (77) -> (P,D), not normalised (CLIP-LIT, section 3.2).
-
-        Adds the positional embedding, runs the causal text transformer and the final LayerNorm,
-        takes position `eos_index` (an int, or one per prompt) and projects.
+        Where attention is causal, what follows the end of a text cannot reach it: texts are batched by length and cut
+        behind their longest, which makes single words many times faster and changes nothing.
         """
         self._require_text()
-        text = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps the tower in .text, CLIP in itself
-        dtype = text.positional_embedding.dtype
-        x = token_embeddings.to(dtype) + text.positional_embedding
-        x = text.transformer(x, attn_mask=text.attn_mask)
+        if not texts:
+            return torch.empty(0, self.embed_dim, device=self.mean.device)
+        tokens = torch.cat([self._tokenizer(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)])
+        order = (tokens != 0).sum(dim=1).argsort()
+        batches = [tokens[rows].to(self.mean.device) for rows in order.split(batch_size)]
+        embeddings = torch.cat([F.normalize(self._text_features(batch), dim=-1) for batch in batches])
+        return embeddings[order.argsort().to(embeddings.device)]
+
+    def embed_tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """What the text tower starts from: N texts -> token embeddings (N,L,W), and the position (N,) at which each ends.
+
+        With positional embeddings still to be added: the values that a learnable prompt starts from.
+        Raises UserError for an encoder whose text tower does not take token embeddings.
+        """
+        text = self._text_tower()
+        tokens = self._tokenizer(texts).to(self.mean.device)
+        return text.token_embedding(tokens), _text_ends(text, tokens)
+
+    def embed_prompts(self, token_embeddings: Tensor, eos_index: int | Tensor) -> Tensor:
+        """Learnable prompts (P,L,W), L up to the context length (77) -> (P,D), not normalised (CLIP-LIT, section 3.2).
+
+        Adds the positional embedding, runs the text transformer and the final LayerNorm, takes
+        position `eos_index` (an int, or one per prompt) and projects.
+        Raises UserError for an encoder whose text tower does not take token embeddings.
+        """
+        text = self._text_tower()
+        length, dtype = token_embeddings.shape[1], text.positional_embedding.dtype
+        mask = text.attn_mask if text.attn_mask is None else text.attn_mask[:length, :length]
+        x = token_embeddings.to(dtype) + text.positional_embedding[:length]
+        x = text.transformer(x, attn_mask=mask)
         x = text.ln_final(x)
         x = x[torch.arange(len(x), device=x.device), torch.as_tensor(eos_index, device=x.device).expand(len(x))]
         projection = text.text_projection
+        if projection is None:
+            return x.float()
         return (projection(x) if isinstance(projection, nn.Module) else x @ projection).float()
 
     def fingerprint(self, *, text: bool = False) -> str:
@@ -143,9 +165,49 @@ class ClipEncoder(nn.Module):
         maps = tower.forward_intermediates(prepared.to(self._dtype()), intermediates_only=True)
         return maps["image_intermediates"] if isinstance(maps, dict) else maps
 
+    def _text_features(self, tokens: Tensor) -> Tensor:
+        """Tokens (N,L) -> (N,D) float32, not normalised."""
+        text = getattr(self.model, "text", self.model)
+        if not _takes_token_embeddings(text) or text.attn_mask is None or _pool_type(text) not in ("argmax", "eos"):
+            return self.model.encode_text(tokens).float()
+        ends = _text_ends(text, tokens)
+        tokens = tokens[:, : int(ends.max()) + 1]
+        return self.embed_prompts(text.token_embedding(tokens), ends)
+
+    def _text_tower(self) -> nn.Module:
+        self._require_text()
+        text = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps the tower in .text, CLIP in itself
+        if not _takes_token_embeddings(text):
+            raise UserError(f"{self.name}: prompts are learned through open_clip's own text transformer, found {type(text).__name__}")
+        return text
+
     def _require_text(self) -> None:
         if not self.has_text:
             raise UserError(f"{self.name}: expected an encoder with a text tower, found an image-only one")
+
+
+def _takes_token_embeddings(text: nn.Module) -> bool:
+    parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "attn_mask")
+    # CoCa appends a token of its own; padding masks depend on the tokens, which a learned prompt has not
+    return (
+        all(hasattr(text, part) for part in parts) and getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False)
+    )
+
+
+def _pool_type(text: nn.Module) -> str:
+    return getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
+
+
+def _text_ends(text: nn.Module, tokens: Tensor) -> Tensor:
+    """The position (N,) whose output stands for each text (N,L), as the tower pools."""
+    pool = _pool_type(text)
+    if pool == "argmax":  # the end token has the highest number
+        return tokens.argmax(dim=-1)
+    if pool == "eos":
+        return (tokens == (getattr(text, "text_eos_id", None) or text.eos_id)).int().argmax(dim=-1)
+    if pool in ("first", "last"):
+        return torch.full((len(tokens),), 0 if pool == "first" else tokens.shape[1] - 1, device=tokens.device)
+    raise UserError(f"text tower: expected one that takes a position as the text's embedding, found pooling '{pool}'")
 
 
 def load_clip(
@@ -159,7 +221,7 @@ def load_clip(
 ) -> ClipEncoder:
     """A frozen encoder.
 
-    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn"), "timm/NAME" for an
+    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn", "mini-clip"), "timm/NAME" for an
         image-only trunk, or "auto" when `pretrained` is a file in OpenAI's state-dict naming.
     pretrained: an open_clip tag, a weight file (.safetensors, .npz, .pt), or None for random weights
         drawn from `seed`, batch-norm statistics taken on seeded noise.

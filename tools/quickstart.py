@@ -23,12 +23,11 @@ def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the training")
     overrides = parser.parse_args(argv).overrides
-    import compute_metrics
     import inference
     from configs.load import load_config
     from configs.schema import TrainConfig
     from data.samples import make_quickstart_set
-    from training.loop import train_rave
+    from training.loop import train
 
     start = time.perf_counter()
     _heading("1/4", "photos out of scikit-image's wheel, with simulated backlight")
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
 
     _heading("2/4", "python train_rave.py --cfg rave_quickstart.yaml")
     config = load_config(TrainConfig, "rave_quickstart.yaml", overrides)
-    folder = train_rave(config)
+    folder = train(config)
 
     _heading("3/4", f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint {folder}/checkpoints/best.safetensors")
     weights = folder / "checkpoints" / "best.safetensors"
@@ -46,21 +45,28 @@ def main(argv: list[str]) -> int:
         return code
 
     _heading("4/4", f"python compute_metrics.py --gt {HELD_OUT}/ground_truth --enhanced {folder}/enhanced")
-    measured = {}
-    for name, results in (("input", HELD_OUT / "backlit"), ("enhanced", folder / "enhanced")):
-        json_file = folder / f"metrics_{name}.json"
-        with contextlib.redirect_stdout(io.StringIO()):  # the table below shows both side by side
-            compute_metrics.main(
-                ["--gt", str(HELD_OUT / "ground_truth"), "--enhanced", str(results), "--json", str(json_file), "--protocol", "rgb"]
-            )
-        measured[name] = json.loads(json_file.read_text())
+    measured = {
+        "input": measure(HELD_OUT / "backlit", folder / "metrics_input.json"),
+        "enhanced": measure(folder / "enhanced", folder / "metrics_enhanced.json"),
+    }
     summary = _compare(measured, folder)
     summary["seconds"] = round(time.perf_counter() - start, 1)
-    _write_results(summary, folder)
+    write_results({"mean": summary}, folder / "results.json")
     print(
         f"\nlook at   {folder}/before_after.png, {folder}/curves.png\nnumbers   {folder}/results.json\ntook      {summary['seconds']:.0f} s"
     )
     return EXIT_OK
+
+
+def measure(results: Path, json_file: Path) -> dict:
+    """Metrics (protocol `rgb`) of a folder of results against the held-out ground truths, written to `json_file` and returned."""
+    import compute_metrics
+
+    with contextlib.redirect_stdout(io.StringIO()):  # the caller shows several folders in one table
+        compute_metrics.main(
+            ["--gt", str(HELD_OUT / "ground_truth"), "--enhanced", str(results), "--json", str(json_file), "--protocol", "rgb"]
+        )
+    return json.loads(json_file.read_text())
 
 
 def _compare(measured: dict, folder: Path) -> dict:
@@ -89,12 +95,13 @@ def _row(name: str, v: list[float]) -> None:
     print(f"{name:22} {v[0]:7.2f} {v[1]:9.2f} {v[2]:6.3f} {v[3]:8.3f} {v[4]:7.3f} {v[5]:8.3f} {v[6]:7.3f}")
 
 
-def _write_results(summary: dict, folder: Path) -> None:
+def write_results(results: dict, path: Path) -> None:
+    """The results with commit, command, versions and hardware beside them, as JSON."""
     from configs.provenance import provenance
     from files import write_atomically
 
-    content = {"mean": summary, **provenance()}
-    write_atomically(folder / "results.json", lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+    content = {**results, **provenance()}
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 def _heading(step: str, text: str) -> None:

@@ -57,6 +57,33 @@ def weights() -> str:
     )
 
 
+def guidance_cache() -> str:
+    result = _read("guidance_cache")
+    names = {"clip_lit": "CLIP-LIT", "clip_lit_latent": "CLIP-LIT-Latent"}
+    lines = ["| cached augmentations | seconds | ms per iteration | accuracy on held-back photos |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        cached = row["augmentations"] or "none (as in the release)"
+        cells = f"{row['seconds']:.0f} | {row['milliseconds_per_iteration']:.1f} | {100 * row['guidance_accuracy']:.1f} %"
+        lines.append(f"| {cached} | {cells} |")
+    settings = result["settings"]
+    what = f"{names[settings['mode']]} initialisation, {settings['num_pretrain_iters']} iterations, encoder {settings['clip']['model']}"
+    return "\n".join(lines) + f"\n\n{what}; {_where(result)}."
+
+
+def compare() -> str:
+    result = _read("compare")
+    lines = ["| | PSNR / dB | SSIM | best by validation | reached after | times RAVE's |", "|---|---|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        cells = ["", "", ""]
+        if "seconds_to_best" in row:
+            cells = [f"{row['best_val_psnr']:.2f} dB", f"{row['seconds_to_best']:.0f} s", f"{result['speed'][name]:.1f}"]
+        lines.append(f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} | {' | '.join(cells)} |")
+    budget = (
+        f"{result['unet_iterations']} UNet iterations each; PSNR and SSIM: of six held-out photos, snapshot chosen without ground truth"
+    )
+    return "\n".join(lines) + f"\n\n{budget}; `make compare`, {result['seconds'] / 60:.0f} min, {_where(result)}."
+
+
 def training() -> str:
     lines = [
         "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | s/step |",
@@ -75,7 +102,7 @@ def training() -> str:
     return "\n".join(lines) + f"\n\n{_where(run['provenance'])}; config, commit and command are in each JSON."
 
 
-TABLES = {"quickstart": quickstart, "weights": weights, "training": training}
+TABLES = {"quickstart": quickstart, "weights": weights, "guidance_cache": guidance_cache, "compare": compare, "training": training}
 
 
 def _read(name: str) -> dict:

@@ -1,4 +1,4 @@
-"""CLIP embeddings of whole folders and of the vocabulary: batched, and cached on disk.
+"""The encoders of a config, and CLIP embeddings of whole folders and of the vocabulary: batched, and cached on disk.
 
 The cache key is the encoder's fingerprint (weights and preprocessing) and each file's content, so
 moved or renamed photos are found again and changed ones are not.
@@ -15,10 +15,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from configs.load import REPO_ROOT
+from configs.schema import Clip, Encoder
 from data.images import ImageError, read_rgb8
 from errors import UserError
 from files import write_atomically
-from models.clip_encoder import ClipEncoder
+from models.clip_encoder import ClipEncoder, load_clip
+
+
+def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> ClipEncoder:
+    """An encoder as the config describes it; a weight file is looked for in the current folder, then in this repository."""
+    pretrained = encoder.pretrained
+    if pretrained is not None and not Path(pretrained).is_file() and (REPO_ROOT / pretrained).is_file():
+        pretrained = str(REPO_ROOT / pretrained)
+    return load_clip(encoder.model, pretrained, device=device, preprocess=clip.preprocess, seed=clip.seed)
 
 
 def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path, batch_size: int, key: str) -> tuple[Tensor, list[str]]:
@@ -55,15 +65,15 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     return torch.stack(found), list(skipped.values())
 
 
-def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, batch_size: int = 512) -> Tensor:
+def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:
     """Unit embeddings (49408,D) of every token of CLIP's vocabulary, each as a text of its own."""
     tokens = vocabulary()
     cache_file = Path(cache_dir) / "vocabulary" / f"{encoder.fingerprint(text=True)[:32]}.safetensors"
     if cache_file.is_file():
         return safetensors.torch.load_file(cache_file)["tokens"]
     with torch.no_grad():
-        batches = tqdm(range(0, len(tokens), batch_size), desc="embedding the vocabulary", leave=False, disable=None)
-        embeddings = torch.cat([encoder.embed_texts(tokens[i : i + batch_size], batch_size).cpu() for i in batches])
+        starts = tqdm(range(0, len(tokens), chunk), desc="embedding the vocabulary", leave=False)  # large: sorted by length inside
+        embeddings = torch.cat([encoder.embed_texts(tokens[i : i + chunk], 512).cpu() for i in starts])
     write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
     return embeddings
 

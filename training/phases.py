@@ -1,64 +1,142 @@
-"""The training schedule as data: a list of phases that a reader, or `--dry-run`, can print."""
+"""The training schedules as data: lists of phases that a reader, or `--dry-run`, can print."""
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
-from configs.schema import TrainConfig
+from configs.schema import GuidanceModel, TrainConfig
+
+NAMES = {"unet": "UNet", "guidance": "guidance"}  # what a phase trains, for readers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of UNet training with fixed losses.
+    """One stretch of training of one module with fixed losses; the other modules are frozen.
 
-    The total is identity · L_id + residual · L_res. The best snapshot has the highest running mean
-    of `best_by`: "input_psnr" (luma of the result against the photo, dB) or "negative_loss".
+    `terms` are the weighted losses by name; their sum is minimised:
+      UNet: "identity" L_id, "residual" L_res (RAVE), "clip" L_clip (CLIP-LIT);
+      guidance: "cross_entropy" (initialisation), "ranking" (refinement).
+    The best snapshot has the highest running mean of `best_by`: "input_psnr" (luma of the result
+    against the photo, dB) or "negative_loss". A phase ends with its best snapshot.
     """
 
     name: str
+    trains: Literal["unet", "guidance"]
     iterations: int  # planned; restarts and extensions add to it
-    identity: float  # weight of the identity loss
-    identity_layers: tuple[float, ...]  # α of stem, layer1..4
-    residual: float = 0.0  # weight of RAVE's residual guidance
-    best_by: str = "negative_loss"
+    terms: dict[str, float]
+    round: int = 0  # of CLIP-LIT's rounds, from 1
+    identity_layers: tuple[float, ...] = ()  # α of stem, layer1..4
+    best_by: Literal["input_psnr", "negative_loss"] = "negative_loss"
     guard_psnr: float | None = None  # dB; under it after `guard_iterations` the UNet starts anew with another seed
     guard_iterations: int = 100
     extend_while_loss_above: float | None = None
+    extension_iterations: int = 0
+    max_extensions: int = 0
+
+    @property
+    def guided(self) -> bool:
+        """UNet training under CLIP guidance."""
+        return "residual" in self.terms or "clip" in self.terms
+
+
+def schedule(config: TrainConfig, photos: int) -> list[Phase]:
+    """The phases of `exp.mode` for so many backlit photos."""
+    return rave_schedule(config, photos) if config.exp.mode == "rave" else clip_lit_schedule(config, photos)
 
 
 def rave_schedule(config: TrainConfig, photos: int) -> list[Phase]:
     """Self-reconstruction, then one RAVE phase (RAVE, section 3; constants of the release)."""
-    loss, unet = config.loss, config.unet_model
-    reconstruction = Phase(
-        name="reconstruction",
-        iterations=unet.num_reconstruction_iters,
-        identity=loss.identity,
-        identity_layers=tuple(loss.identity_layers),
-        best_by="input_psnr",
-        guard_psnr=8.0,
-    )
-    rave = Phase(
-        name="rave",
-        iterations=config.train.num_iters or config.train.num_epochs * ceil(photos / unet.batch_size),
-        identity=loss.identity_guided,
-        identity_layers=tuple(loss.identity_layers_guided),
-        residual=loss.residual,
-        extend_while_loss_above=unet.thr_loss,
-    )
-    return [rave] if unet.load_pretrain or reconstruction.iterations == 0 else [reconstruction, rave]
+    iterations = config.train.num_iters or _iterations_of_epochs(config, photos)
+    return [*_reconstruction(config), _guided(config, "rave", iterations, {"residual": config.loss.residual})]
 
 
-def describe_schedule(phases: list[Phase], config: TrainConfig) -> str:
-    """The schedule as a few lines of text."""
-    unet = config.unet_model
+def clip_lit_schedule(config: TrainConfig, photos: int) -> list[Phase]:
+    """Guidance initialisation, self-reconstruction, then rounds of UNet training and guidance refinement.
+
+    CLIP-LIT, section 3 and algorithm 1; constants of the release. The same for prompts and latent vectors.
+    """
+    loss, unet, guidance = config.loss, config.unet_model, config.guidance_model
+    phases = []
+    if not guidance.load_pretrain and guidance.num_pretrain_iters:
+        phases.append(_guidance_training(guidance, "initialisation", guidance.num_pretrain_iters, {"cross_entropy": 1.0}))
+    phases += _reconstruction(config)
+    rounds = config.train.num_rounds or ceil(_iterations_of_epochs(config, photos) / unet.num_round_iters)
+    for number in range(1, rounds + 1):
+        phases.append(_guided(config, f"enhancement {number}", unet.num_round_iters, {"clip": loss.clip}, number))
+        if guidance.num_refine_iters:
+            name = f"refinement {number}"
+            phases.append(_guidance_training(guidance, name, guidance.num_refine_iters, {"ranking": loss.refinement}, number))
+    return phases
+
+
+def describe_schedule(phases: list[Phase]) -> str:
+    """The schedule as text, a line for each phase; equal rounds are told once."""
     lines = []
+    rounds = max((phase.round for phase in phases), default=0)
     for number, phase in enumerate(phases, 1):
-        total = " + ".join(f"{w:g}·{name}" for name, w in (("identity", phase.identity), ("residual", phase.residual)) if w)
-        line = f"  {number}. {phase.name}: {phase.iterations} iterations, loss = {total}, identity layers {list(phase.identity_layers)}"
+        if phase.round > 1:
+            continue
+        total = " + ".join(f"{weight:g}·{name}" for name, weight in phase.terms.items())
+        line = f"  {number}. {phase.name}: {phase.iterations} iterations of the {NAMES[phase.trains]}, loss = {total}"
+        if phase.identity_layers:
+            line += f", identity layers {list(phase.identity_layers)}"
         if phase.guard_psnr is not None:
             line += f"; starts anew if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
         if phase.extend_while_loss_above is not None:
-            line += (
-                f"; +{unet.extension_iters} while the loss is above {phase.extend_while_loss_above:g}, at most {unet.max_extensions} times"
-            )
+            limit = phase.extend_while_loss_above
+            line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, at most {phase.max_extensions} times"
         lines.append(line)
-    return "\n".join(lines)
+    if rounds > 1:
+        lines.append(f"  ... and so on, to {' and '.join(phase.name for phase in phases if phase.round == rounds)}")
+    counts = {name: sum(phase.iterations for phase in phases if phase.trains == module) for module, name in NAMES.items()}
+    together = ", ".join(f"{count} iterations of the {name}" for name, count in counts.items() if count)
+    return "\n".join([*lines, f"  {len(phases)} phases, together {together}"])
+
+
+def _iterations_of_epochs(config: TrainConfig, photos: int) -> int:
+    return config.train.num_epochs * ceil(photos / config.unet_model.batch_size)
+
+
+def _reconstruction(config: TrainConfig) -> list[Phase]:
+    unet = config.unet_model
+    if unet.load_pretrain or unet.num_reconstruction_iters == 0:
+        return []
+    return [
+        Phase(
+            name="reconstruction",
+            trains="unet",
+            iterations=unet.num_reconstruction_iters,
+            terms={"identity": config.loss.identity},
+            identity_layers=tuple(config.loss.identity_layers),
+            best_by="input_psnr",
+            guard_psnr=8.0,
+        )
+    ]
+
+
+def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str, float], number: int = 0) -> Phase:
+    unet, loss = config.unet_model, config.loss
+    return Phase(
+        name=name,
+        trains="unet",
+        round=number,
+        iterations=iterations,
+        terms={"identity": loss.identity_guided, **guidance},
+        identity_layers=tuple(loss.identity_layers_guided),
+        extend_while_loss_above=unet.thr_loss,
+        extension_iterations=unet.extension_iters,
+        max_extensions=unet.max_extensions,
+    )
+
+
+def _guidance_training(options: GuidanceModel, name: str, iterations: int, terms: dict[str, float], number: int = 0) -> Phase:
+    return Phase(
+        name=name,
+        trains="guidance",
+        round=number,
+        iterations=iterations,
+        terms=terms,
+        extend_while_loss_above=options.thr_loss,
+        extension_iterations=options.extension_iters,
+        max_extensions=options.max_extensions,
+    )

@@ -1,8 +1,9 @@
 """Everything that a run needs to go on after it was stopped, in one object."""
 
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,42 +16,52 @@ RUNNING_MEAN = 30  # steps over which the score of a snapshot is averaged (relea
 
 @dataclass
 class TrainState:
-    """Weights, optimiser, counters and the best snapshots.
+    """Weights, optimisers, counters, best snapshots, and the UNets behind the enhanced sets.
 
     The order of photos and their augmentation are functions of (seed, total), so no generator or
     loader state exists: N steps equal k steps, a stop, and N − k steps, bit for bit on the CPU.
+    The enhanced sets I_{t−1}, I_t are functions of the UNets in `enhancers`, from which they are made anew.
     """
 
-    unet: nn.Module
-    optimizer: torch.optim.Optimizer
+    modules: dict[str, nn.Module]  # what is trained: "unet", and "guidance" where it is learned
+    optimizers: dict[str, torch.optim.Optimizer]  # likewise
     phase: int = 0  # index into the schedule
+    trains: str = "unet"  # the module that this phase trains
     iteration: int = 0  # done in this phase
     planned: int = 0  # of this phase, with what restarts and extensions added
     total: int = 0  # done in all phases, restarts included
     restarts: int = 0
     extensions: int = 0
     collapses: int = 0
+    log_lines: int = 0  # of metrics.jsonl, when the state was saved
+    seconds: float = 0.0  # of wall time spent in training, without validation
     scores: list[float] = field(default_factory=list)  # of the last RUNNING_MEAN steps
     losses: list[float] = field(default_factory=list)  # likewise
-    best_score: float = float("-inf")
-    best_total: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)  # a copy of the weights, never an alias
+    best_score: float = float("-inf")  # of this phase
+    best: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of each module: a copy of its weights, never an alias
+    best_total: dict[str, int] = field(default_factory=dict)  # the iteration of each
     best_val_psnr: float = float("-inf")
     best_val_total: int = 0
-    best_val: dict[str, Tensor] = field(default_factory=dict)
+    best_val: dict[str, Tensor] = field(default_factory=dict)  # of the UNet
+    enhancers: list[dict[str, Tensor]] = field(default_factory=list)  # the last two rounds' UNets, the latest last
 
-    _COUNTERS = ("phase", "iteration", "planned", "total", "restarts", "extensions", "collapses", "scores", "losses")
-    _BEST = ("best_score", "best_total", "best", "best_val_psnr", "best_val_total", "best_val")
+    _NOT_PLAIN: ClassVar = ("modules", "optimizers")
 
-    def start_phase(self, phase: int, planned: int) -> None:
+    def start_phase(self, phase: int, trains: str, planned: int) -> None:
         """Reset what belongs to one phase."""
-        self.phase, self.iteration, self.planned, self.extensions = phase, 0, planned, 0
+        self.phase, self.trains, self.iteration, self.planned, self.extensions = phase, trains, 0, planned, 0
         self.forget_scores()
 
     def forget_scores(self) -> None:
         """Start the running means and the search for the best snapshot anew, from the present weights."""
         self.scores, self.losses = [], []
-        self.best_score, self.best_total, self.best = float("-inf"), self.total, self.snapshot()
+        self.best_score = float("-inf")
+        self.keep_best(self.snapshot())
+
+    def keep_best(self, weights: dict[str, Tensor]) -> None:
+        """`weights` are the best so far of the module in training, at this iteration."""
+        self.best = {**self.best, self.trains: weights}
+        self.best_total = {**self.best_total, self.trains: self.total}
 
     def record(self, score: float, loss: float) -> None:
         self.scores = [*self.scores, score][-RUNNING_MEAN:]
@@ -62,19 +73,28 @@ class TrainState:
     def mean_loss(self) -> float:
         return sum(self.losses) / len(self.losses)
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the weights on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.unet.state_dict().items()}
+    def snapshot(self, module: str | None = None) -> dict[str, Tensor]:
+        """A copy of a module's weights (None: of the one in training) on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.modules[module or self.trains].state_dict().items()}
+
+    def go_back_to_best(self) -> None:
+        """The module in training gets its best snapshot."""
+        self.modules[self.trains].load_state_dict(self.best[self.trains])
 
     def state_dict(self) -> dict:
-        plain = {name: getattr(self, name) for name in self._COUNTERS + self._BEST}
-        return {"unet": self.snapshot(), "optimizer": self.optimizer.state_dict(), **plain}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._NOT_PLAIN}
+        weights = {name: self.snapshot(name) for name in self.modules}
+        return {"modules": weights, "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()}, **plain}
 
     def load_state_dict(self, state: dict) -> None:
-        self.unet.load_state_dict(state["unet"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name in self._COUNTERS + self._BEST:
-            setattr(self, name, state[name])
+        if state["modules"].keys() != self.modules.keys():
+            raise ValueError(f"expected {', '.join(self.modules)}, found {', '.join(state['modules'])}")
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+            self.optimizers[name].load_state_dict(state["optimizers"][name])
+        for f in fields(self):
+            if f.name not in self._NOT_PLAIN:
+                setattr(self, f.name, state[f.name])
 
     def save(self, path: Path) -> None:
         write_atomically(path, lambda temporary: torch.save(self.state_dict(), temporary))

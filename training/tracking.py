@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -16,6 +16,9 @@ from configs.load import dump_config
 from configs.schema import TrainConfig
 from errors import UserError
 from files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # sections and keys that may differ when a run is resumed: they do not change what is learned
 MAY_CHANGE = (
@@ -34,6 +37,8 @@ class RunFolder:
         self.state_file = self.path / "checkpoints" / "last.pt"
         self.best_file = self.path / "checkpoints" / "best.safetensors"
         self.best_val_file = self.path / "checkpoints" / "best_val.safetensors"
+        self.guidance_file = self.path / "checkpoints" / "guidance.safetensors"
+        self.lines = 0  # of metrics.jsonl
         self._events: SummaryWriter | None = None
 
     def create(self, config: TrainConfig, provenance: dict) -> str | None:
@@ -57,8 +62,8 @@ class RunFolder:
         self.write_json("provenance.json", provenance)
         return done
 
-    def reopen(self, config: TrainConfig, total: int) -> None:
-        """Go on with an earlier run: its config must agree, and metrics after iteration `total` are dropped."""
+    def reopen(self, config: TrainConfig, total: int, lines: int) -> None:
+        """Go on with an earlier run from iteration `total`: its config must agree, and of its log the first `lines` are kept."""
         try:
             earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -67,15 +72,16 @@ class RunFolder:
         if different:
             raise UserError(f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run")
         if self.metrics_file.is_file():
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= total]  # a kill may cut the last
+            kept = self.metrics_file.read_text(encoding="utf-8").splitlines()[:lines]  # what follows is done again
             self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
+        self.lines = lines
         self._events = SummaryWriter(self.path / "tensorboard", purge_step=total + 1)
 
     def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
         """One line of metrics.jsonl, and the numbers among `values` as TensorBoard scalars."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        self.lines += 1
         for name, value in values.items():
             if isinstance(value, float):
                 self.events.add_scalar(f"{tag}/{name}", value, iteration)
@@ -85,11 +91,6 @@ class RunFolder:
         if self._events is None:
             self._events = SummaryWriter(self.path / "tensorboard")
         return self._events
-
-    def read_metrics(self) -> list[dict]:
-        if not self.metrics_file.is_file():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text(encoding="utf-8").splitlines()]
 
     def write_json(self, name: str, content: dict) -> None:
         self.write_text(self.path / name, json.dumps(content, indent=2) + "\n")
@@ -101,6 +102,11 @@ class RunFolder:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def read_metrics(file: Path) -> list[dict]:
+    """The lines of a metrics.jsonl; none where it does not exist yet."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path, side: int = 192) -> np.ndarray:
@@ -122,51 +128,72 @@ def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path
 
 
 def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
-    """Loss terms, the projection on the residual against its set point, and validation PSNR and SSIM, as one PNG."""
+    """One PNG: loss terms; what guides (RAVE: the projection on r, CLIP-LIT: negative similarities S); validation PSNR and SSIM.
+
+    Grey stretches: the guidance was trained, the UNet frozen.
+    """
     from matplotlib.figure import Figure  # slow to import; without pyplot there is no global state
 
     steps = [m for m in metrics if "loss" in m]
-    checks = [m for m in metrics if "val_psnr" in m]
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    x = [m["iteration"] for m in steps]
-    for name in ("loss", "identity", "residual"):
-        points = [(m["iteration"], m[name]) for m in steps if m.get(name)]
-        if points:
-            left.plot(
-                *zip(*points, strict=True), label=f"{name}, weighted" if name != "loss" else "loss (total)", lw=2 if name == "loss" else 1
-            )
-    left.set(title="training loss", xlabel="iteration", yscale="log")
-    projections = [(m["iteration"], m["projection"]) for m in steps if "projection" in m]
-    if projections:
-        middle.plot(*zip(*projections, strict=True), label="enhanced batch")
+    _plot_losses(left, steps)
+    if any("projection" in m for m in steps):
+        _plot(middle, steps, "projection", label="enhanced batch")
         middle.axhline(steps[-1]["set_point"], color="k", ls="--", lw=1, label="set point τ")
         middle.set(title="cos(Φ(I_t), r)", xlabel="iteration")
+    elif reports := [m for m in metrics if "guidance_accuracy" in m]:
+        _plot(middle, steps, "negative_similarity", label="enhanced batch", lw=1, color="tab:orange")
+        for name, color in (("backlit", "tab:blue"), ("enhanced", "tab:orange"), ("welllit", "tab:green")):
+            label = f"held-back {name.replace('welllit', 'well-lit')}"
+            _plot(middle, reports, f"s_{name}", label=label, marker="o", ls=":", color=color)
+        middle.set(title="negative similarity S", xlabel="iteration", ylim=(-0.03, 1.03))
     else:
         middle.set_axis_off()
-    if checks:
-        at = [m["iteration"] for m in checks]
-        right.plot(at, [m["val_psnr"] for m in checks], "o-", ms=3, label="enhanced, PSNR")
-        right.axhline(checks[0]["val_psnr_input"], color="k", ls="--", lw=1, label="untouched input, PSNR")
-        right.set(title="validation", xlabel="iteration", ylabel="PSNR / dB")
-        ssim = right.twinx()
-        ssim.plot(at, [m["val_ssim"] for m in checks], color="tab:green", lw=1, label="enhanced, SSIM")
-        ssim.axhline(checks[0]["val_ssim_input"], color="tab:green", ls=":", lw=1, label="untouched input, SSIM")
-        ssim.set_ylabel("SSIM", color="tab:green")
-        lines = right.get_lines() + ssim.get_lines()
-        right.legend(lines, [line.get_label() for line in lines], fontsize=7, loc="lower right")
-    else:
-        right.set_axis_off()
+    _plot_validation(right, [m for m in metrics if "val_psnr" in m])
     for axes in (left, middle):
-        for before, after in itertools.pairwise(steps):
-            if before["phase"] != after["phase"]:
-                axes.axvline(after["iteration"], color="0.8", zorder=0)
+        for before, after in itertools.pairwise([{"iteration": 0, "phase": None}, *steps]):
+            if "cross_entropy" in after or "ranking" in after:
+                axes.axvspan(before["iteration"], after["iteration"], color="0.93", lw=0, zorder=-1)
+            elif before["phase"] not in (None, after["phase"]):
+                axes.axvline(before["iteration"], color="0.8", zorder=0)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=7, loc="best")
-        if x:
-            axes.set_xlim(0, max(x))
+        if steps:
+            axes.set_xlim(0, steps[-1]["iteration"])
     figure.suptitle(title)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+
+
+LOSS_TERMS = ("identity", "residual", "clip", "cross_entropy", "ranking")
+
+
+def _plot_losses(axes: "Axes", steps: list[dict]) -> None:
+    _plot(axes, steps, "loss", label="loss (total)", lw=2)
+    for name in LOSS_TERMS:
+        _plot(axes, steps, name, label=f"{name}, weighted", lw=1)
+    axes.set(title="training loss", xlabel="iteration", yscale="log")
+
+
+def _plot_validation(axes: "Axes", checks: list[dict]) -> None:
+    if not checks:
+        axes.set_axis_off()
+        return
+    _plot(axes, checks, "val_psnr", marker="o", ms=3, label="enhanced, PSNR")
+    axes.axhline(checks[0]["val_psnr_input"], color="k", ls="--", lw=1, label="untouched input, PSNR")
+    axes.set(title="validation", xlabel="iteration", ylabel="PSNR / dB")
+    ssim = axes.twinx()
+    _plot(ssim, checks, "val_ssim", color="tab:green", lw=1, label="enhanced, SSIM")
+    ssim.axhline(checks[0]["val_ssim_input"], color="tab:green", ls=":", lw=1, label="untouched input, SSIM")
+    ssim.set_ylabel("SSIM", color="tab:green")
+    lines = axes.get_lines() + ssim.get_lines()
+    axes.legend(lines, [line.get_label() for line in lines], fontsize=7, loc="lower right")
+
+
+def _plot(axes: "Axes", lines: list[dict], name: str, **style: Any) -> None:
+    """One value over iterations, with a gap where lines do not have it."""
+    if any(name in line for line in lines):
+        axes.plot([line["iteration"] for line in lines], [line.get(name, float("nan")) for line in lines], **style)
 
 
 def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:

@@ -1,5 +1,6 @@
 """Validation on pairs during training: PSNR and SSIM of the enhanced photos against their ground truths."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +61,20 @@ class Validation:
         return float(np.mean([psnr_rgb(a, b) for a, b in pairs])), float(np.mean([ssim_rgb(a, b) for a, b in pairs]))
 
 
-@torch.inference_mode()
 def enhance_all(weights: dict[str, Tensor], photos: Tensor, device: torch.device) -> Tensor:
-    """Photos (N,3,S,S) in [0, 1] -> results, one by one, with the padding of inference."""
+    """Photos (N,3,S,S) in [0, 1] -> results (N,3,S,S) on the CPU, as `enhance_photos` makes them."""
+    return torch.cat(list(enhance_photos(weights, photos, device)))
+
+
+def enhance_photos(weights: dict[str, Tensor], photos: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Photos (3,S,S) in [0, 1] -> results (1,3,S,S) on the CPU, one by one, with the padding of inference."""
     unet = IlluminationUNet("reflect")
     unet.load_state_dict(weights)
     unet.eval().to(device, memory_format=torch.channels_last)
-    batches = (photo[None].to(device, memory_format=torch.channels_last) for photo in photos)
-    return torch.cat([enhance(batch, unet(batch)).cpu() for batch in batches])
+    for photo in photos:
+        with torch.inference_mode():
+            batch = photo[None].to(device, memory_format=torch.channels_last)
+            yield enhance(batch, unet(batch)).cpu()
 
 
 def to_uint8(photos: Tensor) -> np.ndarray:

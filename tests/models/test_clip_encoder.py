@@ -1,12 +1,18 @@
 """The frozen encoder: equality with the authors' CLIP code, gradients, freezing, every way of loading."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from data.backlight import linear_to_srgb, srgb_to_linear
+from data.samples import sample_picture
 from errors import UserError
 from models.clip_encoder import load_clip
+
+PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained_models"
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -175,3 +181,17 @@ def test_openai_weights_without_quick_gelu_are_refused(monkeypatch):
     monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: built)
     with pytest.raises(UserError, match="QuickGELU"):
         load_clip("ViT-B-32", "openai")
+
+
+def test_the_shipped_mini_clip_knows_light():
+    """The file in pretrained_models: both towers, five maps, and on a photo that it never saw, words and exposure agree."""
+    encoder = load_clip("mini-clip", str(PRETRAINED / "mini-clip.safetensors"))
+    assert encoder.has_text
+    picture = torch.from_numpy(sample_picture("astronaut.png").copy()).permute(2, 0, 1)[None].float() / 255
+    dark = linear_to_srgb(srgb_to_linear(picture) / 8)
+    assert [m.shape[-1] for m in encoder.feature_maps(picture)] == [32, 32, 16, 8, 4]
+    backlit, well_lit = encoder.embed_texts(["a backlit photo", "a well-lit photo"])
+    said = encoder.embed_images(torch.cat([dark, picture])) @ (backlit - well_lit)
+    assert said[0] > 0 > said[1]
+    unknown = encoder.embed_texts(["zebra", "piano"])
+    assert torch.allclose(unknown[0], unknown[1], atol=1e-5)

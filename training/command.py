@@ -1,0 +1,33 @@
+"""The command line of the training scripts: validate, print the resolved config, call the loop."""
+
+import os
+from collections.abc import Sequence
+
+from configs.cli import EXIT_OK, make_parser
+from configs.load import dump_config, find_folder, load_config
+from configs.schema import TrainConfig
+from errors import UserError
+
+SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
+
+
+def train_command(argv: Sequence[str], *, script: str, description: str, default_cfg: str) -> int:
+    """Parse, validate and train. Returns the exit code; raises UserError for a user's mistake."""
+    parser = make_parser(description, default_cfg)
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this config, from its last saved state")
+    parser.add_argument("--dry-run", action="store_true", help="check config and folders, print config and schedule, write nothing")
+    args = parser.parse_args(argv)
+    config = load_config(TrainConfig, args.cfg, args.overrides)
+    mode = config.exp.mode
+    if SCRIPTS[mode] != script:
+        mine = " or ".join(f"'{name}'" for name, trainer in SCRIPTS.items() if trainer == script)
+        raise UserError(f"{args.cfg}: exp.mode: {script} trains {mine}, found '{mode}', which {SCRIPTS[mode]} trains")
+    for key in ("backlit_images_path", "welllit_images_path"):
+        find_folder(getattr(config.data, key), f"data.{key}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(dump_config(config))
+
+    from training.loop import train  # torch takes seconds to import: only once the config is known to be good
+
+    train(config, resume=args.resume, dry_run=args.dry_run)
+    return EXIT_OK

@@ -1,0 +1,126 @@
+"""UNet training: I_t = I_b / UNet(I_b), the identity loss, and the guidance of RAVE or CLIP-LIT, which is frozen meanwhile."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from configs.load import find_file
+from configs.schema import TrainConfig
+from data.folders import BatchOrder, ResizedPhotos
+from errors import UserError
+from losses.guidance import clip_guidance_loss
+from losses.identity import identity_loss
+from losses.residual import ResidualGuidance, residual_loss
+from models.checkpoints import load_unet
+from models.clip_encoder import ClipEncoder
+from models.retinex import enhance
+from models.unet import IlluminationUNet
+from training.phases import Phase
+from training.runtime import seed_everything
+
+LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
+
+
+class UNetTask:
+    """The enhancement network, its optimiser, its photos and its losses."""
+
+    name = "unet"
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        photos: ResizedPhotos,
+        guidance_encoder: ClipEncoder,
+        identity_encoder: ClipEncoder,
+        residual: ResidualGuidance | None,
+        pair: Callable[[], Tensor] | None,
+    ) -> None:
+        """`residual` guides RAVE; `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase."""
+        self.config, self.accelerator, self.photos = config, accelerator, photos
+        self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
+        self.residual, self._pair = residual, pair
+        self.batch_size, self.display_iter, self.grad_clip = (
+            config.unet_model.batch_size,
+            config.unet_model.display_iter,
+            config.unet_model.grad_clip,
+        )
+        unet = self.fresh(restart=0).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(unet.parameters(), lr=config.unet_model.lr, weight_decay=config.unet_model.weight_decay)
+        self.module, self.optimizer = accelerator.prepare(unet, optimizer)
+        self.batch_order(0)  # refuses a batch that the processes cannot share
+
+    def batches(self, phase: Phase, start: int) -> Iterator[Tensor]:
+        """Photos (B,3,S,S) on the device, from iteration `start` on."""
+        if "clip" in phase.terms:
+            with torch.no_grad():
+                self.pair = self._pair()
+        loader = DataLoader(
+            self.photos,
+            batch_sampler=self.batch_order(start),
+            num_workers=self.config.train.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        for photos in loader:
+            yield photos.to(self.accelerator.device, memory_format=torch.channels_last)
+
+    def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
+        reduction = self.config.loss.identity_reduction
+        result = enhance(photos, self.module(photos).float())
+        with torch.no_grad():
+            source_maps = self.identity_encoder.feature_maps(photos)
+        content = identity_loss(self.identity_encoder.feature_maps(result), source_maps, phase.identity_layers, reduction)
+        if reduction == "sum":  # processes average their gradients; a sum over the whole batch must stay one
+            content = content * self.accelerator.num_processes
+        terms, measures = {"identity": content}, {"input_psnr": luma_psnr(result.detach(), photos)}
+        if phase.guided:
+            embeddings = self.guidance_encoder.embed_images(result)
+        if "residual" in phase.terms:
+            terms["residual"] = residual_loss(embeddings, self.residual)
+            measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
+        if "clip" in phase.terms:
+            terms["clip"] = clip_guidance_loss(embeddings, self.pair, self.config.guidance_model.logit_scale)
+            measures["negative_similarity"] = terms["clip"].detach()
+        return {name: phase.terms[name] * term for name, term in terms.items()}, measures
+
+    def learning_rate(self, progress: float, collapses: int) -> float:
+        """At `progress` (0 to 1) of the guided training; a function of the state, so that there is no scheduler to save."""
+        options = self.config.unet_model
+        rate = options.lr * 0.5**collapses
+        if options.lr_schedule == "constant":
+            return rate
+        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def fresh(self, restart: int) -> IlluminationUNet:
+        """An untrained UNet (or the one of `pretrain_dir`); each restart has another seed."""
+        options = self.config.unet_model
+        seed_everything(self.config.exp.seed + restart)
+        unet = IlluminationUNet("zeros", map_bias=options.map_bias)
+        if options.load_pretrain:
+            unet.load_state_dict(load_unet(find_pretrained(options.pretrain_dir, "unet_model")).state_dict())
+        return unet
+
+    def batch_order(self, start: int) -> BatchOrder:
+        accelerator, seed = self.accelerator, self.config.exp.seed
+        return BatchOrder(
+            len(self.photos), self.batch_size, seed, start=start, rank=accelerator.process_index, world=accelerator.num_processes
+        )
+
+
+def luma_psnr(result: Tensor, source: Tensor) -> Tensor:
+    """PSNR in dB of BT.601 luma between two batches (B,3,H,W) in [0, 1], over the whole batch."""
+    weights = result.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    error = ((result - source) * weights).sum(dim=1).square().mean()
+    return -10 * torch.log10(error.clamp(min=1e-10))
+
+
+def find_pretrained(value: str | None, section: str) -> str:
+    """The file of `pretrain_dir` in a section whose `load_pretrain` is true. Raises UserError."""
+    if value is None:
+        raise UserError(f"{section}.pretrain_dir: expected a weight file ({section}.load_pretrain is true), found nothing (null)")
+    return str(find_file(value, f"{section}.pretrain_dir"))
