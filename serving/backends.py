@@ -4,6 +4,9 @@ OpenVINO is optional (`pip install -r requirements-openvino.txt`) and imported w
 """
 
 import copy
+import os
+import shutil
+import sys
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -38,14 +41,16 @@ class Choice:
 
 
 def choose(backend: str, precision: str, device: torch.device) -> Choice:
-    """Resolve "auto". On a CPU OpenVINO where it is installed; bf16 where the processor has arithmetic for it.
+    """Resolve "auto": on a CPU OpenVINO where it is installed, and bf16 where the device has arithmetic for it.
 
-    What was asked for is done, also where it is slow, and `why` says so.
-    Raises UserError for OpenVINO where it is not installed.
+    Without such arithmetic bf16 would be slower than fp32 and less exact, so fp32 is taken also where
+    bf16 was asked for, and `why` says so. Raises UserError for a backend that is not there.
     """
     installed = util.find_spec("openvino") is not None
     if backend == "openvino" and not installed:
         raise UserError(f"model.backend: expected OpenVINO to be installed ({OPENVINO_HINT}), found no such package")
+    if backend == "torch-compile" and device.type == "cpu" and not _has_compiler():
+        raise UserError("model.backend: expected a C++ compiler for torch-compile (g++, or what CXX names), found none")
     reasons = []
     if backend == "auto":
         backend = "openvino" if device.type == "cpu" and installed else "torch"
@@ -56,12 +61,16 @@ def choose(backend: str, precision: str, device: torch.device) -> Choice:
         device = torch.device("cpu")
     has = has_bf16(backend, device)
     where = "processor" if device.type == "cpu" else "device"
-    if precision == "auto":
+    if precision != "fp32":
+        asked = "bf16 was asked for, but " if precision == "bf16" and not has else ""
+        reasons.append(f"{asked}this {where} has {'' if has else 'no '}bf16 arithmetic")
         precision = "bf16" if has else "fp32"
-        reasons.append(f"this {where} has {'' if has else 'no '}bf16 arithmetic")
-    elif precision == "bf16" and not has:
-        reasons.append(f"this {where} has no bf16 arithmetic, fp32 would be faster")
     return Choice(backend, precision, device, "; ".join(reasons) or "as configured")
+
+
+def _has_compiler() -> bool:
+    """As `torch.compile` looks for it."""
+    return shutil.which(os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")) is not None
 
 
 def has_bf16(backend: str, device: torch.device) -> bool:
@@ -127,7 +136,7 @@ class TorchNetwork:
         self._parts = {}
         for interior in (False, True):
             parts = [part.to(device, self.dtype, memory_format=torch.channels_last) for part in _parts(unet, interior)]
-            self._parts[interior] = [torch.compile(part) if compiled else part for part in parts]
+            self._parts[interior] = [torch.compile(part, dynamic=True) if compiled else part for part in parts]
 
     def below(self, images: Tensor, interior: bool) -> Tensor:
         """See `Network.below`."""
@@ -149,31 +158,31 @@ class OpenVinoNetwork:
         self._unet = unet
         self._precision = precision
         self._compiled: dict = {}
+        # a converted graph cannot decide by itself to repeat, and not reflect, a side of one pixel
+        self._narrow = TorchNetwork(unet, "fp32", self.device)
 
     def below(self, images: Tensor, interior: bool) -> Tensor:
         """See `Network.below`."""
-        return self._run(0, interior, images)
+        return self._narrow.below(images, interior) if 1 in images.shape[2:] else self._run(0, interior, images)
 
     def above(self, x: Tensor, rows: Tensor, columns: Tensor, grids: Tensor, interior: bool) -> Tensor:
         """See `Network.above`."""
-        return self._run(1, interior, x, rows, columns, grids)
+        inputs = x, rows, columns, grids
+        return self._narrow.above(*inputs, interior) if 1 in x.shape[2:] else self._run(1, interior, *inputs)
 
     def _run(self, part: int, interior: bool, *inputs: Tensor) -> Tensor:
-        narrow = 1 in inputs[0].shape[2:]  # repeated, not reflected, which a converted graph cannot decide by itself
-        key = part, interior, narrow and tuple(inputs[0].shape)
-        if key not in self._compiled:
-            self._compiled[key] = self._convert(part, interior, inputs if narrow else None)
+        if (part, interior) not in self._compiled:
+            self._compiled[part, interior] = self._convert(part, interior)
         arrays = [tensor.contiguous().numpy() for tensor in inputs]
-        return torch.from_numpy(self._compiled[key](arrays, share_inputs=True)[0])
+        return torch.from_numpy(self._compiled[part, interior](arrays, share_inputs=True)[0])
 
-    def _convert(self, part: int, interior: bool, example: tuple[Tensor, ...] | None) -> "openvino.CompiledModel":
+    def _convert(self, part: int, interior: bool) -> "openvino.CompiledModel":
         # not openvino.convert_model, which reports its use to a server where the telemetry package is installed
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        if example is None:
-            shapes = [(1, 3, 8, 9)] if part == 0 else [(1, 32, 8, 9), (1, 8, 12), (1, 9, 12), (1, 32, 12, 12)]
-            example = tuple(map(torch.zeros, shapes))
+        shapes = [(1, 3, 8, 9)] if part == 0 else [(1, 32, 8, 9), (1, 8, 12), (1, 9, 12), (1, 32, 12, 12)]
+        example = tuple(map(torch.zeros, shapes))
         frontend = FrontEndManager().load_by_framework("pytorch")
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing is deprecated, and says that it takes the sides for two pixels or more

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import serving.tiles
 from serving.backends import TorchNetwork
 from serving.tiles import HALO, illumination_tiles, spans
 from tests.serving.helpers import difference, network, noise_tensor, put_together
@@ -11,6 +12,13 @@ from tests.serving.helpers import difference, network, noise_tensor, put_togethe
 SIZES = [(90, 40), (141, 113), (69, 33), (37, 5), (7, 50), (1, 60), (60, 1), (2, 1), (1, 1), (2, 2), (35, 36), (6, 7)]
 
 
+@pytest.fixture(params=[0, 10**9], ids=["read-twice", "kept"])
+def kept(request, monkeypatch):
+    """Both ways to the second pass."""
+    monkeypatch.setattr(serving.tiles, "KEPT", request.param)
+
+
+@pytest.mark.usefixtures("kept")
 @pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
 @pytest.mark.parametrize("size", SIZES)
 def test_tiles_equal_the_whole_frame(padding_mode, size):
@@ -22,6 +30,7 @@ def test_tiles_equal_the_whole_frame(padding_mode, size):
         assert difference(put_together(torch_network, images, tile_size, batch), whole) < 1e-5, (tile_size, batch)
 
 
+@pytest.mark.usefixtures("kept")
 def test_random_sizes_tiles_and_batches():
     generator, unet = np.random.default_rng(0), network("reflect")
     torch_network = TorchNetwork(unet, "fp32", torch.device("cpu"))
@@ -34,6 +43,7 @@ def test_random_sizes_tiles_and_batches():
         assert difference(put_together(torch_network, images, tile_size, batch), whole) < 1e-5, (height, width, tile_size, batch)
 
 
+@pytest.mark.usefixtures("kept")
 def test_tiles_of_one_pixel():
     unet, images = network("reflect"), noise_tensor(4, 5)
     with torch.inference_mode():
