@@ -186,7 +186,10 @@ class OpenVinoNetwork:
         frontend = FrontEndManager().load_by_framework("pytorch")
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing is deprecated, and says that it takes the sides for two pixels or more
-            traced = TorchScriptPythonDecoder(_parts(self._unet, interior)[part], example_input=example)
+            # tracing again to check would import half of PyTorch first: a second, of which small photos take few
+            traced = TorchScriptPythonDecoder(
+                _parts(self._unet, interior)[part], example_input=example, trace_kwargs={"check_trace": False}
+            )
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self._precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
