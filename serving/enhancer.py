@@ -22,7 +22,7 @@ from errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-WHOLE_FRAME = 1_000_000  # pixels; larger photos go through the network in tiles, which gives the same map
+WHOLE_FRAME = 500_000  # pixels, about 1.6 GB; larger photos go through the network in tiles, which gives the same map
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are within a tenth in time, not in memory
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}  # of `save.format`
 

@@ -46,7 +46,7 @@ def enhance_files(
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
     photos of which all that is wanted is there. Progress goes to stderr, if that is a terminal.
-    Results are those of one photo at a time; memory is that of the largest photo, or of `IN_FLIGHT` pixels.
+    Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
