@@ -279,7 +279,7 @@ class InferenceModel(Section):
     backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
     """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++ compiler."""
     tile_size: Annotated[int, Field(ge=32)] | None = None
-    """Longest side in pixels of the tiles in which photos pass the network, for memory; null: photos over 0.5 megapixels in tiles of 448."""
+    """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5 megapixels."""
 
 
 class InferenceSave(Section):
