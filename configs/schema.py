@@ -44,6 +44,29 @@ class Experiment(Section):
     """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
 
 
+Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+class SimulatedBacklight(Section):
+    """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
+
+    They widen the exposures that the UNet sees. No ground truth is used.
+    """
+
+    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the UNet's inputs that are well-lit photos; 0: none (paper)."""
+    untouched: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of these that stay as they are, so that the UNet learns to leave well-lit photos alone."""
+    foreground_stops: Range = [0.0, 4.0]
+    """Exposure that the foreground loses, in stops: drawn from this range."""
+    background_stops: Range = [0.0, 0.7]
+    """Exposure that the rest gains, in stops."""
+    foreground_share: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [0.6, 1.0]
+    """Share of the picture that is foreground; 1: all of it, an evenly under-exposed photo."""
+    noise: Range = [0.0, 0.0]
+    """Standard deviation of sensor noise, of full scale."""
+
+
 class TrainData(Section):
     """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
 
@@ -55,6 +78,8 @@ class TrainData(Section):
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
     augment: bool = True
     """Flips, transposition, rotation and zoom of the backlit photos (CLIP-LIT release)."""
+    simulated_backlight: SimulatedBacklight = SimulatedBacklight()
+    """Well-lit photos, darkened, as further inputs of the UNet."""
     val_backlit_path: str | None = None
     """Optional folder of backlit validation photos; with `val_gt_path` gives validation PSNR and SSIM."""
     val_gt_path: str | None = None
@@ -101,6 +126,11 @@ class UNetModel(Section):
     """Photos a step, over all processes together (release: 8)."""
     num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
     """Iterations of the self-reconstruction phase (release: 1000)."""
+    first_map: Literal["identity", "retinex"] = "identity"
+    """What the UNet learns before it is guided: `identity`, self-reconstruction, a map of 1 (paper); `retinex`, the map that
+    `models.retinex.first_illumination` computes from the photo, without any encoder, from which few guided iterations are enough."""
+    reconstruction_lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate until the UNet is guided; null: `lr` (release)."""
     num_round_iters: Annotated[int, Field(ge=1)] = 2100
     """CLIP-LIT: UNet iterations of each round (release: 2100)."""
     thr_loss: Annotated[float, Field(gt=0)] = 90.0
@@ -113,8 +143,12 @@ class UNetModel(Section):
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     grad_clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm; null: no clipping (release)."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null: none (release)."""
     map_bias: float | None = None
     """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
+    init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the initial weights (release: 0.02)."""
     load_pretrain: bool = False
     """Start from the weights in `pretrain_dir` and skip self-reconstruction."""
     pretrain_dir: str | None = None

@@ -26,6 +26,22 @@ class BacklightRanges:
     noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of read noise, linear, of full scale; shot noise goes with it
 
 
+class RandomBacklight:
+    """`simulate_backlight` as a transform of photos (3,H,W), its randomness out of torch's global generator.
+
+    untouched: share of the photos, in [0, 1], that stay as they are.
+    """
+
+    def __init__(self, ranges: BacklightRanges, untouched: float = 0.0) -> None:
+        self.ranges, self.untouched = ranges, untouched
+
+    def __call__(self, photo: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        if torch.rand((), generator=generator) < self.untouched:
+            return photo
+        return simulate_backlight(photo, generator, self.ranges).photo
+
+
 @dataclass(frozen=True)
 class BacklitPhoto:
     """photo (3,H,W) in [0, 1]; mask (1,H,W) in [0, 1], 1 = foreground; parameters: what was drawn."""

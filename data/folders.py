@@ -23,6 +23,8 @@ from data.images import ImageError, read_rgb8
 from errors import UserError
 from files import write_atomically
 
+SEEDS = 2**56  # how many `mix` tells apart
+
 
 class PhotoArray(Dataset):
     """Photos of one size in an array (N,S,S,3) uint8, as a rule memory-mapped.
@@ -83,6 +85,24 @@ class PhotoStages(Dataset):
         return torch.stack(images if self.augmentation is None else seeded(self.augmentation, seed, *images))
 
 
+class MixedInputs(Dataset):
+    """Inputs of the UNet: backlit photos, a `share` of which is replaced by photos of a second set. Keys and items as of PhotoArray.
+
+    Which ones, and by which photo, depends on the seed of the key alone. Without a seed, index i is the i-th backlit photo.
+    """
+
+    def __init__(self, backlit: PhotoArray, others: PhotoArray, share: float) -> None:
+        self.backlit, self.others, self.share = backlit, others, share
+
+    def __len__(self) -> int:
+        return len(self.backlit)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
+        if isinstance(key, int) or mix(key[1], 0) >= self.share * SEEDS:
+            return self.backlit[key]
+        return self.others[mix(key[1], 1) % len(self.others), key[1]]
+
+
 class BatchOrder(Sampler):
     """Batch of iteration k = a function of (seed, k): nothing to save, nothing to lose on resume.
 
@@ -121,7 +141,7 @@ def permutation(length: int, seed: int) -> list[int]:
 def mix(seed: int, position: int) -> int:
     """A seed for one position of a sequence: any two of them are unrelated."""
     digest = hashlib.sha256(f"{seed} {position}".encode()).digest()
-    return int.from_bytes(digest[:7], "little")
+    return int.from_bytes(digest[:7], "little")  # below SEEDS
 
 
 def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[Path], list[str], np.ndarray]:

@@ -1,11 +1,14 @@
-"""Score weight files, a plain gamma and doing nothing on the same pairs: one table, one JSON.
+"""Score weight files, CLAHE, a plain gamma and doing nothing on the same pairs: one table, one JSON.
 
-python tools/compare_weights.py --backlit DIR --gt DIR [--list FILE] --weights FILE [FILE ...] [--json OUT.json]
+python tools/compare_weights.py --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json OUT.json]
 
-Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`.
+Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Two figures of harm:
+clipped, the share of pixels of the backlit photos with a channel at 255 that had none there before; change, the mean absolute
+change of photos that are well lit already, of full scale.
 """
 
 import argparse
+import csv
 import json
 import sys
 import time
@@ -25,63 +28,137 @@ from errors import UserError
 from files import write_atomically
 
 GAMMA = 2.2
+WEIGHT_SUFFIXES = (".safetensors", ".pth")
+
+Method = Callable[[np.ndarray], np.ndarray]  # (H,W,3) float32 in [0, 1] -> the same
 
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backlit", required=True, metavar="DIR")
     parser.add_argument("--gt", required=True, metavar="DIR")
-    parser.add_argument("--list", metavar="FILE", help="only the photos named in this text file, one name a line")
-    parser.add_argument("--weights", nargs="*", default=[], metavar="FILE", help="UNet weights; NAME=FILE gives a row its name")
+    parser.add_argument("--list", nargs="+", default=[], metavar="FILE", help="only the photos named in these text files, one name a line")
+    parser.add_argument("--kinds", metavar="CSV", help="table with columns file, kind: a mean for each kind too")
+    parser.add_argument("--well-lit", metavar="DIR", help="photos that should stay as they are")
+    parser.add_argument("--well-lit-photos", type=int, default=40, metavar="N", help="use N of them, evenly spread (default 40)")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="PATH", help="UNet weights or folders of them; NAME=FILE names a row")
     parser.add_argument("--json", metavar="OUT.json")
     args = parser.parse_args(argv)
     for key in ("backlit", "gt"):
         list_images(getattr(args, key), f"--{key}")
+    well_lit = list_images(args.well_lit, "--well-lit") if args.well_lit else []
+    if args.well_lit_photos < 1:
+        raise UserError(f"--well-lit-photos: expected at least 1, found {args.well_lit_photos}")
+    well_lit = well_lit[:: max(1, -(-len(well_lit) // args.well_lit_photos))]
+    kinds = read_kinds(args.kinds) if args.kinds else {}
+    files = weight_files(args.weights)
 
     from metrics.pairing import pair, read_names
     from serving.enhancer import Enhancer
 
     pairs = pair(args.backlit, args.gt).pairs
     if args.list:
-        wanted = read_names(args.list, "--list")
+        wanted = {name for file in args.list for name in read_names(file, "--list")}
         pairs = [p for p in pairs if p.name in wanted]
     if not pairs:
         raise UserError("--backlit, --gt: expected photos of the same names, found none")
-    photos = [(read_rgb8(p.enhanced), read_rgb8(p.truth)) for p in pairs]
-    methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    methods: dict[str, Method] = {
         "untouched input": lambda photo: photo,
         f"gamma {GAMMA}": lambda photo: photo ** np.float32(1 / GAMMA),
+        "CLAHE": _clahe,
     }
-    for item in args.weights:
-        name, _, file = item.rpartition("=")
+    for name, file in files.items():
         enhancer = Enhancer(file)
-        methods[name or Path(file).stem] = lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0]
-    rows = {name: _score(method, photos, name) for name, method in methods.items()}
-    print(f"\n{len(pairs)} pairs\n{'':28} {'PSNR / dB':>9} {'SSIM':>6} {'s/photo':>8}")
-    for name, row in rows.items():
-        print(f"{name:28} {row['psnr']:9.2f} {row['ssim']:6.3f} {row['seconds_per_photo']:8.2f}")
+        methods[name] = lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0]
+    photos = [(read_rgb8(p.enhanced), read_rgb8(p.truth)) for p in pairs]
+    groups = {"all": range(len(pairs))}
+    for kind in sorted(set(kinds.values())):
+        groups[kind] = [i for i, p in enumerate(pairs) if kinds.get(p.name) == kind]
+    rows = {}
+    for name, method in methods.items():
+        scores = [_score(method, *photo) for photo in tqdm(photos, desc=name, leave=False)]
+        rows[name] = {group: _mean([scores[i] for i in members]) for group, members in groups.items() if members}
+        if well_lit:
+            changes = [_change(method, read_rgb8(path)) for path in tqdm(well_lit, desc=f"{name}, well-lit", leave=False)]
+            rows[name]["change"] = round(float(np.mean(changes)), 4)
+        _print_row(name, rows[name], header=len(rows) == 1)
     if args.json:
-        content = {"pairs": len(pairs), "protocol": "rgb", "rows": rows, **provenance()}
+        counts = {group: len(members) for group, members in groups.items() if members}
+        content = {"pairs": counts, "well_lit_photos": len(well_lit), "protocol": "rgb", "rows": rows, **provenance()}
         write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
     return EXIT_OK
 
 
-def _score(method: Callable[[np.ndarray], np.ndarray], photos: list[tuple[np.ndarray, np.ndarray]], name: str) -> dict[str, float]:
+def weight_files(items: list[str]) -> dict[str, Path]:
+    """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively). Raises UserError for what is neither."""
+    files: dict[str, Path] = {}
+    for item in items:
+        name, _, path = item.rpartition("=")
+        path = Path(path)
+        found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
+        if not found or not path.exists():
+            raise UserError(f"--weights: expected a weight file or a folder of them, found {item}")
+        for file in found:
+            files[name or (f"{file.parent.name}/{file.stem}" if path.is_dir() else file.stem)] = file
+    return files
+
+
+def read_kinds(file: str) -> dict[str, str]:
+    """File name -> kind. Raises UserError where the table has no such columns."""
+    try:
+        with Path(file).open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--kinds: expected a CSV with columns file and kind, found {file}: {error}") from None
+    if not rows or not {"file", "kind"} <= rows[0].keys():
+        raise UserError(
+            f"--kinds: expected a CSV with columns file and kind, found {file} with {', '.join(rows[0]) if rows else 'no rows'}"
+        )
+    return {row["file"]: row["kind"] for row in rows}
+
+
+def _clahe(photo: np.ndarray) -> np.ndarray:
+    """scikit-image's, with its defaults: on V of HSV."""
+    from skimage.exposure import equalize_adapthist
+
+    return equalize_adapthist(photo)
+
+
+def _to_uint8(photo: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
+
+
+def _score(method: Method, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     from metrics.full_reference import psnr_rgb, ssim_rgb
 
-    psnr, ssim, seconds = [], [], 0.0
-    for backlit, truth in tqdm(photos, desc=name, leave=False):
-        start = time.perf_counter()
-        result = method(backlit.astype(np.float32) / 255)
-        seconds += time.perf_counter() - start
-        result = np.rint(np.clip(result, 0, 1) * 255).astype(np.uint8)
-        psnr.append(psnr_rgb(result, truth))
-        ssim.append(ssim_rgb(result, truth))
-    return {
-        "psnr": round(float(np.mean(psnr)), 4),
-        "ssim": round(float(np.mean(ssim)), 4),
-        "seconds_per_photo": round(seconds / len(photos), 3),
-    }
+    start = time.perf_counter()
+    result = method(backlit.astype(np.float32) / 255)
+    seconds = time.perf_counter() - start
+    result = _to_uint8(result)
+    clipped = ((result.max(axis=2) == 255) & (backlit.max(axis=2) < 255)).mean()
+    return {"psnr": psnr_rgb(result, truth), "ssim": ssim_rgb(result, truth), "clipped": clipped, "seconds_per_photo": seconds}
+
+
+def _change(method: Method, photo: np.ndarray) -> float:
+    result = _to_uint8(method(photo.astype(np.float32) / 255))
+    return float(np.abs(result.astype(np.float32) - photo).mean() / 255)
+
+
+def _mean(scores: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(float(np.mean([score[key] for score in scores])), 4) for key in scores[0]}
+
+
+def _print_row(name: str, row: dict, header: bool) -> None:
+    groups = [group for group in row if group != "change"]
+    if header:
+        tqdm.write(
+            f"{'':36}"
+            + "".join(f" {group + ': PSNR / dB, SSIM':>28}" for group in groups)
+            + f" {'clipped':>8} {'change':>7} {'s/photo':>8}"
+        )
+    cells = "".join(f" {row[group]['psnr']:20.2f}  {row[group]['ssim']:.4f}" for group in groups)
+    change = f"{row['change']:7.4f}" if "change" in row else f"{'–':>7}"
+    tqdm.write(f"{name:36}{cells} {100 * row['all']['clipped']:6.2f} % {change} {row['all']['seconds_per_photo']:8.2f}")
 
 
 if __name__ == "__main__":

@@ -86,19 +86,17 @@ def compare() -> str:
 
 def training() -> str:
     lines = [
-        "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | s/step |",
+        "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | minutes |",
         "|---|---|---|---|---|---|",
     ]
-    for name in ("rave_unpaired", "rave_full_size_encoders"):
+    for name in ("rave_unpaired", "clip_lit_unpaired", "clip_lit_latent_unpaired"):
         run = _read(name)
-        summary, seconds = run["summary"], run["seconds_per_step_median"]["rave"]
-        if "best" in summary:
-            best, val = summary["best"], summary["best_val"]
-            cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
-            cells += [f"{v['val_psnr']:.2f}, {v['val_ssim']:.3f}" for v in (best, val)]
-        else:
-            cells = ["–", "–", "–"]
-        lines.append(f"| [`{name}`](docs/results/{name}.json) | {' | '.join(cells)} | {summary['iterations']} | {seconds:.2f} |")
+        best, val = run["summary"]["best"], run["summary"]["best_val"]
+        cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
+        cells += [f"{v['val_psnr']:.2f}, {v['val_ssim']:.3f}" for v in (best, val)]
+        seconds = run["summary"].get("seconds")
+        cells += [f"{run['summary']['iterations']}", "–" if seconds is None else f"{seconds / 60:.0f}"]
+        lines.append(f"| [`{name}`](docs/results/{name}.json) | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{_where(run['provenance'])}; config, commit and command are in each JSON."
 
 
@@ -128,6 +126,28 @@ def _speed_cell(row: dict | None, rows: dict) -> str:
     return f"{row['median']:.2f}{faster}, {row['peak_mb'] / 1000:.1f} GB"
 
 
+def guidance() -> str:
+    """What the learned guidance of the two CLIP-LIT runs can do, phase by phase."""
+    lines = ["| run, after | accuracy on held-back photos | S: backlit | enhanced | well-lit |", "|---|---|---|---|---|"]
+    for name in ("clip_lit_unpaired", "clip_lit_latent_unpaired"):
+        for report in _read(name)["guidance"]:
+            scores = [f"{report[key]:.3f}" if key in report else "–" for key in ("s_backlit", "s_enhanced", "s_welllit")]
+            lines.append(f"| `{name}`, {report['phase']} | {100 * report['guidance_accuracy']:.1f} % | {' | '.join(scores)} |")
+    return "\n".join(lines)
+
+
+def full_size() -> str:
+    """Seconds a step with full-size encoders."""
+    lines = ["| one step with ViT-B/32 and RN101 (random weights) | seconds |", "|---|---|"]
+    rave, clip_lit = _read("rave_full_size_encoders"), _read("clip_lit_full_size_encoders")
+    lines.append(f"| RAVE: UNet, batch {rave['config']['unet_model']['batch_size']} | {rave['seconds_per_step_median']['rave']:.1f} |")
+    batch = clip_lit["config"]["guidance_model"]["batch_size"]
+    for phase in ("initialisation", "refinement 1"):
+        seconds = clip_lit["seconds_per_step_median"][phase]
+        lines.append(f"| CLIP-LIT: prompt pair, {phase.removesuffix(' 1')}, batch {batch} | {seconds:.1f} |")
+    return "\n".join(lines) + f"\n\n{_where(clip_lit['provenance'])}, 256 px."
+
+
 TABLES = {
     "speed": speed,
     "quickstart": quickstart,
@@ -135,6 +155,8 @@ TABLES = {
     "guidance_cache": guidance_cache,
     "compare": compare,
     "training": training,
+    "guidance": guidance,
+    "full_size": full_size,
 }
 
 

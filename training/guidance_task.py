@@ -101,7 +101,7 @@ class GuidanceTask:
         measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
         return {"ranking": phase.terms["ranking"] * loss}, measures
 
-    def learning_rate(self, progress: float, collapses: int) -> float:
+    def learning_rate(self, progress: float | None, collapses: int) -> float:
         """Constant (release)."""
         return self.config.guidance_model.lr
 
@@ -206,7 +206,8 @@ class GuidanceTask:
         """(K,N,D): every photo under augmentations 1 to K, the same K for every set."""
         if id(photos) not in self._embedded:
             seeds = [mix(self.config.exp.seed, -1 - slot) for slot in range(self._slots)]
-            self._embedded[id(photos)] = torch.stack([self._embed_set(photos, range(len(photos)), seed) for seed in seeds])
+            bar = tqdm(seeds, desc="embedding augmented photos", leave=False, disable=None)
+            self._embedded[id(photos)] = torch.stack([self._embed_set(photos, range(len(photos)), seed) for seed in bar])
         return self._embedded[id(photos)]
 
     def _embed_set(self, photos: PhotoArray, indices: Sequence[int], seed: int | None = None) -> Tensor:

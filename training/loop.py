@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torchvision.transforms import v2
 from tqdm import tqdm
 
 from configs.load import find_file
 from configs.provenance import provenance
 from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
-from data.folders import ResizedPhotos
+from data.backlight import BacklightRanges, RandomBacklight
+from data.folders import MixedInputs, ResizedPhotos
 from data.listing import list_images
 from errors import UserError
 from losses.residual import ResidualGuidance, residual_guidance, shift
@@ -77,7 +79,7 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
     guidance_encoder, identity_encoder = _encoders(config, accelerator)
     say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
     with accelerator.main_process_first():  # one process computes, the others find the cache
-        photos = ResizedPhotos(backlit_paths, data.image_size, config.exp.cache_dir, training_augmentation() if data.augment else None)
+        photos = _unet_inputs(config, backlit_paths, welllit_paths)
         validation = Validation(pairs, data.val_size or data.image_size, config.exp.cache_dir) if pairs else None
     if validation:
         psnr, ssim = validation.untouched
@@ -174,7 +176,10 @@ class Trainer:
                 batches = iter(task.batches(phase, state.total))
                 while state.iteration < state.planned:
                     stop.raise_if_asked()
-                    values = self._step(phase, task, next(batches), bar)
+                    batch = next(batches)
+                    if state.iteration == 0:
+                        bar.unpause()  # a phase's first batch may have embedded all photos: not an iteration's time
+                    values = self._step(phase, task, batch, bar)
                     state.seconds += time.perf_counter() - clock
                     self._after_step(phase, task, values, bar)
                     clock = time.perf_counter()
@@ -216,6 +221,8 @@ class Trainer:
         if self._looks_for_best(task):
             self.candidate = state.snapshot()  # the weights that this step measures, before they change
         task.optimizer.step()
+        if task is self.unet and self.config.unet_model.ema is not None:
+            state.update_average(self.config.unet_model.ema)
 
         values = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **measures}
         values = {name: self.accelerator.reduce(value, "mean").item() for name, value in values.items()}
@@ -247,8 +254,8 @@ class Trainer:
             self._save()
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of the guided training of this phase's module is done; outside of it, as at its start."""
-        state, progress = self.state, 0.0
+        """By how much of the guided training of this phase's module is done."""
+        state, progress = self.state, None
         if phase.guided:
             lengths = [p.iterations if p.guided else 0 for p in self.phases]
             lengths[state.phase] = state.planned
@@ -294,6 +301,7 @@ class Trainer:
         self.unet.optimizer.state.clear()
         bar.total += state.iteration
         state.iteration = 0
+        state.average = {}
         state.forget_scores()
 
     def _start_phase(self, number: int) -> None:
@@ -429,6 +437,19 @@ def _encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncode
     side = identity.image_size
     identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses an encoder without five maps
     return guidance, identity
+
+
+def _unet_inputs(config: TrainConfig, backlit: list[Path], welllit: list[Path]) -> ResizedPhotos | MixedInputs:
+    data, cache = config.data, config.exp.cache_dir
+    augmentation = training_augmentation() if data.augment else None
+    photos = ResizedPhotos(backlit, data.image_size, cache, augmentation)
+    simulated = data.simulated_backlight
+    if not simulated.share:
+        return photos
+    ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
+    darken = RandomBacklight(ranges, simulated.untouched)
+    others = ResizedPhotos(welllit, data.image_size, cache, v2.Compose([darken, augmentation]) if augmentation else darken)
+    return MixedInputs(photos, others, simulated.share)
 
 
 def _residual(config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], welllit: list[Path]) -> tuple[ResidualGuidance, list[str]]:

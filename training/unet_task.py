@@ -4,20 +4,21 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from configs.load import find_file
 from configs.schema import TrainConfig
-from data.folders import BatchOrder, ResizedPhotos
+from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from errors import UserError
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
 from losses.residual import ResidualGuidance, residual_loss
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
-from models.retinex import enhance
+from models.retinex import enhance, first_illumination
 from models.unet import IlluminationUNet
 from training.phases import Phase
 from training.runtime import seed_everything
@@ -34,7 +35,7 @@ class UNetTask:
         self,
         config: TrainConfig,
         accelerator: Accelerator,
-        photos: ResizedPhotos,
+        photos: ResizedPhotos | MixedInputs,
         guidance_encoder: ClipEncoder,
         identity_encoder: ClipEncoder,
         residual: ResidualGuidance | None,
@@ -71,7 +72,10 @@ class UNetTask:
     def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
         reduction = self.config.loss.identity_reduction
-        result = enhance(photos, self.module(photos).float())
+        illumination = self.module(photos).float()
+        if "map" in phase.terms:
+            return {"map": phase.terms["map"] * F.mse_loss(illumination, first_illumination(photos))}, {}
+        result = enhance(photos, illumination)
         with torch.no_grad():
             source_maps = self.identity_encoder.feature_maps(photos)
         content = identity_loss(self.identity_encoder.feature_maps(result), source_maps, phase.identity_layers, reduction)
@@ -88,9 +92,11 @@ class UNetTask:
             measures["negative_similarity"] = terms["clip"].detach()
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
 
-    def learning_rate(self, progress: float, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training; a function of the state, so that there is no scheduler to save."""
+    def learning_rate(self, progress: float | None, collapses: int) -> float:
+        """At `progress` (0 to 1) of the guided training, None before it; a function of the state: there is no scheduler to save."""
         options = self.config.unet_model
+        if progress is None:
+            return options.reconstruction_lr or options.lr
         rate = options.lr * 0.5**collapses
         if options.lr_schedule == "constant":
             return rate
@@ -100,7 +106,7 @@ class UNetTask:
         """An untrained UNet (or the one of `pretrain_dir`); each restart has another seed."""
         options = self.config.unet_model
         seed_everything(self.config.exp.seed + restart)
-        unet = IlluminationUNet("zeros", map_bias=options.map_bias)
+        unet = IlluminationUNet("zeros", map_bias=options.map_bias, init_std=options.init_std)
         if options.load_pretrain:
             unet.load_state_dict(load_unet(find_pretrained(options.pretrain_dir, "unet_model")).state_dict())
         return unet

@@ -1,9 +1,10 @@
 """The backlight simulator: exact where nothing is random, properties elsewhere."""
 
+import numpy as np
 import pytest
 import torch
 
-from data.backlight import BacklightRanges, linear_to_srgb, simulate_backlight, smooth_mask, srgb_to_linear
+from data.backlight import BacklightRanges, RandomBacklight, linear_to_srgb, simulate_backlight, smooth_mask, srgb_to_linear
 from data.samples import make_quickstart_set
 
 
@@ -85,3 +86,17 @@ def test_quickstart_set_is_paired_disjoint_and_repeatable(tmp_path):
     stamp = (first / files[0]).stat().st_mtime_ns
     make_quickstart_set(first)
     assert (first / files[0]).stat().st_mtime_ns == stamp  # the second call finds it done
+
+
+def test_as_a_transform_it_draws_from_the_global_generator():
+    photo = torch.rand(3, 16, 16, generator=generator())
+    darken = RandomBacklight(BacklightRanges(foreground_stops=(1.0, 3.0)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        first, second = darken(photo), darken(photo)
+        torch.manual_seed(5)
+        assert torch.equal(darken(photo), first)
+    assert not torch.equal(first, second)
+    assert first.mean() < photo.mean()
+    mostly = RandomBacklight(BacklightRanges(foreground_stops=(1.0, 3.0)), untouched=0.7)
+    assert 0.5 < np.mean([torch.equal(mostly(photo), photo) for _ in range(100)]) < 0.9

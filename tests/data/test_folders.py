@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from data.augment import training_augmentation
-from data.folders import BatchOrder, ResizedPhotos
+from data.folders import BatchOrder, MixedInputs, PhotoArray, ResizedPhotos, mix
 from data.listing import list_images
 from errors import UserError
 
@@ -73,3 +73,17 @@ def test_processes_share_a_batch_between_them():
     assert sorted(parts[0] + parts[1]) == sorted(BatchOrder(9, 4, seed=0).batch(0))
     with pytest.raises(UserError, match=r"unet_model\.batch_size: expected a multiple of the 2 processes"):
         BatchOrder(9, 3, seed=0, world=2)
+
+
+def test_mixed_inputs_replace_the_share_that_was_asked_for():
+    """Which photo stands for a key depends on the key alone."""
+    backlit = PhotoArray(np.zeros((10, 4, 4, 3), np.uint8))
+    others = PhotoArray(np.full((3, 4, 4, 3), 255, np.uint8))
+    mixed = MixedInputs(backlit, others, 0.3)
+    keys = [(i % 10, mix(1, i)) for i in range(400)]
+    drawn = [mixed[key].mean().item() for key in keys]
+    assert len(mixed) == 10
+    assert set(drawn) == {0.0, 1.0}
+    assert 0.22 < np.mean(drawn) < 0.38
+    assert drawn == [mixed[key].mean().item() for key in keys]
+    assert mixed[3].mean() == 0  # without a seed: the backlit photo
