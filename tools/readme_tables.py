@@ -51,13 +51,17 @@ def quickstart() -> str:
 
 def weights() -> str:
     result = _read("weights")
-    lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
-    lines += [f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} |" for name, row in result["rows"].items()]
-    return (
-        "\n".join(lines)
-        + f"\n\n{result['pairs']} exposure pairs held back by scene, full size, protocol `rgb`; {_where(result)}."
-        + "\nCommand: in [docs/results/weights.json](docs/results/weights.json)."
+    groups = [group for group in result["pairs"] if group != "underexposed"]
+    heads = [f"{'all' if group == 'all' else f'the {group} ones'} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
+    lines = [f"| | {' | '.join(heads)} | newly clipped | change of well-lit photos |", "|---|" + "---|" * (len(heads) + 2)]
+    for name, row in result["rows"].items():
+        cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]
+        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['all']['clipped']:.2f} % | {row['change']:.3f} |")
+    notes = (
+        "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at 255 that had none. "
+        f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement."
     )
+    return "\n".join(lines) + f"\n\n{notes} {_where(result)}; command: in [docs/results/weights.json](docs/results/weights.json)."
 
 
 def guidance_cache() -> str:

@@ -73,7 +73,8 @@ class UNetTask:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
         if "map" in phase.terms:
             photos = F.avg_pool2d(photos, 2)  # what is learned is local: half the size will do, in a quarter of the time
-            return {"map": phase.terms["map"] * F.mse_loss(self.module(photos).float(), first_illumination(photos))}, {}
+            relative = self.module(photos).float() / first_illumination(photos) - 1  # what the division makes of it
+            return {"map": phase.terms["map"] * relative.square().mean()}, {}
         reduction = self.config.loss.identity_reduction
         result = enhance(photos, self.module(photos).float())
         with torch.no_grad():
