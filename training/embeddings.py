@@ -70,7 +70,10 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
     tokens = vocabulary()
     cache_file = Path(cache_dir) / "vocabulary" / f"{encoder.fingerprint(text=True)[:32]}.safetensors"
     if cache_file.is_file():
-        return safetensors.torch.load_file(cache_file)["tokens"]
+        try:
+            return safetensors.torch.load_file(cache_file)["tokens"]
+        except (SafetensorError, KeyError):
+            cache_file.unlink()  # damaged: a cache is made anew
     with torch.no_grad():
         starts = tqdm(range(0, len(tokens), chunk), desc="embedding the vocabulary", leave=False)  # large: sorted by length inside
         embeddings = torch.cat([encoder.embed_texts(tokens[i : i + chunk], 512).cpu() for i in starts])
@@ -84,6 +87,18 @@ def vocabulary() -> list[str]:
 
     decoder = SimpleTokenizer().decoder
     return [decoder[i].removesuffix("</w>") for i in range(len(decoder))]
+
+
+def readable_vocabulary() -> tuple[list[str], list[bool]]:
+    """Each token as a person reads it, and whether it is a whole word (of letters, two or more) and no piece of words."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    raw = [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]
+    # CLIP spells bytes as letters; special tokens, such as <end_of_text>, are plain
+    spelt = [bytes(tokenizer.byte_decoder[c] for c in text.removesuffix("</w>")).decode("utf-8", errors="replace") for text in raw]
+    words = {text for text, token in zip(spelt, raw, strict=True) if token.endswith("</w>") and text.isalpha() and len(text) > 1}
+    return spelt, [text in words for text in spelt]
 
 
 def _read_cache(path: Path) -> dict[str, Tensor]:
