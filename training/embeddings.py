@@ -67,8 +67,9 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
 
 def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:
     """Unit embeddings (49408,D) of every token of CLIP's vocabulary, each as a text of its own."""
-    tokens = vocabulary()
-    cache_file = Path(cache_dir) / "vocabulary" / f"{encoder.fingerprint(text=True)[:32]}.safetensors"
+    tokens, _ = vocabulary()
+    digest = hashlib.sha256("\n".join([encoder.fingerprint(text=True), *tokens]).encode())
+    cache_file = Path(cache_dir) / "vocabulary" / f"{digest.hexdigest()[:32]}.safetensors"
     if cache_file.is_file():
         try:
             return safetensors.torch.load_file(cache_file)["tokens"]
@@ -81,24 +82,18 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
     return embeddings
 
 
-def vocabulary() -> list[str]:
-    """The text of each of CLIP's 49,408 tokens, word ends (`</w>`) removed."""
-    from open_clip.tokenizer import SimpleTokenizer
+def vocabulary() -> tuple[list[str], list[bool]]:
+    """The text of each of CLIP's 49,408 tokens, and whether it is a whole word (two letters or more) and no piece of words.
 
-    decoder = SimpleTokenizer().decoder
-    return [decoder[i].removesuffix("</w>") for i in range(len(decoder))]
-
-
-def readable_vocabulary() -> tuple[list[str], list[bool]]:
-    """Each token as a person reads it, and whether it is a whole word (of letters, two or more) and no piece of words."""
+    Tokens that are parts of a character read "\ufffd".
+    """
     from open_clip.tokenizer import SimpleTokenizer
 
     tokenizer = SimpleTokenizer()
-    raw = [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]
-    # CLIP spells bytes as letters; special tokens, such as <end_of_text>, are plain
-    spelt = [bytes(tokenizer.byte_decoder[c] for c in text.removesuffix("</w>")).decode("utf-8", errors="replace") for text in raw]
-    words = {text for text, token in zip(spelt, raw, strict=True) if token.endswith("</w>") and text.isalpha() and len(text) > 1}
-    return spelt, [text in words for text in spelt]
+    raw = [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]  # bytes spelt as letters; `</w>` ends a word
+    texts = [bytes(tokenizer.byte_decoder[c] for c in token.removesuffix("</w>")).decode("utf-8", errors="replace") for token in raw]
+    words = {text for text, token in zip(texts, raw, strict=True) if token.endswith("</w>") and text.isalpha() and len(text) > 1}
+    return texts, [text in words for text in texts]
 
 
 def _read_cache(path: Path) -> dict[str, Tensor]:

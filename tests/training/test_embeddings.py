@@ -52,6 +52,9 @@ def test_unreadable_photos_are_named_and_left_out(encoder, photo_folders, tmp_pa
 
 
 def test_vocabulary_is_clips():
-    words = vocabulary()
-    assert len(words) == 49408
-    assert {"bright", "sky", "dark"} <= set(words)
+    texts, whole_words = vocabulary()
+    assert len(texts) == len(whole_words) == 49408
+    kind = dict(zip(texts, whole_words, strict=True))
+    assert kind["bright"] and kind["sky"] and kind["dark"]
+    assert not kind["jewell"] and not kind["!"] and not kind["fridaynight"]
+    assert "😂" in kind  # bytes are read as the characters that they spell
