@@ -123,6 +123,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
         "direction": describe(options),
         "n": recipe.n,
         "encoder": encoder.name,
+        "random_weights": config.clip.guidance.pretrained is None,
         "photos": {side: len(values) for side, values in sides.items()},
         "left_out": skipped,
         "means_cosine": float(unshifted.well_lit @ unshifted.backlit),
@@ -288,7 +289,7 @@ def _histogram(part: dict, limits: tuple[float, float]) -> "Figure":
     axes.axvline(part["set_point"], color="k", ls="--", lw=1.4, label="set point τ")
     axes.set(xlabel="projection on r", ylabel="% of the folder", xlim=limits)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.28))
+    figure.legend(fontsize=8, frameon=False, ncols=4, loc="outside upper center")
     return figure
 
 
