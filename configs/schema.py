@@ -50,11 +50,13 @@ Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_l
 class SimulatedBacklight(Section):
     """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
 
-    They widen the exposures that the UNet sees, and with 0 stops it learns to leave well-lit photos alone. No ground truth is used.
+    They widen the exposures that the UNet sees. No ground truth is used.
     """
 
     share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """Share of the UNet's inputs that are simulated; 0: none (paper)."""
+    """Share of the UNet's inputs that are well-lit photos; 0: none (paper)."""
+    untouched: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of these that stay as they are, so that the UNet learns to leave well-lit photos alone."""
     foreground_stops: Range = [0.0, 4.0]
     """Exposure that the foreground loses, in stops: drawn from this range."""
     background_stops: Range = [0.0, 0.7]
@@ -72,6 +74,8 @@ class TrainData(Section):
     """Folder of backlit photos (searched recursively, any format that Pillow reads)."""
     welllit_images_path: str
     """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
+    leave_out: list[str] = []
+    """Text files with one file name a line: these photos of both folders are not trained on, so that a split needs no copies."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
     augment: bool = True
@@ -117,13 +121,18 @@ class UNetModel(Section):
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
     """Learning rate (release: 2e-5)."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate of the guided phase: `constant` (release), or `cosine` down to a twentieth, for short runs at a high rate."""
+    """Learning rate of the guided phases and of learning the first map: `constant` (release), or `cosine` down to a twentieth."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Weight decay (release: 1e-3)."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Photos a step, over all processes together (release: 8)."""
     num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
     """Iterations of the self-reconstruction phase (release: 1000)."""
+    first_map: Literal["identity", "retinex"] = "identity"
+    """What the UNet learns before it is guided: `identity`, self-reconstruction, a map of 1 (paper); `retinex`, the map that
+    `models.retinex.first_illumination` computes from the photo, without any encoder, from which few guided iterations are enough."""
+    reconstruction_lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate until the UNet is guided; null: `lr` (release)."""
     num_round_iters: Annotated[int, Field(ge=1)] = 2100
     """CLIP-LIT: UNet iterations of each round (release: 2100)."""
     thr_loss: Annotated[float, Field(gt=0)] = 90.0
@@ -136,8 +145,12 @@ class UNetModel(Section):
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     grad_clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm; null: no clipping (release)."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null: none (release)."""
     map_bias: float | None = None
     """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
+    init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the initial weights (release: 0.02)."""
     load_pretrain: bool = False
     """Start from the weights in `pretrain_dir` and skip self-reconstruction."""
     pretrain_dir: str | None = None

@@ -27,13 +27,18 @@ class BacklightRanges:
 
 
 class RandomBacklight:
-    """`simulate_backlight` as a transform of photos (3,H,W), its randomness out of torch's global generator."""
+    """`simulate_backlight` as a transform of photos (3,H,W), its randomness out of torch's global generator.
 
-    def __init__(self, ranges: BacklightRanges) -> None:
-        self.ranges = ranges
+    untouched: share of the photos, in [0, 1], that stay as they are.
+    """
+
+    def __init__(self, ranges: BacklightRanges, untouched: float = 0.0) -> None:
+        self.ranges, self.untouched = ranges, untouched
 
     def __call__(self, photo: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        if torch.rand((), generator=generator) < self.untouched:
+            return photo
         return simulate_backlight(photo, generator, self.ranges).photo
 
 

@@ -80,11 +80,11 @@ class IlluminationUNet(nn.Module):
     inference; published results use this pair with the same weights. Residual blocks always
     reflect, the pooling branch always pads with zeros.
 
-    Weights start from N(0, 0.02), biases at PyTorch's default. `map_bias`, where given, is the
-    initial bias of the last convolution: with 1.0 training starts close to the identity map.
+    Weights start from N(0, init_std), 0.02 in the release, biases at PyTorch's default. `map_bias`, where given, is
+    the initial bias of the last convolution: with 1.0 training starts close to the identity map.
     """
 
-    def __init__(self, padding_mode: str = "zeros", *, map_bias: float | None = None) -> None:
+    def __init__(self, padding_mode: str = "zeros", *, map_bias: float | None = None, init_std: float = 0.02) -> None:
         if padding_mode not in ("zeros", "reflect"):
             raise ValueError(f"padding_mode: expected 'zeros' or 'reflect', found {padding_mode!r}")
         super().__init__()
@@ -102,7 +102,7 @@ class IlluminationUNet(nn.Module):
         self.cond_add1 = Conv3x3(32, 1, bias=True, padding_mode=padding_mode)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0.0, 0.02)
+                nn.init.normal_(module.weight, 0.0, init_std)
         if map_bias is not None:
             nn.init.constant_(self.cond_add1.bias, map_bias)
 

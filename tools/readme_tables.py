@@ -1,4 +1,4 @@
-"""Rewrite the tables of README.md from the JSON files in docs/results/: no number there is typed by hand.
+"""Rewrite the tables of README.md and docs/experiments.md from the JSON files in docs/results/: no number there is typed by hand.
 
 Each table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test checks that they are up to date.
 """
@@ -11,15 +11,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from configs.load import REPO_ROOT
+from configs.schema import TrainConfig
 from files import write_atomically
+from tools.log_experiments import flat
 
 RESULTS = REPO_ROOT / "docs" / "results"
+DOCUMENTS = (REPO_ROOT / "README.md", REPO_ROOT / "docs" / "experiments.md")
 
 
 def main() -> None:
-    readme = REPO_ROOT / "README.md"
-    text = filled(readme.read_text(encoding="utf-8"))
-    write_atomically(readme, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    for document in DOCUMENTS:
+        text = filled(document.read_text(encoding="utf-8"))
+        write_atomically(document, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
 
 
 def filled(text: str) -> str:
@@ -122,7 +125,25 @@ def full_size() -> str:
     return "\n".join(lines) + f"\n\n{_where(clip_lit['provenance'])}, 256 px."
 
 
+def experiments() -> str:
+    """Every run of the search, with what it changed from the first one."""
+    runs = _read("experiments")
+    defaults = flat(TrainConfig(data={"backlit_images_path": "", "welllit_images_path": ""}).model_dump())
+    first = {**defaults, **runs[0]["settings"]}  # the first run is older than some keys
+    lines = ["| run | changed | PSNR / dB: start | best | at iteration | end | SSIM at best |", "|---|---|---|---|---|---|---|"]
+    for entry in runs:
+        settings = entry["settings"]
+        changed = [f"`{key.split('.', 1)[1]}` {value}" for key, value in sorted(settings.items()) if value != first.get(key)]
+        points = [f"{entry[name]['val_psnr']:.2f}" for name in ("start", "best", "end")]
+        points.insert(2, f"{entry['best']['iteration']}")
+        lines.append(
+            f"| {entry['run']} | {', '.join(changed) or '(the first run)'} | {' | '.join(points)} | {entry['best']['val_ssim']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
 TABLES = {
+    "experiments": experiments,
     "quickstart": quickstart,
     "weights": weights,
     "guidance_cache": guidance_cache,

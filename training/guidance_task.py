@@ -22,7 +22,6 @@ from tqdm import tqdm
 from configs.schema import TrainConfig
 from data.augment import training_augmentation
 from data.folders import BatchOrder, LabelledPhotos, PhotoArray, PhotoStages, ResizedPhotos, mix, permutation
-from data.listing import list_images
 from files import write_atomically
 from losses.guidance import initialisation_loss, negative_similarity
 from losses.ranking import refinement_loss
@@ -32,7 +31,7 @@ from training.embeddings import embed_vocabulary, vocabulary
 from training.phases import Phase
 from training.runtime import seed_everything
 from training.unet_task import find_pretrained
-from training.validation import enhance_photos, to_uint8
+from training.validation import enhance_photos, to_uint8, training_photos
 
 KIND = {"clip_lit": "prompts", "clip_lit_latent": "latents"}
 ZOOM = (0.5, 1.5)  # of the augmentation of guidance photos (release)
@@ -52,10 +51,7 @@ class GuidanceTask:
         self.augmentation = training_augmentation(ZOOM) if data.augment else None
         size, cache_dir = options.image_size, config.exp.cache_dir
         with accelerator.main_process_first():  # one process computes, the others find the cache
-            self.backlit, self.well_lit = (
-                ResizedPhotos(list_images(getattr(data, key), f"data.{key}"), size, cache_dir, self.augmentation)
-                for key in ("backlit_images_path", "welllit_images_path")
-            )
+            self.backlit, self.well_lit = (ResizedPhotos(paths, size, cache_dir, self.augmentation) for paths in training_photos(data))
         self.train_backlit, self.held_backlit = hold_back(len(self.backlit), options.held_back, mix(seed, 0))
         self.train_well_lit, self.held_well_lit = hold_back(len(self.well_lit), options.held_back, mix(seed, 1))
         self.stages: list[PhotoArray] = []  # I_{t−1}, I_t, as far as there are any
@@ -101,7 +97,7 @@ class GuidanceTask:
         measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
         return {"ranking": phase.terms["ranking"] * loss}, measures
 
-    def learning_rate(self, progress: float, collapses: int) -> float:
+    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
         """Constant (release)."""
         return self.config.guidance_model.lr
 

@@ -23,7 +23,6 @@ from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, ResizedPhotos
-from data.listing import list_images
 from errors import UserError
 from metrics.pairing import Pair
 from models.checkpoints import save_tensors
@@ -37,7 +36,7 @@ from training.runtime import describe_device, make_accelerator
 from training.state import TrainState
 from training.tracking import RunFolder, photo_grid, plot_curves, read_metrics
 from training.unet_task import UNetTask, find_pretrained
-from training.validation import Validation, enhance_all, to_uint8, validation_pairs
+from training.validation import Validation, enhance_all, to_uint8, training_photos, validation_pairs
 
 MAX_COLLAPSES = 5  # of a guided phase into white results; each halves the learning rate
 MAX_RESTARTS = 10  # of a training that does not start; each has another seed
@@ -57,8 +56,7 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
     accelerator = make_accelerator(config.train.device, config.train.precision)
     say = accelerator.print
     data = config.data
-    backlit_paths = list_images(data.backlit_images_path, "data.backlit_images_path")
-    welllit_paths = list_images(data.welllit_images_path, "data.welllit_images_path")
+    backlit_paths, welllit_paths = training_photos(data)
     phases = schedule(config, len(backlit_paths))
     say(f"method     {config.exp.mode}")
     say(f"device     {describe_device(accelerator)}")
@@ -228,6 +226,8 @@ class Trainer:
         if self._looks_for_best(task):
             self.candidate = state.snapshot()  # the weights that this step measures, before they change
         task.optimizer.step()
+        if task is self.unet and self.config.unet_model.ema is not None:
+            state.update_average(self.config.unet_model.ema)
 
         values = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **measures}
         values = {name: self.accelerator.reduce(value, "mean").item() for name, value in values.items()}
@@ -259,13 +259,15 @@ class Trainer:
             self._save()
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of the guided training of this phase's module is done; outside of it, as at its start."""
+        """By how much of the guided training of this phase's module is done, or of learning the first map; else as at the start."""
         state, progress = self.state, 0.0
         if phase.guided:
             lengths = [p.iterations if p.guided else 0 for p in self.phases]
             lengths[state.phase] = state.planned
             progress = (sum(lengths[: state.phase]) + state.iteration) / sum(lengths)
-        return self.tasks[phase.trains].learning_rate(progress, state.collapses)
+        elif "map" in phase.terms:
+            progress = state.iteration / state.planned
+        return self.tasks[phase.trains].learning_rate(phase, progress, state.collapses)
 
     def _looks_for_best(self, task: UNetTask | GuidanceTask) -> bool:
         return self.state.iteration % task.display_iter == 0 or self.state.iteration == self.state.planned
@@ -306,6 +308,7 @@ class Trainer:
         self.unet.optimizer.state.clear()
         bar.total += state.iteration
         state.iteration = 0
+        state.average = {}
         state.forget_scores()
 
     def _start_phase(self, number: int) -> None:
@@ -449,7 +452,8 @@ def _unet_inputs(config: TrainConfig, backlit: list[Path], welllit: list[Path]) 
     simulated = data.simulated_backlight
     if not simulated.share:
         return photos
-    darken = RandomBacklight(BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__}))
+    ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
+    darken = RandomBacklight(ranges, simulated.untouched)
     others = ResizedPhotos(welllit, data.image_size, cache, v2.Compose([darken, augmentation]) if augmentation else darken)
     return MixedInputs(photos, others, simulated.share)
 

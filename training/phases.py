@@ -14,7 +14,7 @@ class Phase:
     """One stretch of training of one module with fixed losses; the other modules are frozen.
 
     `terms` are the weighted losses by name; their sum is minimised:
-      UNet: "identity" L_id, "residual" L_res (RAVE), "clip" L_clip (CLIP-LIT);
+      UNet: "identity" L_id, "residual" L_res (RAVE), "clip" L_clip (CLIP-LIT), "map" squared distance to a first map (ours);
       guidance: "cross_entropy" (initialisation), "ranking" (refinement).
     The best snapshot has the highest running mean of `best_by`: "input_psnr" (luma of the result
     against the photo, dB) or "negative_loss". A phase ends with its best snapshot.
@@ -101,6 +101,8 @@ def _reconstruction(config: TrainConfig) -> list[Phase]:
     unet = config.unet_model
     if unet.load_pretrain or unet.num_reconstruction_iters == 0:
         return []
+    if unet.first_map == "retinex":
+        return [Phase(name="first map", trains="unet", iterations=unet.num_reconstruction_iters, terms={"map": 1.0})]
     return [
         Phase(
             name="reconstruction",

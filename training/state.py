@@ -43,6 +43,7 @@ class TrainState:
     best_val_psnr: float = float("-inf")
     best_val_total: int = 0
     best_val: dict[str, Tensor] = field(default_factory=dict)  # of the UNet
+    average: dict[str, Tensor] = field(default_factory=dict)  # of the UNet's weights over the last steps, where the config asks for it
     enhancers: list[dict[str, Tensor]] = field(default_factory=list)  # the last two rounds' UNets, the latest last
 
     _NOT_PLAIN: ClassVar = ("modules", "optimizers")
@@ -74,16 +75,31 @@ class TrainState:
         return sum(self.losses) / len(self.losses)
 
     def snapshot(self, module: str | None = None) -> dict[str, Tensor]:
-        """A copy of a module's weights (None: of the one in training) on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.modules[module or self.trains].state_dict().items()}
+        """A copy of a module's weights (None: of the one in training) on the CPU, or of their average where there is one."""
+        name = module or self.trains
+        if name == "unet" and self.average:
+            return {key: tensor.clone() for key, tensor in self.average.items()}
+        return self._weights(name)
+
+    def update_average(self, decay: float) -> None:
+        """average ← decay · average + (1 − decay) · weights of the UNet; it starts from the weights as they are."""
+        weights = self._weights("unet")
+        if not self.average:
+            self.average = weights
+        for name, tensor in self.average.items():
+            tensor.lerp_(weights[name], 1 - decay)
 
     def go_back_to_best(self) -> None:
         """The module in training gets its best snapshot."""
         self.modules[self.trains].load_state_dict(self.best[self.trains])
+        self.average = {}
+
+    def _weights(self, module: str) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.modules[module].state_dict().items()}
 
     def state_dict(self) -> dict:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._NOT_PLAIN}
-        weights = {name: self.snapshot(name) for name in self.modules}
+        weights = {name: self._weights(name) for name in self.modules}
         return {"modules": weights, "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()}, **plain}
 
     def load_state_dict(self, state: dict) -> None:

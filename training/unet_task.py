@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,7 +18,7 @@ from losses.identity import identity_loss
 from losses.residual import ResidualGuidance, residual_loss
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
-from models.retinex import enhance
+from models.retinex import enhance, first_illumination
 from models.unet import IlluminationUNet
 from training.phases import Phase
 from training.runtime import seed_everything
@@ -70,6 +71,9 @@ class UNetTask:
 
     def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
+        if "map" in phase.terms:
+            photos = F.avg_pool2d(photos, 2)  # what is learned is local: half the size will do, in a quarter of the time
+            return {"map": phase.terms["map"] * F.mse_loss(self.module(photos).float(), first_illumination(photos))}, {}
         reduction = self.config.loss.identity_reduction
         result = enhance(photos, self.module(photos).float())
         with torch.no_grad():
@@ -88,10 +92,10 @@ class UNetTask:
             measures["negative_similarity"] = terms["clip"].detach()
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
 
-    def learning_rate(self, progress: float, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training; a function of the state, so that there is no scheduler to save."""
+    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
+        """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""
         options = self.config.unet_model
-        rate = options.lr * 0.5**collapses
+        rate = options.lr * 0.5**collapses if phase.guided else options.reconstruction_lr or options.lr
         if options.lr_schedule == "constant":
             return rate
         return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -100,7 +104,7 @@ class UNetTask:
         """An untrained UNet (or the one of `pretrain_dir`); each restart has another seed."""
         options = self.config.unet_model
         seed_everything(self.config.exp.seed + restart)
-        unet = IlluminationUNet("zeros", map_bias=options.map_bias)
+        unet = IlluminationUNet("zeros", map_bias=options.map_bias, init_std=options.init_std)
         if options.load_pretrain:
             unet.load_state_dict(load_unet(find_pretrained(options.pretrain_dir, "unet_model")).state_dict())
         return unet

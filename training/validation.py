@@ -1,4 +1,4 @@
-"""Validation on pairs during training: PSNR and SSIM of the enhanced photos against their ground truths."""
+"""Which photos are trained on and which are held back; PSNR and SSIM of validation pairs while training goes on."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.load import find_file
+from configs.schema import TrainData
 from data.folders import ResizedPhotos
 from data.listing import list_images
 from errors import UserError
@@ -14,6 +16,15 @@ from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
 from models.retinex import enhance
 from models.unet import IlluminationUNet
+
+
+def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
+    """Backlit and well-lit photos of a config, without the names in `leave_out`. Raises UserError."""
+    held_back = {name for file in data.leave_out for name in read_names(find_file(file, "data.leave_out"), "data.leave_out")}
+    backlit, well_lit = (
+        list_images(getattr(data, key), f"data.{key}", held_back) for key in ("backlit_images_path", "welllit_images_path")
+    )
+    return backlit, well_lit
 
 
 def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> list[Pair]:

@@ -1,5 +1,6 @@
 """The backlight simulator: exact where nothing is random, properties elsewhere."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,3 +98,5 @@ def test_as_a_transform_it_draws_from_the_global_generator():
         assert torch.equal(darken(photo), first)
     assert not torch.equal(first, second)
     assert first.mean() < photo.mean()
+    mostly = RandomBacklight(BacklightRanges(foreground_stops=(1.0, 3.0)), untouched=0.7)
+    assert 0.5 < np.mean([torch.equal(mostly(photo), photo) for _ in range(100)]) < 0.9

@@ -21,7 +21,9 @@ from models.checkpoints import load_unet, read_metadata, read_tensors
 from tests.helpers import arguments, assert_same_run, config, metrics
 from training.loop import Trainer, TrainingDiverged, train
 from training.phases import describe_schedule, rave_schedule
+from training.state import TrainState
 from training.unet_task import luma_psnr
+from training.validation import training_photos
 
 
 def test_run_folder_holds_everything(overrides):
@@ -59,8 +61,12 @@ def test_same_seed_same_weights_whatever_the_workers(overrides):
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize("stop_at", [3, 4, 7])
-def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, monkeypatch, stop_at):
+EXTRAS = ["unet_model.ema=0.8", "unet_model.first_map=retinex", "data.simulated_backlight.share=0.5"]
+
+
+@pytest.mark.parametrize(("stop_at", "more"), [(3, []), (4, []), (7, []), (7, EXTRAS)])
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, monkeypatch, stop_at, more):
+    overrides = [*overrides, *more]
     whole = train(config(overrides))
 
     step = Trainer._step
@@ -77,6 +83,22 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, monkeypatch, 
     resumed = train(config(overrides, "exp.exp_name=stopped"), resume=True)
 
     assert_same_run(whole, resumed)
+
+
+def test_average_of_the_weights():
+    """After k steps: Σ decay^(k-i) (1 - decay) w_i, started from the first weights; snapshots of the UNet are of it."""
+    unet = torch.nn.Linear(1, 1, bias=False)
+    state = TrainState({"unet": unet}, {})
+    values = [1.0, 3.0, -2.0]
+    expected = values[0]
+    for value in values:
+        torch.nn.init.constant_(unet.weight, value)
+        state.update_average(0.75)
+        expected = 0.75 * expected + 0.25 * value
+        assert state.snapshot("unet")["weight"].item() == pytest.approx(expected)
+    state.keep_best(state.snapshot())
+    state.go_back_to_best()
+    assert unet.weight.item() == pytest.approx(expected)
 
 
 def test_resume_needs_a_state_and_the_same_config(overrides):
@@ -283,3 +305,15 @@ def test_exit_codes_of_the_real_process(overrides, tmp_path):
     good = call()
     assert good.returncode == 0, good.stderr
     assert "best snapshot" in good.stdout
+
+
+def test_photos_that_are_left_out(overrides, tmp_path, capsys):
+    names = sorted(path.name for path in Path(overrides[0].split("=")[1]).iterdir())
+    (tmp_path / "held_back.txt").write_text(f"# test photos\n{names[0]}\n{names[1]}\n")
+    wanted = config(overrides, f"data.leave_out=[{tmp_path / 'held_back.txt'}]")
+    backlit, _ = training_photos(wanted.data)
+    assert [path.name for path in backlit] == names[2:]
+    train(wanted, dry_run=True)
+    assert f"{len(names) - 2} backlit" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"data\.leave_out: .*missing\.txt"):
+        training_photos(config(overrides, "data.leave_out=[missing.txt]").data)
