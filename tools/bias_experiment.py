@@ -62,14 +62,13 @@ def main(argv: list[str]) -> int:
 
 def experiment(config: TrainConfig, args) -> dict:
     """Sets, directions with their responses, and one training each."""
-    from data.listing import list_images
     from training.directions import embed_folders
     from training.embeddings import load_encoder
     from training.loop import train
     from training.runtime import make_accelerator
+    from training.validation import training_photos
 
-    names = {"backlit": "data.backlit_images_path", "welllit": "data.welllit_images_path"}
-    listed = {side: list_images(getattr(config.data, key.removeprefix("data.")), key) for side, key in names.items()}
+    listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     if min(map(len, listed.values())) < 2 * args.photos:
         raise UserError(
             f"--photos: expected at most half of the smaller folder ({min(map(len, listed.values()))} photos), found {args.photos}"
@@ -216,14 +215,14 @@ def _outcome(summary: dict, curve: list[dict]) -> dict:
 
 
 def plot(results: dict, path: Path) -> None:
-    """Left: what each direction follows. Right: validation PSNR of the trainings."""
+    """Left: what each direction follows. Right: validation PSNR and SSIM of the trainings."""
     from matplotlib.figure import Figure
 
     from files import write_atomically
 
     rows, curves = results["rows"], results["curves"]
-    figure = Figure(figsize=(12, 0.42 * len(rows) + 1.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    figure = Figure(figsize=(15, 0.42 * len(rows) + 1.6), layout="constrained")
+    left, *others = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
     places = np.arange(len(rows))[::-1]
     for offset, key, color, label in (
         (0.2, "light_response", "tab:orange", f"the same photos, {STOPS:g} stops more light"),
@@ -232,16 +231,15 @@ def plot(results: dict, path: Path) -> None:
         left.barh(places + offset, [row[key] for row in rows.values()], 0.38, color=color, label=label)
     left.axvline(0, color="k", lw=0.8)
     left.set_yticks(places, list(rows), fontsize=8)
-    left.set(title="what moves the projection on r", xlabel="mean change of the projection")
-    left.legend(fontsize=8, loc="lower right")
-    for name, curve in curves.items():
-        right.plot([point["iteration"] for point in curve], [point["val_psnr"] for point in curve], "o-", ms=3, label=name)
+    left.set(title="what moves the projection on r", xlabel="mean change of the projection", ylim=(-0.6, len(rows) + 0.4))
+    left.legend(fontsize=8, loc="upper right", ncols=2)
+    for axes, key, label in zip(others, ("val_psnr", "val_ssim"), ("PSNR / dB", "SSIM"), strict=True):
+        for name, curve in curves.items():
+            axes.plot([point["iteration"] for point in curve], [point[key] for point in curve], "o-", ms=3, label=name)
+        axes.set(title=f"RAVE trained with it: validation {label}", xlabel="iteration") if curves else axes.set_axis_off()
     if curves:
-        right.set(title="RAVE trained with it", xlabel="iteration", ylabel="validation PSNR / dB")
-        right.legend(fontsize=7)
-    else:
-        right.set_axis_off()
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+        others[1].legend(fontsize=7)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
 
 
 if __name__ == "__main__":

@@ -74,19 +74,16 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     import numpy as np
 
     from configs.provenance import provenance
-    from data.listing import list_images
     from files import write_atomically
     from metrics.direction import Vocabulary
     from training.directions import built, check_guidance, describe, embed_folders, make_recipe, save_direction
     from training.embeddings import embed_vocabulary, load_encoder, vocabulary
     from training.runtime import make_accelerator
+    from training.validation import training_photos
 
     options = config.guidance
     check_guidance(options)
-    listed = {
-        "backlit": list_images(config.data.backlit_images_path, "data.backlit_images_path"),
-        "welllit": list_images(config.data.welllit_images_path, "data.welllit_images_path"),
-    }
+    listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     device = make_accelerator(config.train.device, config.train.precision).device
     encoder = load_encoder(config.clip.guidance, config.clip, device)
     print(f"encoder    {encoder.name}", flush=True)

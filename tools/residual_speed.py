@@ -52,14 +52,13 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
     import torch
 
     from data.images import read_rgb8
-    from data.listing import list_images
     from losses.residual import residual_guidance
     from training.directions import embed_folders
     from training.embeddings import embed_vocabulary, load_encoder, vocabulary
     from training.runtime import make_accelerator
+    from training.validation import training_photos
 
-    backlit = list_images(config.data.backlit_images_path, "data.backlit_images_path")
-    well_lit = list_images(config.data.welllit_images_path, "data.welllit_images_path")
+    backlit, well_lit = training_photos(config.data)
     device = make_accelerator(config.train.device, config.train.precision).device
     encoder = load_encoder(config.clip.guidance, config.clip, device)
     if not encoder.has_text:
