@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo compare test test-slow lint format config-docs enhance clean
+.PHONY: help demo compare bench test test-slow lint format config-docs enhance clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +26,9 @@ demo: $(VENV)/.installed ## train RAVE offline, enhance and measure held-out pho
 
 compare: $(VENV)/.installed ## train CLIP-LIT, CLIP-LIT-Latent and RAVE offline under one budget (runs/compare)
 	@$(BIN)/python tools/compare_methods.py
+
+bench: $(VENV)/.installed ## time and memory beside the plain way (benchmarks/results.json; about half an hour)
+	@$(BIN)/python tools/benchmark.py
 
 enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=results]
 	@test -n "$(IN)" || { echo "error: IN: expected a folder or a photo; for example: make enhance IN=my_photos"; exit 2; }

@@ -10,12 +10,14 @@ import errno
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run, yaml_text
-from configs.load import dump_config, find_file, load_config
-from configs.schema import InferenceConfig
 from errors import UserError
-from serving.enhancer import Enhancer, Job, Outcome, enhance_files, plan_outputs
+
+if TYPE_CHECKING:
+    from serving.enhancer import Job
+    from serving.pipeline import Outcome
 
 FLAGS = {"output": "data.output", "checkpoint": "model.checkpoint", "format": "save.format"}  # flag -> config key, for texts
 SWITCHES = {"side_by_side": "save.side_by_side", "illumination": "save.illumination", "skip_existing": "save.skip_existing"}
@@ -36,11 +38,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the config and what would be written where")
     args = parser.parse_args(argv)
 
+    # each where it is first needed: --help and mistakes are told before slow imports
+    from configs.load import dump_config, find_file, load_config
+    from configs.schema import InferenceConfig
+
     config = load_config(InferenceConfig, args.cfg, args.overrides + _overrides(args))
     inputs = [config.data.input] if isinstance(config.data.input, str) else config.data.input
     if inputs is None:
         raise UserError("data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS")
     checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
+
+    from serving.enhancer import Enhancer, plan_outputs
+
     jobs = plan_outputs(inputs, config.data.output, config.save.format)
     if args.dry_run:
         _print(dump_config(config), f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
@@ -52,12 +61,14 @@ def main(argv: list[str]) -> int:
             raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
         raise UserError(f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}") from None
-    model, save = config.model, config.save
-    enhancer = Enhancer(checkpoint, padding_mode=model.padding_mode, device=model.device, precision=model.precision)
-    _print(f"weights: {checkpoint}", f"device:  {enhancer.device}, {enhancer.precision}")
+
+    from serving.pipeline import enhance_files
+
+    enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength"}))
+    _print(f"weights: {checkpoint}", f"device:  {enhancer.choice}")
     _print(f"photos:  {len(jobs)}", f"output:  {jobs[0].output}")
     start = time.perf_counter()
-    outcome = enhance_files(jobs, enhancer, strength=model.strength, **save.model_dump(exclude={"format"}))
+    outcome = enhance_files(jobs, enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"}))
     return _report(outcome, jobs, time.perf_counter() - start)
 
 
@@ -73,11 +84,13 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     return overrides
 
 
-def _report(outcome: Outcome, jobs: list[Job], seconds: float) -> int:
+def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
     for path, note in outcome.notes:
         _print(f"note: {path}: {note}")
     counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
-    _print(f"{counts} of {len(jobs)} in {seconds:.1f} s ({outcome.enhanced / max(seconds, 1e-9):.2f} photos/s)")
+    per_second = 1 / max(seconds, 1e-9)
+    speed = f"{outcome.enhanced * per_second:.2f} photos/s, {outcome.pixels / 1e6 * per_second:.2f} megapixels/s"
+    _print(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
     for path, reason in outcome.failures:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return EXIT_SOME_FAILED if outcome.failures else EXIT_OK

@@ -337,7 +337,12 @@ class InferenceModel(Section):
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the network; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
+    """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (over 50 dB PSNR of fp32), else fp32,
+    which is faster there."""
+    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
+    """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++ compiler."""
+    tile_size: Annotated[int, Field(ge=32)] | None = None
+    """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5 megapixels."""
 
 
 class InferenceSave(Section):

@@ -55,9 +55,9 @@ class Photo:
     """A decoded photo."""
 
     rgb: np.ndarray
-    """(H,W,3) float32 in [0, 1], sRGB; a grey photo has three equal channels."""
+    """(H,W,3) sRGB, float32 in [0, 1] or the file's own uint8 or uint16; a grey photo has three equal channels."""
     alpha: np.ndarray | None = None
-    """(H,W) float32 in [0, 1], not premultiplied; None: opaque."""
+    """(H,W), as `rgb`, not premultiplied; None: opaque."""
     bits: int = 8
     """Bits a channel of the file: 8 or 16."""
     grey: bool = False
@@ -84,8 +84,11 @@ class _Decoded:
 # ---------------------------------------------------------------------------------------------
 
 
-def read_photo(path: str | Path) -> Photo:
+def read_photo(path: str | Path, *, integers: bool = False) -> Photo:
     """Decode a photo: EXIF orientation applied, colour profile converted to sRGB, 16 bits kept.
+
+    `integers`: `rgb` and `alpha` stay uint8 or uint16, a quarter or half of the memory (`rgb` may be a
+    read-only view); otherwise they are float32 in [0, 1].
 
     Reads what Pillow reads, with 8 or 16 bits a channel; of an animation, the first frame. 16-bit
     colour is read in full from PNG and TIFF, and at 8 bits from other formats.
@@ -94,10 +97,12 @@ def read_photo(path: str | Path) -> Photo:
     """
     decoded = _decode(Path(path))
     colour = decoded.colour
-    rgb = _to_float(colour)
+    rgb, alpha = (a if a is None or integers else _to_float(a) for a in (colour, decoded.alpha))
+    if rgb.ndim == 2:
+        rgb = np.broadcast_to(rgb[..., None], (*rgb.shape, 3)) if integers else np.repeat(rgb[..., None], 3, axis=2)
     return Photo(
-        rgb=np.repeat(rgb[..., None], 3, axis=2) if rgb.ndim == 2 else rgb,
-        alpha=None if decoded.alpha is None else _to_float(decoded.alpha),
+        rgb=rgb,
+        alpha=alpha,
         bits=8 * colour.itemsize,
         grey=colour.ndim == 2,
         exif=decoded.exif,
@@ -199,7 +204,17 @@ def _decode_pillow(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarr
     elif image.has_transparency_data and flat != "CMYK":
         image = image.convert(flat + "A")
         alpha = np.asarray(image.getchannel("A"))
-    return np.asarray(image.convert(flat)), alpha
+    return _pixels(image if mode == flat else image.convert(flat)), alpha
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Pixels (H,W) or (H,W,C) uint8, copied in bands: `np.asarray(image)` holds them twice more while it copies."""
+    bands = len(image.getbands())
+    pixels = np.empty((image.height, image.width, bands) if bands > 1 else (image.height, image.width), np.uint8)
+    for top in range(0, image.height, 256):
+        bottom = min(top + 256, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _decode_png16(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
@@ -401,8 +416,12 @@ def _to_float(values: np.ndarray) -> np.ndarray:
 
 
 def _to_integers(values: np.ndarray, dtype: type) -> np.ndarray:
-    top = np.iinfo(dtype).max
-    return np.rint(np.clip(values, 0, 1) * np.float32(top)).astype(dtype)
+    """Floats in [0, 1], rounded, or integers of either depth -> integers; the same array where nothing changes."""
+    if values.dtype == dtype:
+        return values
+    values = np.clip(_to_float(values) if values.dtype.kind == "u" else values, 0, 1)
+    values *= np.float32(np.iinfo(dtype).max)
+    return np.rint(values, out=values).astype(dtype)
 
 
 def _one_line(error: BaseException) -> str:

@@ -27,9 +27,27 @@ class Conv3x3(nn.Conv2d):
         if self.padding_mode == "zeros":
             return F.conv2d(x, self.weight, self.bias, padding=1)
         height, width = x.shape[-2:]
-        x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
-        x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
+        if height > 1 and width > 1:
+            if x.device.type == "cpu" and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()):
+                return self._reflected(x)
+            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        else:
+            x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
+            x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
         return F.conv2d(x, self.weight, self.bias)
+
+    def _reflected(self, x: Tensor) -> Tensor:
+        """The same without a padded copy of all the input (a sixth of the time): zero padding, then the four outer lines anew."""
+
+        def line(part: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
+            return F.conv2d(F.pad(part, pad, mode="reflect"), self.weight, self.bias)
+
+        result = F.conv2d(x, self.weight, self.bias, padding=1)
+        result[:, :, :1] = line(x[:, :, :2], (1, 1, 1, 0))
+        result[:, :, -1:] = line(x[:, :, -2:], (1, 1, 0, 1))
+        result[:, :, :, :1] = line(x[:, :, :, :2], (1, 0, 1, 1))
+        result[:, :, :, -1:] = line(x[:, :, :, -2:], (0, 1, 1, 1))
+        return result
 
 
 class ResidualBlock(nn.Module):
@@ -41,8 +59,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,H,W)
-        inner = F.leaky_relu(self.conv1(x), LEAKY_SLOPE)
-        return F.leaky_relu(self.conv2(inner) + x, LEAKY_SLOPE)
+        # in place: at full resolution the memory traffic costs about as much as the arithmetic; values are the same
+        inner = F.leaky_relu_(self.conv1(x), LEAKY_SLOPE)
+        return F.leaky_relu_(self.conv2(inner).add_(x), LEAKY_SLOPE)
 
 
 class PyramidPooling(nn.Module):
@@ -108,7 +127,7 @@ class IlluminationUNet(nn.Module):
 
     def before_pooling(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,32,H,W), the input of the pyramid pooling. Receptive field 5 pixels to each side."""
-        x = F.leaky_relu(self.cond1(images), LEAKY_SLOPE)
+        x = F.leaky_relu_(self.cond1(images), LEAKY_SLOPE)
         return self.ResidualBlock2(self.ResidualBlock1(x))
 
     def after_pooling(self, x: Tensor) -> Tensor:

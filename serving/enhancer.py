@@ -1,6 +1,6 @@
-"""Enhancement of photos: one array, or files into a folder.
+"""Enhancement of one photo as an array, and the plan of which file goes where.
 
-Shapes: H height, W width in pixels. Photos are RGB, float32 in [0, 1], (H,W,3).
+Shapes: H height, W width in pixels. Photos are RGB, (H,W,3).
 
 PyTorch, and what imports it, is imported where it is first used: a wrong path is told at once, not seconds later.
 """
@@ -8,85 +8,112 @@ PyTorch, and what imports it, is imported where it is first used: a wrong path i
 import os
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
-from data.images import WRITABLE, ImageError, Photo, read_photo, write_photo
+from data.images import WRITABLE
 from errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WHOLE_FRAME = 2_000_000  # pixels; larger photos go through the network in strips, which gives the same map
-STRIP = 1_000_000  # pixels in the network at once, then: about 1.2 GB in fp32
+WHOLE_FRAME = 500_000  # pixels, about 1.6 GB; larger photos go through the network in tiles, which gives the same map
+TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are within a tenth in time, not in memory
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}  # of `save.format`
 
 
 class Enhancer:
-    """The trained network on a device. Members: `device`, `precision` ("fp32" or "bf16"), `unet`.
+    """The trained network, ready to run. Members: `unet` (float32, on the CPU) and `choice`, what runs it and why.
 
-    device "auto" (what Accelerate finds) or "cpu"; precision "auto" (bf16 on a GPU that has it,
-    else fp32), "fp32" or "bf16". Raises UserError for weights that cannot be used.
+    device "auto" (what Accelerate finds) or "cpu"; precision "auto", "fp32" or "bf16"; backend "auto",
+    "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a
+    tile in pixels; None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE`, others whole.
+    Results do not depend on it. Raises UserError for weights that cannot be used and a backend that is not there.
     """
 
-    def __init__(self, checkpoint: str | Path, *, padding_mode: str = "reflect", device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        padding_mode: str = "reflect",
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+        tile_size: int | None = None,
+    ) -> None:
+        # huge pages for large tensors, a fifth less time on the CPU; PyTorch reads it once, at its first allocation
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         import torch
-        from accelerate import PartialState
 
         from models.checkpoints import load_unet
+        from serving.backends import build, choose
 
-        # PartialState, not Accelerator, whose precision is one for the whole process
-        self.device = torch.device("cpu") if device == "cpu" else PartialState().device
-        if precision == "auto":
-            has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            precision = "bf16" if has_bf16 else "fp32"
-        self.precision = precision
-        # bf16 weights, not autocast: on CPUs that casts to fp32 and back around every padding
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.unet = load_unet(checkpoint, padding_mode, self.device).to(dtype=dtype, memory_format=torch.channels_last)
+        if device != "cpu":
+            from accelerate import PartialState  # not Accelerator, whose precision is one for the whole process
+
+            found = PartialState().device
+        else:
+            found = torch.device("cpu")
+        self.unet = load_unet(checkpoint, padding_mode)
+        self.choice = choose(backend, precision, found)
+        self._network = build(self.choice, self.unet)
+        self._tile_size = tile_size
 
     def illumination(self, rgb: np.ndarray) -> np.ndarray:
-        """Photo (H,W,3) -> illumination map M (H,W) float32, >= 0; any size from 1x1. Raises ValueError on other shapes."""
+        """Photo (H,W,3) of any size, as for `enhance` -> illumination map M (H,W) float32, >= 0. Raises ValueError as `enhance`."""
         import torch
 
+        illumination = np.empty(rgb.shape[:2], np.float32)
         with torch.inference_mode():
-            return self._map(self._images(rgb))[0, 0].cpu().numpy()
+            for rows, columns, _, tile in self._tiles(rgb):
+                illumination[rows, columns] = tile[0, 0].cpu().numpy()
+        return illumination
 
-    def enhance(self, rgb: np.ndarray, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        """Photo (H,W,3) -> result (H,W,3) in [0, 1] and illumination map M (H,W), both float32.
+    def enhance(self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+        """Photo (H,W,3), float32 in [0, 1] or uint8 or uint16 -> result of the same shape and type, and illumination map M.
 
-        `strength` in [0, 1]: the photo is divided by M ** strength, so 0 returns the photo itself.
-        Raises ValueError on other shapes.
+        The map is (H,W) float32, or None without `keep_map`. `strength` in [0, 1]: the photo is divided
+        by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
+        memory. Raises ValueError on other shapes and types.
         """
         import torch
 
         from models.retinex import enhance
 
+        result = np.empty(rgb.shape, rgb.dtype)
+        illumination = np.empty(rgb.shape[:2], np.float32) if keep_map else None
         with torch.inference_mode():
-            images = self._images(rgb)
-            illumination = self._map(images)
-            result = enhance(images, illumination**strength)
-            return np.ascontiguousarray(result[0].permute(1, 2, 0).cpu().numpy()), illumination[0, 0].cpu().numpy()
+            for rows, columns, images, tile in self._tiles(rgb):
+                values = enhance(images.to(tile.device), tile**strength)[0].permute(1, 2, 0).cpu().numpy()
+                result[rows, columns] = values if rgb.dtype == np.float32 else np.rint(values * _top(rgb))
+                if illumination is not None:
+                    illumination[rows, columns] = tile[0, 0].cpu().numpy()
+        return result, illumination
 
-    def _images(self, rgb: np.ndarray) -> "Tensor":
+    def _tiles(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
         import torch
 
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.float32:
-            raise ValueError(f"rgb: expected (H, W, 3) float32, found {rgb.shape} {rgb.dtype}")
-        return torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1)[None].to(self.device)
+        from serving.tiles import illumination_tiles
 
-    def _map(self, images: "Tensor") -> "Tensor":  # (1,3,H,W) -> (1,1,H,W)
-        from serving.strips import illumination_in_strips
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.float32, np.uint8, np.uint16):
+            raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
+        height, width = rgb.shape[:2]
+        tile_size = self._tile_size or (TILE if height * width > WHOLE_FRAME else max(height, width))
 
-        images = images.to(self.unet.cond1.weight.dtype)
-        if images.shape[-2] * images.shape[-1] <= WHOLE_FRAME:
-            return self.unet(images).float()
-        return illumination_in_strips(self.unet, images, STRIP).float()
+        def read(rows: slice, columns: slice) -> "Tensor":
+            return torch.from_numpy(rgb[rows, columns].astype(np.float32) / _top(rgb)).permute(2, 0, 1)[None]
+
+        return illumination_tiles(self._network, read, height, width, tile_size)
+
+
+def _top(rgb: np.ndarray) -> np.float32:
+    """The value that means 1."""
+    return np.float32(1 if rgb.dtype == np.float32 else np.iinfo(rgb.dtype).max)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -133,7 +160,7 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     if not given:
         raise UserError("data.input: expected a folder or photos, found an empty list")
     for path in given:
-        if _identity(path) is None:
+        if identity(path) is None:
             raise UserError(f"data.input: expected a folder or a photo, found nothing there: {path}")
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
     if output is not None:
@@ -145,15 +172,15 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
     sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots)))
-    originals = {_identity(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
+    originals = {identity(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
     for folder in roots:
-        if _identity(folder) in originals:
+        if identity(folder) in originals:
             raise UserError(f"data.output: expected another folder than that of the photos, found {folder}")
     names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
-            if _identity(target) in originals:
+            if identity(target) in originals:
                 raise UserError(f"data.output: expected a folder where no photo is overwritten, found {target}, which is one of the inputs")
     return jobs
 
@@ -204,89 +231,10 @@ def _sibling(folder: Path, what: str) -> Path:
     return folder.parent / f"{folder.name}_{what}"
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
     """What tells one file or folder from another, whatever its name; None where there is none (or it is out of reach)."""
     try:
         status = path.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-# ---------------------------------------------------------------------------------------------
-# Files
-# ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Outcome:
-    """What became of a list of jobs."""
-
-    enhanced: int = 0
-    skipped: int = 0
-    failures: list[tuple[Path, str]] = field(default_factory=list)
-    """Photo and reason (one line)."""
-    notes: list[tuple[Path, str]] = field(default_factory=list)
-    """Photo and what its owner should know, such as "animated: first of 12 frames"."""
-
-
-def enhance_files(
-    jobs: list[Job],
-    enhancer: Enhancer,
-    *,
-    strength: float = 1.0,
-    quality: int = 95,
-    side_by_side: bool = False,
-    illumination: bool = False,
-    skip_existing: bool = False,
-) -> Outcome:
-    """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
-
-    `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
-    (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
-    photos of which all that is wanted is there. Progress goes to stderr, if that is a terminal.
-    """
-    extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
-    outcome = Outcome()
-    todo = jobs
-    if skip_existing:
-        todo = [job for job in jobs if None in map(_identity, [job.target, *map(job.beside, extras)])]
-        outcome.skipped = len(jobs) - len(todo)
-    for job in tqdm(todo, unit="photo", disable=None):
-        photo = None
-        try:
-            photo = read_photo(job.source)
-            _enhance_one(job, photo, enhancer, strength, quality, extras)
-        except ImageError as error:
-            outcome.failures.append((job.source, str(error).removeprefix(f"{job.source}: ")))
-            continue
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            size = f"{photo.rgb.shape[0] * photo.rgb.shape[1] / 1e6:.1f} megapixels" if photo else "its pixels"
-            outcome.failures.append(
-                (job.source, f"expected a photo that fits into memory, found too little for {size} ({enhancer.device})")
-            )
-            continue
-        outcome.enhanced += 1
-        if photo.note:
-            outcome.notes.append((job.source, photo.note))
-    return outcome
-
-
-def _enhance_one(job: Job, photo: Photo, enhancer: Enhancer, strength: float, quality: int, extras: list[str]) -> None:
-    result, illumination = enhancer.enhance(photo.rgb, strength)
-    write_photo(job.target, replace(photo, rgb=result), quality)
-    if "side_by_side" in extras:
-        alpha = None if photo.alpha is None else np.concatenate([photo.alpha] * 2, axis=1)
-        pair = replace(photo, rgb=np.concatenate([photo.rgb, result], axis=1), alpha=alpha)
-        write_photo(job.beside("side_by_side"), pair, quality)
-    if "illumination" in extras:
-        grey = np.repeat(illumination[..., None], 3, axis=2)
-        write_photo(job.beside("illumination"), Photo(grey, bits=photo.bits, grey=True), quality)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """PyTorch says so by a type of its own on GPUs, and by a text on the CPU."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)

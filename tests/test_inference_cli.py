@@ -54,8 +54,10 @@ def test_folder(weights, photos, capsys):
     assert 70 <= result.mean() <= 90  # the random weights double the brightness
     assert (photos.with_name("photos_enhanced") / "sub" / "b.jpg").is_file()
     out = capsys.readouterr().out
-    assert re.search(r"weights: .*unet\.safetensors\ndevice:  cpu, fp32\nphotos:  2\noutput:  .*photos_enhanced\n", out)
-    assert re.search(r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ photos/s\)\n$", out)
+    assert re.search(
+        r"weights: .*unet\.safetensors\ndevice:  cpu, \w+, \w+ [\d.]+\S* \(.+\)\nphotos:  2\noutput:  .*photos_enhanced\n", out
+    )
+    assert re.search(r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ photos/s, [\d.]+ megapixels/s\)\n$", out)
 
 
 def test_every_flag_reaches_the_config(weights, photos, tmp_path, capsys):

@@ -103,6 +103,32 @@ def training() -> str:
     return "\n".join(lines) + f"\n\n{_where(run['provenance'])}; config, commit and command are in each JSON."
 
 
+def speed() -> str:
+    cases = json.loads((REPO_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))["inference"]
+    names = {
+        "photo": "`inference.py`, one photo of {:.1f} megapixels",
+        "folder": "`inference.py`, 50 photos, {:.0f} megapixels",
+        "0.5": "network, {:.1f} megapixels",
+        "3": "network, {:.1f} megapixels",
+    }
+    lines = ["| | plain PyTorch, whole frame | PyTorch fp32 | PyTorch | OpenVINO |", "|---|---|---|---|---|"]
+    for name in ("0.5", "3", "photo", "12", "24", "100", "folder"):
+        if name in cases:
+            case = cases[name]
+            cells = [_speed_cell(case["rows"].get(variant), case["rows"]) for variant in ("baseline", "fp32", "torch", "openvino")]
+            lines.append(f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | {' | '.join(cells)} |")
+    where = dict.fromkeys(_where(case) for case in cases.values())
+    return "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {'; '.join(where)}."
+
+
+def _speed_cell(row: dict | None, rows: dict) -> str:
+    row = rows[row["same_as"]] if row and "same_as" in row else row
+    if row is None:
+        return "–"
+    faster = f" ({row['ratio']:.1f}×)" if row.get("ratio") else ""
+    return f"{row['median']:.2f}{faster}, {row['peak_mb'] / 1000:.1f} GB"
+
+
 def guidance() -> str:
     """What the learned guidance of the two CLIP-LIT runs can do, phase by phase."""
     lines = ["| run, after | accuracy on held-back photos | S: backlit | enhanced | well-lit |", "|---|---|---|---|---|"]
@@ -174,6 +200,7 @@ def residual_speed() -> str:
 
 TABLES = {
     "experiments": experiments,
+    "speed": speed,
     "quickstart": quickstart,
     "weights": weights,
     "guidance_cache": guidance_cache,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from models.checkpoints import load_unet
 from models.retinex import enhance
-from models.unet import IlluminationUNet
+from models.unet import Conv3x3, IlluminationUNet
 
 PUBLISHED = {
     "30374039626_355dca2192_o.reflect": ("clip_lit/enhancement_model.pth", "reflect"),
@@ -71,6 +71,16 @@ def test_every_size_down_to_one_pixel_has_a_finite_map(size):
         illumination = IlluminationUNet(padding_mode, map_bias=1.0)(torch.rand(2, 3, *size))
         assert illumination.shape == (2, 1, *size)
         assert torch.isfinite(illumination).all()
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 5), (9, 3), (30, 21)])
+def test_reflection_without_a_padded_copy_is_the_same(size):
+    torch.manual_seed(0)
+    conv, x = Conv3x3(5, 7, bias=True, padding_mode="reflect"), torch.rand(2, 5, *size)
+    padded = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), conv.weight, conv.bias)
+    with torch.no_grad():
+        assert torch.allclose(conv(x), padded, atol=1e-6)
+    assert torch.equal(conv(x), padded)  # with a gradient
 
 
 def test_every_parameter_gets_a_gradient():

@@ -1,41 +1,18 @@
-"""The enhancer on arrays, the plan of outputs, and jobs on files."""
+"""The enhancer on arrays, and the plan of outputs."""
 
-import os
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-import serving.enhancer
-from data.images import Photo, read_photo, write_photo
+from data.images import read_photo
 from errors import UserError
 from models.checkpoints import save_unet
-from models.unet import IlluminationUNet
-from serving.enhancer import Enhancer, Job, enhance_files, plan_outputs
+from serving.enhancer import Enhancer, Job, plan_outputs
+from tests.serving.helpers import noise, save_photo
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared"
-
-
-@pytest.fixture(scope="module")
-def enhancer(tmp_path_factory) -> Enhancer:
-    """Random weights whose map lies around 0.5: results are about twice as bright."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
-    save_unet(IlluminationUNet(map_bias=0.5), path)
-    return Enhancer(path, device="cpu", precision="fp32")
-
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).random((height, width, 3), np.float32)
-
-
-def save(path: Path, value: int = 60, mode: str = "RGB") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, (6, 5), (value,) * 3 if mode == "RGB" else value).save(path)
-    return path
 
 
 # --- arrays ---
@@ -63,20 +40,35 @@ def test_any_size(enhancer, size):
     assert result.shape == (*size, 3) and np.isfinite(illumination).all()
 
 
-def test_bf16_is_close_to_fp32(enhancer, tmp_path):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_give_the_rounded_result_of_floats(enhancer, dtype):
+    top = np.iinfo(dtype).max
+    photo = (noise(12, 9) * top).astype(dtype)
+    result, illumination = enhancer.enhance(photo, 0.7)
+    expected, same_map = enhancer.enhance(photo.astype(np.float32) / np.float32(top), 0.7)
+    assert result.dtype == dtype and np.array_equal(result, np.rint(expected * np.float32(top)))
+    assert np.array_equal(illumination, same_map) and enhancer.enhance(photo, keep_map=False)[1] is None
+
+
+def test_views_and_read_only_arrays_are_photos_too(enhancer):
+    photo = (noise(12, 9) * 255).astype(np.uint8)
+    assert np.array_equal(enhancer.enhance(np.rot90(np.rot90(photo, -1).copy()))[0], enhancer.enhance(photo)[0])
+    grey = np.broadcast_to(photo[..., :1], photo.shape)
+    assert np.array_equal(enhancer.enhance(grey)[0], enhancer.enhance(grey.copy())[0])
+
+
+def test_large_photos_go_in_tiles_and_results_do_not_depend_on_it(enhancer, tmp_path, monkeypatch):
     save_unet(enhancer.unet, tmp_path / "unet.safetensors")
-    half = Enhancer(tmp_path / "unet.safetensors", device="cpu", precision="bf16")
-    rgb = noise(16, 16)
-    assert np.abs(half.illumination(rgb) - enhancer.illumination(rgb)).max() < 0.01
-    assert (half.precision, enhancer.precision) == ("bf16", "fp32")
+    in_tiles = Enhancer(tmp_path / "unet.safetensors", device="cpu", precision="fp32", backend="torch", tile_size=32)
+    rgb = noise(50, 70)
+    assert len(list(in_tiles._tiles(rgb))) == 6 and len(list(enhancer._tiles(rgb))) == 1
+    monkeypatch.setattr("serving.enhancer.WHOLE_FRAME", 1000)
+    monkeypatch.setattr("serving.enhancer.TILE", 64)
+    assert len(list(enhancer._tiles(rgb))) == 2
+    assert np.abs(enhancer.illumination(rgb) - in_tiles.illumination(rgb)).max() < 1e-5
 
 
-def test_auto_precision_on_a_cpu_is_fp32(enhancer, tmp_path):
-    save_unet(enhancer.unet, tmp_path / "unet.safetensors")
-    assert Enhancer(tmp_path / "unet.safetensors", device="cpu").precision == "fp32"
-
-
-@pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.float32), np.zeros((4, 4, 3), np.uint8)])
+@pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
 def test_wrong_arrays_are_refused(enhancer, rgb):
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) float32"):
         enhancer.enhance(rgb)
@@ -85,7 +77,7 @@ def test_wrong_arrays_are_refused(enhancer, rgb):
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the authors' weights and photos (../shared) are not on this machine")
 def test_published_weights_give_the_authors_result():
     name = "c5b8b4070688114c602b27933c6699b6"
-    published = Enhancer(GOLDEN / "published_weights" / "clip_lit" / "enhancement_model.pth", device="cpu")
+    published = Enhancer(GOLDEN / "published_weights" / "clip_lit" / "enhancement_model.pth", device="cpu", precision="fp32")
     expected = np.load(GOLDEN / "golden" / "unet" / f"{name}.reflect.npz")
     result, illumination = published.enhance(read_photo(GOLDEN / "data" / "photos" / f"{name}.jpg").rgb)
     step = int(expected["stride"])
@@ -103,7 +95,11 @@ def plan(inputs: list, output: Path | None, fmt: str = "keep") -> dict[str, str]
 
 
 def test_folder_keeps_its_subfolders(tmp_path):
-    sources = [save(tmp_path / "in" / "a.JPG"), save(tmp_path / "in" / "sub" / "deep" / "b.png"), save(tmp_path / "in" / "c.bmp")]
+    sources = [
+        save_photo(tmp_path / "in" / "a.JPG"),
+        save_photo(tmp_path / "in" / "sub" / "deep" / "b.png"),
+        save_photo(tmp_path / "in" / "c.bmp"),
+    ]
     jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
     assert sorted(jobs, key=str) == sorted(
         [
@@ -118,7 +114,7 @@ def test_folder_keeps_its_subfolders(tmp_path):
 
 
 def test_default_output(tmp_path, monkeypatch):
-    a, b = save(tmp_path / "in" / "x" / "a.jpg"), save(tmp_path / "in" / "y" / "b.jpg")
+    a, b = save_photo(tmp_path / "in" / "x" / "a.jpg"), save_photo(tmp_path / "in" / "y" / "b.jpg")
     assert plan_outputs([tmp_path / "in"], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"
     assert plan_outputs([a], None)[0].target == tmp_path / "in" / "x" / "enhanced" / "a.jpg"
     assert [job.target for job in plan_outputs([a, b], None)] == [tmp_path / "in/enhanced/x/a.jpg", tmp_path / "in/enhanced/y/b.jpg"]
@@ -127,15 +123,15 @@ def test_default_output(tmp_path, monkeypatch):
 
 
 def test_duplicates_count_once(tmp_path):
-    a = save(tmp_path / "in" / "a.jpg")
-    save(tmp_path / "in" / "sub" / "b.jpg")
+    a = save_photo(tmp_path / "in" / "a.jpg")
+    save_photo(tmp_path / "in" / "sub" / "b.jpg")
     assert plan([a, a, tmp_path / "in", tmp_path / "in" / "sub"], tmp_path / "out") == {"a.jpg": "a.jpg", "b.jpg": "sub/b.jpg"}
 
 
 def test_earlier_results_inside_the_input_are_not_photos(tmp_path):
-    a = save(tmp_path / "a.jpg")
+    a = save_photo(tmp_path / "a.jpg")
     for folder in ("out", "out_side_by_side", "out_illumination"):
-        save(tmp_path / folder / "a.jpg")
+        save_photo(tmp_path / folder / "a.jpg")
     assert [job.source for job in plan_outputs([tmp_path], tmp_path / "out")] == [a]
     a.unlink()
     with pytest.raises(UserError, match="only earlier results"):
@@ -144,7 +140,7 @@ def test_earlier_results_inside_the_input_are_not_photos(tmp_path):
 
 def test_format(tmp_path):
     for name in ("a.jpg", "b.tiff", "c.gif"):
-        save(tmp_path / "in" / name)
+        save_photo(tmp_path / "in" / name)
     assert plan([tmp_path / "in"], None, "webp") == {"a.jpg": "a.webp", "b.tiff": "b.webp", "c.gif": "c.webp"}
     assert plan([tmp_path / "in"], None, "tiff")["a.jpg"] == "a.tif"
     assert plan([tmp_path / "in"], None) == {"a.jpg": "a.jpg", "b.tiff": "b.tiff", "c.gif": "c.png"}
@@ -152,7 +148,7 @@ def test_format(tmp_path):
 
 def test_colliding_names_get_their_suffix(tmp_path):
     for name in ("a.jpg", "a.png", "a_png.png", "b.jpg", "B.png"):
-        save(tmp_path / "in" / name)
+        save_photo(tmp_path / "in" / name)
     names = plan([tmp_path / "in"], None, "png")
     assert names == {"a.jpg": "a_jpg.png", "a.png": "a_png_2.png", "a_png.png": "a_png.png", "b.jpg": "b_jpg.png", "B.png": "B_png.png"}
     assert names == plan([tmp_path / "in"], None, "png")
@@ -160,16 +156,16 @@ def test_colliding_names_get_their_suffix(tmp_path):
 
 
 def test_names_differ_beyond_unicode_form(tmp_path):
-    save(tmp_path / "in" / "u\u0308.jpg")
-    save(tmp_path / "in" / "ü.jpg")
+    save_photo(tmp_path / "in" / "u\u0308.jpg")
+    save_photo(tmp_path / "in" / "ü.jpg")
     if len(list((tmp_path / "in").iterdir())) == 2:  # not so on file systems that normalise
         assert sorted(plan([tmp_path / "in"], None).values()) == sorted(["u\u0308_jpg.jpg", "ü_jpg_2.jpg"])
 
 
 @pytest.mark.parametrize("fmt", ["keep", "png"])
 def test_output_among_the_photos_is_refused(tmp_path, fmt):
-    a = save(tmp_path / "in" / "a.jpg")
-    save(tmp_path / "in" / "sub" / "b.jpg")
+    a = save_photo(tmp_path / "in" / "a.jpg")
+    save_photo(tmp_path / "in" / "sub" / "b.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     for inputs, output in (([tmp_path / "in"], tmp_path / "in"), ([a], tmp_path / "in"), ([tmp_path / "in"], tmp_path / "link")):
         with pytest.raises(UserError, match=r"data\.output: expected another folder"):
@@ -177,14 +173,14 @@ def test_output_among_the_photos_is_refused(tmp_path, fmt):
 
 
 def test_a_result_on_top_of_a_photo_is_refused(tmp_path):
-    save(tmp_path / "in" / "a.jpg")
-    save(tmp_path / "in" / "in" / "a.jpg")
+    save_photo(tmp_path / "in" / "a.jpg")
+    save_photo(tmp_path / "in" / "in" / "a.jpg")
     with pytest.raises(UserError, match="no photo is overwritten"):
         plan_outputs([tmp_path / "in", tmp_path / "in" / "in" / "a.jpg"], tmp_path)  # in/in/a.jpg -> in/a.jpg
 
 
 def test_folder_of_maps_on_top_of_the_input_is_refused(tmp_path):
-    save(tmp_path / "x_illumination" / "a.jpg")
+    save_photo(tmp_path / "x_illumination" / "a.jpg")
     with pytest.raises(UserError, match="x_illumination"):
         plan_outputs([tmp_path / "x_illumination"], tmp_path / "x")
 
@@ -194,98 +190,3 @@ def test_missing_input(tmp_path):
         plan_outputs([tmp_path / "nothing"], None)
     with pytest.raises(UserError, match="empty list"):
         plan_outputs([], None)
-
-
-# --- files ---
-
-
-def test_files_carry_alpha_exif_bits_and_grey(enhancer, tmp_path):
-    deep = np.random.default_rng(1).random((5, 6, 3), np.float32)
-    alpha = np.random.default_rng(2).integers(0, 65536, (5, 6)).astype(np.float32) / 65535
-    exif = Image.Exif()
-    exif[271] = "Maker"
-    write_photo(tmp_path / "in" / "deep.png", Photo(deep, alpha, 16, exif=exif.tobytes()))
-    save(tmp_path / "in" / "grey.png", mode="L")
-    outcome = enhance_files(plan_outputs([tmp_path / "in"], tmp_path / "out"), enhancer)
-    assert (outcome.enhanced, outcome.failures) == (2, [])
-    result, source = read_photo(tmp_path / "out" / "deep.png"), read_photo(tmp_path / "in" / "deep.png")
-    assert result.bits == 16 and np.array_equal(result.alpha, alpha) and b"Maker" in result.exif
-    assert np.abs(result.rgb - enhancer.enhance(source.rgb)[0]).max() < 1 / 65535
-    grey = read_photo(tmp_path / "out" / "grey.png")
-    assert grey.grey and grey.rgb.mean() > 1.3 * 60 / 255
-
-
-def test_strength_zero_writes_the_same_pixels(enhancer, tmp_path):
-    Image.fromarray((noise(8, 8) * 255).astype(np.uint8)).save(tmp_path / "a.png")
-    enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer, strength=0.0)
-    assert np.array_equal(read_photo(tmp_path / "enhanced" / "a.png").rgb, read_photo(tmp_path / "a.png").rgb)
-
-
-def test_side_by_side_and_map(enhancer, tmp_path):
-    save(tmp_path / "in" / "sub" / "a.png")
-    (job,) = plan_outputs([tmp_path / "in"], tmp_path / "out")
-    enhance_files([job], enhancer, side_by_side=True, illumination=True)
-    photo, result = read_photo(job.source).rgb, read_photo(job.target).rgb
-    pair = read_photo(tmp_path / "out_side_by_side" / "sub" / "a.png").rgb
-    assert np.array_equal(pair, np.concatenate([photo, result], axis=1))
-    written = read_photo(tmp_path / "out_illumination" / "sub" / "a.png")
-    assert written.grey and np.abs(written.rgb[..., 0] - np.clip(enhancer.illumination(photo), 0, 1)).max() <= 0.5 / 255 + 1e-6
-
-
-def test_skip_existing(enhancer, tmp_path):
-    save(tmp_path / "in" / "a.png")
-    save(tmp_path / "in" / "b.png")
-    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
-    enhance_files(jobs[:1], enhancer)
-    os.utime(jobs[0].target, (1, 1))
-    outcome = enhance_files(jobs, enhancer, skip_existing=True)
-    assert (outcome.enhanced, outcome.skipped) == (1, 1) and jobs[0].target.stat().st_mtime == 1
-    outcome = enhance_files(jobs, enhancer, skip_existing=True, illumination=True)  # the maps are still missing
-    assert (outcome.enhanced, outcome.skipped) == (2, 0) and jobs[0].beside("illumination").exists()
-
-
-def test_broken_photos_do_not_stop_the_others(enhancer, tmp_path):
-    for name in ("a.png", "c.png", "e.png"):
-        save(tmp_path / "in" / name)
-    (tmp_path / "in" / "b.jpg").write_text("no photo")
-    (tmp_path / "out" / "c.png").mkdir(parents=True)  # cannot be written
-    outcome = enhance_files(plan_outputs([tmp_path / "in"], tmp_path / "out"), enhancer)
-    assert outcome.enhanced == 2
-    (first, first_reason), (second, second_reason) = outcome.failures
-    assert first == tmp_path / "in" / "b.jpg" and first_reason.startswith("expected an image")
-    assert second == tmp_path / "in" / "c.png" and "cannot be written" in second_reason
-
-
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
-def test_too_large_a_photo_is_that_photos_failure(enhancer, tmp_path, monkeypatch, error):
-    save(tmp_path / "in" / "a.png")
-    save(tmp_path / "in" / "b.png")
-    calls = []
-
-    def once(rgb, strength):
-        calls.append(rgb)
-        if len(calls) == 1:
-            raise error
-        return rgb, rgb[..., 0]
-
-    monkeypatch.setattr(enhancer, "enhance", once)
-    outcome = enhance_files(plan_outputs([tmp_path / "in"], None), enhancer)
-    assert outcome.enhanced == 1
-    assert outcome.failures[0][0].name == "a.png" and "0.0 megapixels" in outcome.failures[0][1]
-
-
-def test_our_own_failures_are_not_hidden(enhancer, tmp_path, monkeypatch):
-    save(tmp_path / "a.png")
-
-    def bug(*args):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(serving.enhancer, "_enhance_one", bug)
-    with pytest.raises(RuntimeError, match="a bug"):
-        enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer)
-
-
-def test_notes_name_the_photo(enhancer, tmp_path):
-    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert enhance_files(plan_outputs([tmp_path / "a.gif"], None), enhancer).notes == [(tmp_path / "a.gif", "animated: first of 2 frames")]

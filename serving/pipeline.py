@@ -1,0 +1,147 @@
+"""Enhancement of files: while one photo is in the network, the next is decoded and the one before is encoded."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data.images import ImageError, Photo, read_photo, write_photo
+from serving.enhancer import Enhancer, Job, identity
+
+IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
+ENCODING = 2  # photos that may wait to be written
+
+
+@dataclass
+class Outcome:
+    """What became of a list of jobs."""
+
+    enhanced: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    """Of the enhanced photos together."""
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+    """Photo and reason (one line), in the order of the jobs."""
+    notes: list[tuple[Path, str]] = field(default_factory=list)
+    """Photo and what its owner should know, such as "animated: first of 12 frames"."""
+
+
+def enhance_files(
+    jobs: list[Job],
+    enhancer: Enhancer,
+    *,
+    strength: float = 1.0,
+    quality: int = 95,
+    side_by_side: bool = False,
+    illumination: bool = False,
+    skip_existing: bool = False,
+) -> Outcome:
+    """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
+
+    `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
+    (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
+    photos of which all that is wanted is there. Progress goes to stderr, if that is a terminal.
+    Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
+    """
+    extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
+    todo = jobs
+    if skip_existing:
+        todo = [job for job in jobs if None in map(identity, [job.target, *map(job.beside, extras)])]
+    outcome = Outcome(skipped=len(jobs) - len(todo))
+    reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    bar = tqdm(total=len(todo), unit="photo", disable=None)
+    begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
+
+    def settle() -> None:
+        bar.update()
+        _settle(begun.popleft(), outcome, enhancer)
+
+    def room() -> bool:
+        return sum(item.pixels for item in begun) < IN_FLIGHT
+
+    try:
+        following = None
+        for number, job in enumerate(todo):
+            while following is None and not room():
+                settle()
+            item = _Begun(job)
+            begun.append(item)
+            photo = item.attempt((following or reader.submit(read_photo, job.source, integers=True)).result)
+            following = None
+            if photo:
+                item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], photo.note
+            if number + 1 < len(todo) and room():
+                following = reader.submit(read_photo, todo[number + 1].source, integers=True)
+            computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
+            if computed:
+                source = photo.rgb if side_by_side else None
+                item.writing = writer.submit(_write, job, replace(photo, rgb=computed[0]), source, computed[1], quality)
+            photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
+            while len(begun) > ENCODING:
+                settle()
+        while begun:
+            settle()
+    finally:  # also after Ctrl-C: what is being written is finished, what waits is dropped
+        for pool in (reader, writer):
+            pool.shutdown(cancel_futures=True)
+        bar.close()
+    return outcome
+
+
+@dataclass
+class _Begun:
+    """A photo on its way."""
+
+    job: Job
+    pixels: int = 0
+    note: str | None = None
+    writing: Future | None = None
+    error: Exception | None = None
+
+    def attempt(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What the step returns, or None and `error`, where that is the photo's fault or lack of memory."""
+        try:
+            return step(*arguments, **options)
+        except (ImageError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, ImageError) and not _out_of_memory(error):
+                raise
+            self.error = error.with_traceback(None)  # it would keep arrays alive
+        return None
+
+
+def _settle(item: _Begun, outcome: Outcome, enhancer: Enhancer) -> None:
+    """Wait until the photo is written, and count it."""
+    if item.writing:
+        item.attempt(item.writing.result)
+    if item.error is None:
+        outcome.enhanced += 1
+        outcome.pixels += item.pixels
+        outcome.notes += [(item.job.source, item.note)] if item.note else []
+    elif isinstance(item.error, ImageError):
+        outcome.failures.append((item.job.source, str(item.error).removeprefix(f"{item.job.source}: ")))
+    else:
+        size = f"{item.pixels / 1e6:.1f} megapixels" if item.pixels else "its pixels"
+        reason = f"expected a photo that fits into memory, found too little for {size} ({enhancer.choice.device})"
+        outcome.failures.append((item.job.source, reason))
+
+
+def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int) -> None:
+    """Write the result; with `source`, both side by side; with `illumination`, the map."""
+    write_photo(job.target, result, quality)
+    if source is not None:
+        alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
+        write_photo(job.beside("side_by_side"), replace(result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha), quality)
+    if illumination is not None:
+        grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
+        write_photo(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True), quality)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says so by a type of its own on GPUs, and by a text on the CPU."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)

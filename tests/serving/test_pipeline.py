@@ -1,0 +1,214 @@
+"""Folders of photos: what is written, what fails, and that decode and encode run beside the network."""
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import serving.pipeline
+from data.images import Photo, read_photo, write_photo
+from serving.enhancer import plan_outputs
+from serving.pipeline import enhance_files
+from tests.serving.helpers import noise, save_photo
+
+
+def test_files_carry_alpha_exif_bits_and_grey(enhancer, tmp_path):
+    deep = np.random.default_rng(1).random((5, 6, 3), np.float32)
+    alpha = np.random.default_rng(2).integers(0, 65536, (5, 6)).astype(np.float32) / 65535
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    write_photo(tmp_path / "in" / "deep.png", Photo(deep, alpha, 16, exif=exif.tobytes()))
+    save_photo(tmp_path / "in" / "grey.png", mode="L")
+    outcome = enhance_files(plan_outputs([tmp_path / "in"], tmp_path / "out"), enhancer)
+    assert (outcome.enhanced, outcome.failures) == (2, [])
+    result, source = read_photo(tmp_path / "out" / "deep.png"), read_photo(tmp_path / "in" / "deep.png")
+    assert result.bits == 16 and np.array_equal(result.alpha, alpha) and b"Maker" in result.exif
+    assert np.abs(result.rgb - enhancer.enhance(source.rgb)[0]).max() < 1 / 65535
+    grey = read_photo(tmp_path / "out" / "grey.png")
+    assert grey.grey and grey.rgb.mean() > 1.3 * 60 / 255
+
+
+def test_strength_zero_writes_the_same_pixels(enhancer, tmp_path):
+    Image.fromarray((noise(8, 8) * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer, strength=0.0)
+    assert np.array_equal(read_photo(tmp_path / "enhanced" / "a.png").rgb, read_photo(tmp_path / "a.png").rgb)
+
+
+def test_side_by_side_and_map(enhancer, tmp_path):
+    save_photo(tmp_path / "in" / "sub" / "a.png")
+    (job,) = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    enhance_files([job], enhancer, side_by_side=True, illumination=True)
+    photo, result = read_photo(job.source).rgb, read_photo(job.target).rgb
+    pair = read_photo(tmp_path / "out_side_by_side" / "sub" / "a.png").rgb
+    assert np.array_equal(pair, np.concatenate([photo, result], axis=1))
+    written = read_photo(tmp_path / "out_illumination" / "sub" / "a.png")
+    assert written.grey and np.abs(written.rgb[..., 0] - np.clip(enhancer.illumination(photo), 0, 1)).max() <= 0.5 / 255 + 1e-6
+
+
+def test_skip_existing(enhancer, tmp_path):
+    save_photo(tmp_path / "in" / "a.png")
+    save_photo(tmp_path / "in" / "b.png")
+    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    enhance_files(jobs[:1], enhancer)
+    os.utime(jobs[0].target, (1, 1))
+    outcome = enhance_files(jobs, enhancer, skip_existing=True)
+    assert (outcome.enhanced, outcome.skipped) == (1, 1) and jobs[0].target.stat().st_mtime == 1
+    outcome = enhance_files(jobs, enhancer, skip_existing=True, illumination=True)  # the maps are still missing
+    assert (outcome.enhanced, outcome.skipped) == (2, 0) and jobs[0].beside("illumination").exists()
+
+
+def test_broken_photos_do_not_stop_the_others(enhancer, tmp_path):
+    for name in ("a.png", "c.png", "e.png"):
+        save_photo(tmp_path / "in" / name)
+    (tmp_path / "in" / "b.jpg").write_text("no photo")
+    (tmp_path / "out" / "c.png").mkdir(parents=True)  # cannot be written
+    outcome = enhance_files(plan_outputs([tmp_path / "in"], tmp_path / "out"), enhancer)
+    assert outcome.enhanced == 2
+    (first, first_reason), (second, second_reason) = outcome.failures
+    assert first == tmp_path / "in" / "b.jpg" and first_reason.startswith("expected an image")
+    assert second == tmp_path / "in" / "c.png" and "cannot be written" in second_reason
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_too_large_a_photo_is_that_photos_failure(enhancer, tmp_path, monkeypatch, error):
+    save_photo(tmp_path / "in" / "a.png")
+    save_photo(tmp_path / "in" / "b.png")
+    calls = []
+
+    def once(rgb, strength, keep_map):
+        calls.append(rgb)
+        if len(calls) == 1:
+            raise error
+        return rgb, None
+
+    monkeypatch.setattr(enhancer, "enhance", once)
+    outcome = enhance_files(plan_outputs([tmp_path / "in"], None), enhancer)
+    assert outcome.enhanced == 1
+    assert outcome.failures[0][0].name == "a.png" and "0.0 megapixels" in outcome.failures[0][1]
+
+
+@pytest.mark.parametrize("where", ["read_photo", "_write", "enhance"])
+def test_our_own_failures_are_not_hidden(enhancer, tmp_path, monkeypatch, where):
+    target = (enhancer, where) if where == "enhance" else (serving.pipeline, where)
+    save_photo(tmp_path / "a.png")
+
+    def bug(*args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(*target, bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer)
+
+
+def test_notes_name_the_photo(enhancer, tmp_path):
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert enhance_files(plan_outputs([tmp_path / "a.gif"], None), enhancer).notes == [(tmp_path / "a.gif", "animated: first of 2 frames")]
+
+
+def folder_of(count: int, tmp_path: Path) -> list:
+    for number in range(count):
+        save_photo(tmp_path / "in" / f"{number}.png", value=20 + number)
+    return plan_outputs([tmp_path / "in"], tmp_path / "out")
+
+
+def test_results_are_those_of_one_photo_after_the_other(enhancer, tmp_path):
+    generator = np.random.default_rng(3)
+    for number in range(7):
+        pixels = generator.integers(0, 120, (5 + number, 9, 3)).astype(np.uint8)
+        write_photo(tmp_path / "in" / f"{number}.{'jpg' if number % 2 else 'png'}", Photo(pixels))
+    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    outcome = enhance_files(jobs, enhancer)
+    assert (outcome.enhanced, outcome.pixels) == (7, sum((5 + n) * 9 for n in range(7)))
+    for job in jobs:
+        photo = read_photo(job.source)
+        photo.rgb = enhancer.enhance(photo.rgb)[0]
+        write_photo(tmp_path / "one" / job.relative, photo)
+        assert job.target.read_bytes() == (tmp_path / "one" / job.relative).read_bytes()
+
+
+def test_the_next_photo_is_decoded_while_one_is_in_the_network_and_the_last_is_encoded(enhancer, tmp_path, monkeypatch):
+    jobs = folder_of(3, tmp_path)
+    second_read, first_written, second_computing = threading.Event(), threading.Event(), threading.Event()
+    read, write, compute = serving.pipeline.read_photo, serving.pipeline._write, enhancer.enhance
+
+    def watched_read(path, **options):
+        if path == jobs[1].source:
+            second_read.set()
+        return read(path, **options)
+
+    def watched_write(job, *rest):
+        if job is jobs[0]:
+            assert second_computing.wait(10), "the second photo waits for the first to be encoded"
+            first_written.set()
+        write(job, *rest)
+
+    def watched_compute(rgb, *args, **options):
+        if rgb[0, 0, 0] == 20:
+            assert second_read.wait(10), "the second photo is not decoded while the first is in the network"
+        if rgb[0, 0, 0] == 21:
+            second_computing.set()
+            assert first_written.wait(10)
+        return compute(rgb, *args, **options)
+
+    monkeypatch.setattr(serving.pipeline, "read_photo", watched_read)
+    monkeypatch.setattr(serving.pipeline, "_write", watched_write)
+    monkeypatch.setattr(enhancer, "enhance", watched_compute)
+    assert enhance_files(jobs, enhancer).enhanced == 3
+
+
+@pytest.mark.parametrize(("budget", "most"), [(30, 1), (10**9, 2 + serving.pipeline.ENCODING)])
+def test_few_photos_are_in_memory_whatever_the_folder(enhancer, tmp_path, monkeypatch, budget, most):
+    jobs = folder_of(12, tmp_path)  # of 30 pixels each
+    inside, highest, lock = set(), [0], threading.Lock()
+    read, write = serving.pipeline.read_photo, serving.pipeline._write
+
+    def counted_read(path, **options):
+        with lock:
+            inside.add(path)
+            highest[0] = max(highest[0], len(inside))
+        return read(path, **options)
+
+    def counted_write(job, *rest):
+        write(job, *rest)
+        with lock:
+            inside.remove(job.source)
+
+    monkeypatch.setattr(serving.pipeline, "IN_FLIGHT", budget)
+    monkeypatch.setattr(serving.pipeline, "read_photo", counted_read)
+    monkeypatch.setattr(serving.pipeline, "_write", counted_write)
+    assert enhance_files(jobs, enhancer).enhanced == 12
+    assert highest[0] <= most
+
+
+def test_failures_come_in_the_order_of_the_photos(enhancer, tmp_path):
+    jobs = folder_of(6, tmp_path)
+    for number in (0, 3, 4):
+        jobs[number].source.write_text("no photo")
+    (tmp_path / "out" / "2.png").mkdir(parents=True)  # cannot be written
+    outcome = enhance_files(jobs, enhancer)
+    assert [path.name for path, _ in outcome.failures] == ["0.png", "2.png", "3.png", "4.png"] and outcome.enhanced == 2
+
+
+def test_ctrl_c_ends_the_threads_and_leaves_whole_files_only(enhancer, tmp_path, monkeypatch):
+    jobs, compute, calls = folder_of(9, tmp_path), enhancer.enhance, []
+
+    def stopped(rgb, *args, **options):
+        calls.append(rgb)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return compute(rgb, *args, **options)
+
+    monkeypatch.setattr(enhancer, "enhance", stopped)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        enhance_files(jobs, enhancer)
+    assert threading.active_count() == before
+    written = [path.name for path in (tmp_path / "out").iterdir()]
+    assert set(written) <= {"0.png", "1.png", "2.png"}
+    for name in written:
+        assert read_photo(tmp_path / "out" / name).rgb.shape == (5, 6, 3)
