@@ -198,9 +198,36 @@ class GuidanceModel(Section):
     """Guidance to start from: our `.safetensors` or a published `.pth`."""
 
 
-class Guidance(Section):
-    """RAVE's residual vector."""
+Weight = Annotated[float, Field(ge=-1000, le=1000)]
 
+
+class DirectionWeights(Section):
+    """Weights of the directions that `guidance.direction: sum` adds; each direction has unit norm. 0: left out."""
+
+    folders: Weight = 1.0
+    """Of the residual vector of the two folders."""
+    texts: Weight = 0.0
+    """Of the direction between `guidance.texts`."""
+    saved: Weight = 0.0
+    """Of the direction in `guidance.saved`."""
+
+
+class Guidance(Section):
+    """RAVE's residual vector, or a direction of one's own in its place. Whatever the direction, the set point is the mean
+    projection of the well-lit folder. Built in this order: `direction`, `remove_first_n_tokens`, `remove`."""
+
+    direction: Literal["folders", "texts", "saved", "sum"] = "folders"
+    """Where the direction from backlit to well-lit comes from: `folders` (RAVE: the mean embeddings of the two folders), `texts`
+    (a pair of texts), `saved` (a file), or `sum` of these by `weights`. Of our own: all but `folders`."""
+    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] = ["a backlit photo", "a well-lit photo"]
+    """For `texts`: the direction from the first to the second text; needs an encoder with a text tower."""
+    saved: str | None = None
+    """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of a CLIP-LIT
+    run, or the releases' `.pth`), whose direction is that from its backlit to its well-lit vector."""
+    weights: DirectionWeights = DirectionWeights()
+    """For `sum`."""
+    remove: list[Annotated[str, Field(min_length=1)]] = []
+    """Words or texts whose meaning is projected out of the direction, such as `[sky, beach]`; needs an encoder with a text tower."""
     remove_first_n_tokens: Annotated[int, Field(ge=0, le=10000)] = 0
     """Shift the residual away from the n nearest and n farthest vocabulary tokens (RAVE, "shifted"; published: 15); 0: off."""
     embed_batch_size: Annotated[int, Field(ge=1)] = 32

@@ -1,8 +1,11 @@
 """RAVE's guidance: one residual vector from backlit to well-lit, and the pull towards its set point.
 
-Shape letters: N photos, T tokens, D embedding size. f(v) = v / ‖v‖.
+Every other direction of light is the same object with another vector: `ResidualGuidance.along`.
+
+Shape letters: N photos, T tokens, K words, D embedding size. f(v) = v / ‖v‖.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +17,8 @@ from torch import Tensor
 class ResidualGuidance:
     """What guides a RAVE training.
 
-    vector: r (D,), unit norm. target: the set point τ = v_well · r, a float.
-    well_lit, backlit: v_well, v_back (D,), unit norm.
+    vector: r (D,), unit norm: the residual of two folders, or another direction. target: the set point τ = v_well · r, a float.
+    well_lit, backlit: v_well, v_back (D,), unit norm, of the two folders, whatever the direction.
     """
 
     vector: Tensor
@@ -25,6 +28,24 @@ class ResidualGuidance:
 
     def to(self, device: torch.device | str) -> "ResidualGuidance":
         return ResidualGuidance(self.vector.to(device), self.target, self.well_lit.to(device), self.backlit.to(device))
+
+    def along(self, vector: Tensor) -> "ResidualGuidance":
+        """Guidance of the same two folders along another direction (D,), any norm, with its own set point τ = v_well · f(vector).
+
+        Raises ValueError where the vector is zero, not finite or of another size.
+        """
+        if vector.shape != self.vector.shape:
+            raise ValueError(f"expected a direction of shape {tuple(self.vector.shape)}, found {tuple(vector.shape)}")
+        vector = vector.to(self.well_lit)
+        if not torch.isfinite(vector).all() or not vector.norm() > 1e-6:
+            raise ValueError("no direction is left (a vector of zeros, or values that are not finite)")
+        vector = _unit(vector)
+        return ResidualGuidance(vector, float(self.well_lit @ vector), self.well_lit, self.backlit)
+
+    @property
+    def start(self) -> float:
+        """v_back · r: where the projection of backlit photos stands; training pulls it from here to `target`."""
+        return float(self.backlit @ self.vector)
 
 
 def residual_guidance(well_lit_embeddings: Tensor, backlit_embeddings: Tensor) -> ResidualGuidance:
@@ -73,8 +94,44 @@ def shift(guidance: ResidualGuidance, token_embeddings: Tensor, n: int) -> Resid
     order = cosines.argsort(descending=True)
     means = [_unit((cosines[end, None] * tokens[end]).mean(dim=0)) for end in (order[:n], order[-n:])]
     direction = _unit(means[0] + means[1])
-    vector = _unit(guidance.vector - (direction @ guidance.vector) * direction)
-    return ResidualGuidance(vector, float(guidance.well_lit @ vector), guidance.well_lit, guidance.backlit)
+    return guidance.along(guidance.vector - (direction @ guidance.vector) * direction)
+
+
+def between(pair: Tensor) -> Tensor:
+    """The direction f(f(to) − f(from)) (D,) of a pair (2,D), row 0 backlit, row 1 well-lit: two texts, or learned guidance.
+
+    Raises ValueError for another shape, or where both are the same.
+    """
+    if pair.ndim != 2 or len(pair) != 2:
+        raise ValueError(f"expected a pair (2, D), found {tuple(pair.shape)}")
+    backlit, well_lit = _unit(pair)
+    if not (well_lit - backlit).norm() > 1e-6:
+        raise ValueError("both have the same embedding: no direction")
+    return _unit(well_lit - backlit)
+
+
+def weighted_sum(directions: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """f(Σ_k w_k f(r_k)) (D,) of directions (D,) of any norm. Raises ValueError where they cancel."""
+    total = sum(weight * _unit(direction) for direction, weight in zip(directions, weights, strict=True))
+    if not total.norm() > 1e-6:
+        raise ValueError("the weighted directions cancel: no direction is left")
+    return _unit(total)
+
+
+def remove(guidance: ResidualGuidance, embeddings: Tensor) -> ResidualGuidance:
+    """The direction without the meaning of words: orthogonal to each of their embeddings (K,D), τ anew.
+
+    Like `shift`, with words of one's own and each projected out by itself. No words: the guidance as it is.
+    Raises ValueError where the words span the direction, so that nothing is left.
+    """
+    if len(embeddings) == 0:
+        return guidance
+    basis, size, _ = torch.linalg.svd(_unit(embeddings).double().T, full_matrices=False)
+    basis = basis[:, size > 1e-5 * size.max()]  # words of one meaning (synonyms, capitals) span less than their number
+    vector = guidance.vector.double()
+    for _ in range(2):  # the second pass takes what rounding left
+        vector = vector - basis @ (basis.T @ vector)
+    return guidance.along(vector)
 
 
 def _unit(v: Tensor) -> Tensor:

@@ -172,6 +172,36 @@ def experiments() -> str:
     return "\n".join(lines)
 
 
+def bias() -> str:
+    result = _read("bias_experiment")
+    head = "| direction | response to light | to texture | words not about light among the nearest | validation at the end | best |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        words = ", ".join(word for word in row["content_words"][:7]) or "none"
+        scores = [f"{row[f'{key}_psnr']:.2f} dB, {row[f'{key}_ssim']:.3f}" if "seconds" in row else "" for key in ("last", "best_val")]
+        cells = [f"{row['light_response']:+.2f}", f"{row['texture_response']:+.2f}", words, *scores]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    settings = result["settings"]
+    what = f"{settings['photos_of_each_folder']} photos of each folder, mini-clip, {settings['training_iterations']} iterations"
+    return "\n".join(lines) + f"\n\n{what}; `tools/bias_experiment.py`, {_where(result)}."
+
+
+def residual_speed() -> str:
+    result = _read("residual_speed")
+    seconds, times = result["seconds"], result["times_faster"]
+    rows = [
+        (f"{result['photos']} photos", seconds["batched: photos"], seconds["one by one: photos"], times["photos"]),
+        (f"{result['tokens']:,} tokens", seconds["batched: tokens"], seconds["one by one: tokens, padded"], times["tokens"]),
+    ]
+    lines = ["| | batched | one by one, as in the release | times faster |", "|---|---|---|---|"]
+    lines += [f"| {name} | {batch['wall']:.0f} s | {alone['wall']:.0f} s | {faster:.1f} |" for name, batch, alone, faster in rows]
+    total = [sum(row[column]["wall"] for row in rows) for column in (1, 2)]
+    lines.append(f"| together | {total[0]:.0f} s | {total[1]:.0f} s | {times['all']:.1f} |")
+    sampled = result["sampled"]
+    what = f"mini-clip, no caches; one by one: measured on {sampled['photos']} photos and {sampled['tokens']} tokens and scaled up"
+    return "\n".join(lines) + f"\n\n{what}; `tools/residual_speed.py`, {_where(result)}. Later runs find both in the cache."
+
+
 TABLES = {
     "experiments": experiments,
     "speed": speed,
@@ -180,6 +210,8 @@ TABLES = {
     "guidance_cache": guidance_cache,
     "compare": compare,
     "training": training,
+    "bias": bias,
+    "residual_speed": residual_speed,
     "guidance": guidance,
     "full_size": full_size,
 }

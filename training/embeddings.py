@@ -6,6 +6,7 @@ moved or renamed photos are found again and changed ones are not.
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,22 +42,23 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known}
     skipped: dict[str, str] = {}
-    device = encoder.mean.device
-    with tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=None if new else True) as bar, torch.no_grad():
-        items = list(new.items())
-        for start in range(0, len(items), batch_size):
-            prepared, names = [], []
-            for digest, path in items[start : start + batch_size]:
-                try:
-                    photo = torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None].to(device).float() / 255
-                except ImageError as error:
-                    skipped[digest] = str(error)
-                    continue
-                prepared.append(encoder.to_input_size(photo))  # photos differ in size; squared they fit in one batch
-                names.append(digest)
+    batches = [list(new.items())[start : start + batch_size] for start in range(0, len(new), batch_size)]
+    with (
+        tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=None if new else True) as bar,
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,  # decoding and resizing take as long as the encoder
+        torch.no_grad(),
+    ):
+        coming = [pool.submit(_prepared, path, encoder) for _, path in batches[0]] if batches else []
+        for number, batch in enumerate(batches):
+            results = [future.result() for future in coming]
+            following = batches[number + 1] if number + 1 < len(batches) else ()  # is prepared while this one is encoded
+            coming = [pool.submit(_prepared, path, encoder) for _, path in following]
+            skipped.update({h: str(r) for (h, _), r in zip(batch, results, strict=True) if isinstance(r, ImageError)})
+            prepared = {h: r for (h, _), r in zip(batch, results, strict=True) if isinstance(r, Tensor)}
             if prepared:
-                known.update(zip(names, encoder.embed_images(torch.cat(prepared)).cpu(), strict=True))
-            bar.update(min(batch_size, len(items) - start))
+                images = torch.cat(list(prepared.values())).contiguous(memory_format=torch.channels_last)
+                known.update(zip(prepared, encoder.embed_images(images).cpu(), strict=True))
+            bar.update(len(batch))
     if new:
         _write_cache(cache_file, known)
     found = [known[digest] for digest in hashes if digest in known]
@@ -65,25 +67,51 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     return torch.stack(found), list(skipped.values())
 
 
+def _prepared(path: Path, encoder: ClipEncoder) -> Tensor | ImageError:
+    """One photo (1,3,S,S) at the encoder's size, on its device: photos differ in size, squared they fit in one batch."""
+    try:
+        pixels = torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None]
+    except ImageError as error:
+        return error
+    with torch.no_grad():
+        return encoder.to_input_size(pixels.to(encoder.mean.device).float().div_(255))
+
+
 def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:
     """Unit embeddings (49408,D) of every token of CLIP's vocabulary, each as a text of its own."""
-    tokens = vocabulary()
-    cache_file = Path(cache_dir) / "vocabulary" / f"{encoder.fingerprint(text=True)[:32]}.safetensors"
+    tokens, _ = vocabulary()
+    digest = hashlib.sha256("\n".join([encoder.fingerprint(text=True), *tokens]).encode())
+    cache_file = Path(cache_dir) / "vocabulary" / f"{digest.hexdigest()[:32]}.safetensors"
     if cache_file.is_file():
-        return safetensors.torch.load_file(cache_file)["tokens"]
-    with torch.no_grad():
-        starts = tqdm(range(0, len(tokens), chunk), desc="embedding the vocabulary", leave=False)  # large: sorted by length inside
-        embeddings = torch.cat([encoder.embed_texts(tokens[i : i + chunk], 512).cpu() for i in starts])
+        try:
+            return safetensors.torch.load_file(cache_file)["tokens"]
+        except (SafetensorError, KeyError):
+            cache_file.unlink()  # damaged: a cache is made anew
+
+    @torch.no_grad()  # which each thread has to say
+    def embed(start: int) -> Tensor:
+        return encoder.embed_texts(tokens[start : start + chunk], 512).cpu()
+
+    starts = range(0, len(tokens), chunk)  # large chunks: texts are sorted by length inside
+    with ThreadPoolExecutor(2) as pool:  # tokenising one chunk takes as long as a small text tower takes for another
+        chunks = tqdm(pool.map(embed, starts), desc="embedding the vocabulary", total=len(starts), leave=False, disable=None)
+        embeddings = torch.cat(list(chunks))
     write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
     return embeddings
 
 
-def vocabulary() -> list[str]:
-    """The text of each of CLIP's 49,408 tokens, word ends (`</w>`) removed."""
+def vocabulary() -> tuple[list[str], list[bool]]:
+    """The text of each of CLIP's 49,408 tokens, and whether it is a whole word (two letters or more) and no piece of words.
+
+    Tokens that are parts of a character read "\ufffd".
+    """
     from open_clip.tokenizer import SimpleTokenizer
 
-    decoder = SimpleTokenizer().decoder
-    return [decoder[i].removesuffix("</w>") for i in range(len(decoder))]
+    tokenizer = SimpleTokenizer()
+    raw = [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]  # bytes spelt as letters; `</w>` ends a word
+    texts = [bytes(tokenizer.byte_decoder[c] for c in token.removesuffix("</w>")).decode("utf-8", errors="replace") for token in raw]
+    words = {text for text, token in zip(texts, raw, strict=True) if token.endswith("</w>") and text.isalpha() and len(text) > 1}
+    return texts, [text in words for text in texts]
 
 
 def _read_cache(path: Path) -> dict[str, Tensor]:

@@ -185,7 +185,7 @@ class GuidanceTask:
         report.update({f"s_{name}": scores[name].mean().item() for name in ("backlit", "enhanced", "welllit") if name in scores})
         wanted = self.config.guidance_model.nearest_tokens
         if wanted and self.encoder.has_text:
-            tokens, words = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(pair.device), vocabulary()
+            tokens, words = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(pair.device), vocabulary()[0]
             for name, vector in zip(("backlit", "welllit"), pair, strict=True):
                 report[f"tokens_{name}"] = " ".join(words[i] for i in (tokens @ vector).topk(wanted).indices)
         return report

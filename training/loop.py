@@ -24,12 +24,12 @@ from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, ResizedPhotos
 from errors import UserError
-from losses.residual import ResidualGuidance, residual_guidance, shift
 from metrics.pairing import Pair
 from models.checkpoints import save_tensors
 from models.clip_encoder import ClipEncoder
 from models.guidance import save_guidance
-from training.embeddings import embed_photos, embed_vocabulary, load_encoder
+from training.directions import build_direction, check_guidance, describe, save_direction
+from training.embeddings import load_encoder
 from training.guidance_task import GuidanceTask
 from training.phases import Phase, describe_schedule, schedule
 from training.runtime import describe_device, make_accelerator
@@ -65,6 +65,8 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:
             find_pretrained(getattr(config, section).pretrain_dir, section)
+    if config.exp.mode == "rave":
+        check_guidance(config.guidance)
     pairs = _validation_pairs(config)
     if dry_run:
         return None
@@ -87,9 +89,12 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
     residual, guidance = None, None
     if config.exp.mode == "rave":
         with accelerator.main_process_first():  # one process computes, the others find the cache
-            residual, skipped = _residual(config, guidance_encoder, backlit_paths, welllit_paths)
+            residual, skipped = build_direction(config, guidance_encoder, backlit_paths, welllit_paths)
         separation = float(residual.well_lit @ residual.backlit)
+        say(f"direction  {describe(config.guidance)}")
         say(f"residual   cos(well-lit mean, backlit mean) = {separation:.4f}, set point τ = {residual.target:.4f}")
+        if residual.start >= residual.target:
+            say("note       along this direction backlit photos lie above well-lit ones: training will pull away from light")
         residual = residual.to(accelerator.device)
     else:
         guidance = GuidanceTask(config, accelerator, guidance_encoder, run.path / "enhanced_sets")
@@ -110,6 +115,8 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
                 return run.path
         elif note := run.create(config, provenance()):
             say(f"note       {note}")
+        if residual:
+            save_direction(residual, run.direction_file, config.guidance, guidance_encoder, (len(backlit_paths), len(welllit_paths)))
     accelerator.wait_for_everyone()
     if resume and not accelerator.is_main_process:
         trainer.state.load(run.state_file)
@@ -368,7 +375,8 @@ class Trainer:
         photos_per_second = self.steps * task.batch_size / seconds
         bar.set_postfix({"loss": f"{values['loss']:.3f}", "photos/s": f"{photos_per_second:.1f}"})
         if self.accelerator.is_main_process:
-            extra = {"set_point": self.unet.residual.target} if "projection" in values else {}
+            direction = self.unet.residual if "projection" in values else None
+            extra = {"set_point": direction.target, "backlit_projection": direction.start} if direction else {}
             rate = {"learning_rate": self._learning_rate(phase)}
             speed = {"photos_per_second": photos_per_second, "seconds_per_step": seconds / self.steps, "seconds": self.state.seconds}
             self.run_folder.log(self.state.total, {"phase": phase.name, **values, **extra, **rate, **speed})
@@ -432,8 +440,6 @@ def _encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncode
 
     with accelerator.main_process_first():  # one process downloads
         guidance, identity = load(clip.guidance), load(clip.identity)
-    if config.guidance.remove_first_n_tokens and not guidance.has_text:
-        raise UserError(f"guidance.remove_first_n_tokens: needs an encoder with a text tower, found {guidance.name}")
     side = identity.image_size
     identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses an encoder without five maps
     return guidance, identity
@@ -450,20 +456,6 @@ def _unet_inputs(config: TrainConfig, backlit: list[Path], welllit: list[Path]) 
     darken = RandomBacklight(ranges, simulated.untouched)
     others = ResizedPhotos(welllit, data.image_size, cache, v2.Compose([darken, augmentation]) if augmentation else darken)
     return MixedInputs(photos, others, simulated.share)
-
-
-def _residual(config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], welllit: list[Path]) -> tuple[ResidualGuidance, list[str]]:
-    cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
-    welllit_embeddings, skipped_welllit = embed_photos(welllit, encoder, cache, batch, "data.welllit_images_path")
-    backlit_embeddings, skipped_backlit = embed_photos(backlit, encoder, cache, batch, "data.backlit_images_path")
-    try:
-        guidance = residual_guidance(welllit_embeddings, backlit_embeddings)
-    except ValueError as error:
-        raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
-    n = config.guidance.remove_first_n_tokens
-    if n:
-        guidance = shift(guidance, embed_vocabulary(encoder, cache), n)
-    return guidance, skipped_welllit + skipped_backlit
 
 
 def _validation_pairs(config: TrainConfig) -> list[Pair]:

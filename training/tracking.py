@@ -38,6 +38,7 @@ class RunFolder:
         self.best_file = self.path / "checkpoints" / "best.safetensors"
         self.best_val_file = self.path / "checkpoints" / "best_val.safetensors"
         self.guidance_file = self.path / "checkpoints" / "guidance.safetensors"
+        self.direction_file = self.path / "checkpoints" / "direction.safetensors"
         self.lines = 0  # of metrics.jsonl
         self._events: SummaryWriter | None = None
 
@@ -140,7 +141,9 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
     _plot_losses(left, steps)
     if any("projection" in m for m in steps):
         _plot(middle, steps, "projection", label="enhanced batch")
-        middle.axhline(steps[-1]["set_point"], color="k", ls="--", lw=1, label="set point τ")
+        middle.axhline(steps[-1]["set_point"], color="k", ls="--", lw=1, label="set point τ: mean of well-lit photos")
+        if "backlit_projection" in steps[-1]:  # runs of earlier versions have none
+            middle.axhline(steps[-1]["backlit_projection"], color="0.5", ls=":", lw=1, label="mean of backlit photos")
         middle.set(title="cos(Φ(I_t), r)", xlabel="iteration")
     elif reports := [m for m in metrics if "guidance_accuracy" in m]:
         _plot(middle, steps, "negative_similarity", label="enhanced batch", lw=1, color="tab:orange")

@@ -1,5 +1,6 @@
 """Losses: equality with the authors' code (values and gradients), properties, argument checks."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from losses.guidance import clip_guidance_loss, initialisation_loss, negative_similarity
 from losses.identity import identity_loss
 from losses.ranking import refinement_loss
-from losses.residual import residual_guidance, residual_loss, shift
+from losses.residual import between, remove, residual_guidance, residual_loss, shift, weighted_sum
 
 RELEASE_MARGINS = {"m0": 0.9, "m1": 0.1, "m2": 0.1}
 
@@ -52,6 +53,29 @@ def test_residual_and_rave_loss_and_gradient_equal_the_authors(vit, tiny_clip):
     assert relative(loss.detach(), expected["l_rave"]) < 1e-3
     loss.backward()
     assert relative(result.grad, expected["l_rave_grad"]) < 1e-3
+
+
+@pytest.mark.parametrize("n", [1, 4, 8])
+def test_shift_equals_the_formula_on_the_authors_embeddings(tiny_clip, n):
+    """The formula step by step, in numpy, from their residual and text embeddings."""
+    expected = {
+        name: tiny_clip["expected"][name].double().numpy() for name in ("v_residual", "v_well_lit", "v_backlit", "word_text_features")
+    }
+    r, words = expected["v_residual"], expected["word_text_features"]
+    words = words / np.linalg.norm(words, axis=1, keepdims=True)
+    ranked = sorted(((float(word @ r), tuple(word)) for word in words), reverse=True)
+    means = []
+    for end in (ranked[:n], ranked[-n:]):
+        mean = np.mean([cosine * np.array(word) for cosine, word in end], axis=0)
+        means.append(mean / np.linalg.norm(mean))
+    u = (means[0] + means[1]) / np.linalg.norm(means[0] + means[1])
+    shifted = r - (u @ r) * u
+    shifted /= np.linalg.norm(shifted)
+
+    well_lit, backlit = (tiny_clip["expected"][name] for name in ("v_well_lit", "v_backlit"))
+    found = shift(residual_guidance(well_lit[None], backlit[None]), tiny_clip["expected"]["word_text_features"], n)
+    assert relative(found.vector, torch.from_numpy(shifted)) < 1e-4
+    assert found.target == pytest.approx(float(expected["v_well_lit"] @ shifted), rel=1e-4, abs=1e-5)
 
 
 def test_ranking_equals_the_authors(tiny_clip):
@@ -137,6 +161,47 @@ def test_shift_by_nothing_changes_nothing_and_too_much_is_refused():
     assert shift(guidance, tokens, 0) is guidance
     with pytest.raises(ValueError, match="expected 0 to half"):
         shift(guidance, tokens, 6)
+
+
+def test_removed_words_are_orthogonal_and_order_or_repetition_does_not_count():
+    guidance, words = residual_guidance(unit(7, 16), unit(5, 16, seed=1)), unit(4, 16, seed=2)
+    without = remove(guidance, words)
+    assert without.vector.norm() == pytest.approx(1)
+    assert (words @ without.vector).abs().max() < 1e-9
+    assert without.target == pytest.approx(float(guidance.well_lit @ without.vector))
+    again = remove(guidance, torch.cat([words.flip(0) * 3, words[:2]]))  # synonyms: more words than they span
+    assert torch.allclose(again.vector, without.vector, atol=1e-9)
+    assert remove(guidance, words[:0]) is guidance
+    with pytest.raises(ValueError, match="no direction is left"):
+        remove(guidance, torch.eye(16, dtype=torch.float64))
+
+
+def test_directions_of_pairs_and_sums():
+    a, b = unit(2, 8)
+    direction = between(torch.stack([a * 2, b * 5]))  # norms do not count
+    assert torch.allclose(direction, F.normalize(b - a, dim=0))
+    assert torch.allclose(between(torch.stack([b, a])), -direction)
+    assert torch.allclose(weighted_sum([a * 3, b], [2, -1]), F.normalize(2 * a - b, dim=0))
+    for call, message in (
+        (lambda: between(torch.stack([a, a])), "same embedding"),
+        (lambda: between(unit(3, 8)), "pair"),
+        (lambda: weighted_sum([a, a], [1, -1]), "cancel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_another_direction_keeps_the_folders_and_gets_its_own_set_point():
+    guidance = residual_guidance(unit(7, 8), unit(5, 8, seed=1))
+    other = guidance.along(unit(1, 8, seed=3)[0] * 4)
+    assert other.vector.norm() == pytest.approx(1)
+    assert other.target == pytest.approx(float(guidance.well_lit @ other.vector))
+    assert other.start == pytest.approx(float(guidance.backlit @ other.vector))
+    assert torch.equal(other.well_lit, guidance.well_lit)
+    assert guidance.along(guidance.vector).target == pytest.approx(guidance.target)
+    for vector in (torch.zeros(8), torch.full((8,), float("nan")), torch.ones(7)):
+        with pytest.raises(ValueError, match="direction"):
+            guidance.along(vector)
 
 
 def test_negative_similarity_tells_backlit_from_well_lit():

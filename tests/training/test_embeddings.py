@@ -10,7 +10,8 @@ from PIL import Image
 from data.listing import list_images
 from errors import UserError
 from models.clip_encoder import load_clip
-from training.embeddings import embed_photos, vocabulary
+from training import embeddings
+from training.embeddings import embed_photos, embed_vocabulary, vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,24 @@ def test_unreadable_photos_are_named_and_left_out(encoder, photo_folders, tmp_pa
 
 
 def test_vocabulary_is_clips():
-    words = vocabulary()
-    assert len(words) == 49408
-    assert {"bright", "sky", "dark"} <= set(words)
+    texts, whole_words = vocabulary()
+    assert len(texts) == len(whole_words) == 49408
+    kind = dict(zip(texts, whole_words, strict=True))
+    assert kind["bright"] and kind["sky"] and kind["dark"]
+    assert not kind["jewell"] and not kind["!"] and not kind["fridaynight"]
+    assert "😂" in kind  # bytes are read as the characters that they spell
+
+
+def test_tokens_in_chunks_equal_single_ones_and_are_cached(tmp_path, monkeypatch):
+    texts = ["dark", "sky", "a", "bright", "friday", "night", "😂", "fridaynight", "sun", "backlit"]
+    monkeypatch.setattr(embeddings, "vocabulary", lambda: (texts, [True] * len(texts)))
+    clip = load_clip("mini-clip", None)
+    found = embed_vocabulary(clip, tmp_path, chunk=4)
+    assert torch.allclose(found, torch.cat([clip.embed_texts([text]) for text in texts]), atol=1e-5)
+    monkeypatch.setattr(clip, "embed_texts", None)  # from now on the cache has to do
+    assert torch.equal(embed_vocabulary(clip, tmp_path), found)
+    (file,) = (tmp_path / "vocabulary").iterdir()
+    file.write_bytes(b"damaged")
+    monkeypatch.undo()
+    monkeypatch.setattr(embeddings, "vocabulary", lambda: (texts, [True] * len(texts)))
+    assert torch.allclose(embed_vocabulary(clip, tmp_path, chunk=4), found, atol=1e-6)

@@ -1,0 +1,201 @@
+"""Directions of one's own: each way to build one, saved and read back, and its trace in a training."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs.load import REPO_ROOT
+from configs.schema import Guidance
+from data.listing import list_images
+from errors import UserError
+from losses.residual import residual_guidance
+from models.checkpoints import read_metadata, read_tensors, save_tensors
+from models.clip_encoder import load_clip
+from models.guidance import LatentPair, new_guidance, save_guidance
+from tests.helpers import config, metrics
+from training import directions
+from training.directions import build_direction, check_guidance, describe, load_direction, make_recipe, save_direction
+from training.loop import train
+
+WEIGHTS = f"clip.guidance={{model: mini-clip, pretrained: {REPO_ROOT / 'pretrained_models/mini-clip.safetensors'}}}"
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_clip("mini-clip", str(REPO_ROOT / "pretrained_models/mini-clip.safetensors"))
+
+
+@pytest.fixture
+def sides():
+    generator = torch.Generator().manual_seed(0)
+    return [F.normalize(torch.randn(count, 128, generator=generator) + level, dim=1) for count, level in ((6, 0.3), (5, -0.3))]
+
+
+@pytest.fixture
+def no_vocabulary(monkeypatch):
+    """Embedding 49,408 tokens where nothing needs them fails."""
+
+    def fail(*arguments):
+        raise AssertionError("the vocabulary was embedded")
+
+    monkeypatch.setattr(directions, "embed_vocabulary", fail)
+
+
+def built(options: dict, encoder, sides, tmp_path):
+    return make_recipe(Guidance(**options), encoder, tmp_path).build(*sides)
+
+
+@pytest.mark.usefixtures("no_vocabulary")
+def test_the_default_is_raves_residual(encoder, sides, tmp_path):
+    found, expected = built({}, encoder, sides, tmp_path), residual_guidance(*sides)
+    assert torch.equal(found.vector, expected.vector)
+    assert found.target == expected.target
+
+
+@pytest.mark.usefixtures("no_vocabulary")
+def test_a_pair_of_texts_gives_the_way_from_the_first_to_the_second(encoder, sides, tmp_path):
+    texts = ["a dark photo", "a bright photo"]
+    found = built({"direction": "texts", "texts": texts}, encoder, sides, tmp_path)
+    dark, bright = encoder.embed_texts(texts)
+    assert torch.allclose(found.vector, F.normalize(bright - dark, dim=0), atol=1e-6)
+    assert found.target == pytest.approx(float(residual_guidance(*sides).well_lit @ found.vector), abs=1e-6)
+    back = built({"direction": "texts", "texts": texts[::-1]}, encoder, sides, tmp_path)
+    assert torch.allclose(back.vector, -found.vector, atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_vocabulary")
+def test_removed_words_are_orthogonal_to_the_direction(encoder, sides, tmp_path):
+    found = built({"remove": ["blue", "a green photo"]}, encoder, sides, tmp_path)
+    assert (encoder.embed_texts(["blue", "a green photo"]) @ found.vector).abs().max() < 1e-5
+    assert found.vector.norm() == pytest.approx(1)
+
+
+def test_a_sum_is_shifted_and_then_loses_words(encoder, sides, tmp_path, monkeypatch):
+    tokens = F.normalize(torch.randn(60, 128, generator=torch.Generator().manual_seed(5)), dim=1)
+    monkeypatch.setattr(directions, "embed_vocabulary", lambda *arguments: tokens)
+    options = {"direction": "sum", "weights": {"folders": 2.0, "texts": -0.5}, "texts": ["dark", "bright"]}
+    plain = built(options, encoder, sides, tmp_path)
+    dark, bright = encoder.embed_texts(["dark", "bright"])
+    expected = F.normalize(2 * residual_guidance(*sides).vector - 0.5 * F.normalize(bright - dark, dim=0), dim=0)
+    assert torch.allclose(plain.vector, expected, atol=1e-6)
+    both = built({**options, "remove_first_n_tokens": 4, "remove": ["blue"]}, encoder, sides, tmp_path)
+    assert abs(float(both.vector @ encoder.embed_texts(["blue"])[0])) < 1e-5
+    assert float(both.vector @ plain.vector) < 0.9999
+
+
+def test_saved_directions_and_learned_pairs_are_read_back(encoder, sides, tmp_path):
+    options = Guidance(direction="texts", texts=["dark", "bright"])
+    guidance = make_recipe(options, encoder, tmp_path).build(*sides)
+    file = tmp_path / "direction.safetensors"
+    save_direction(guidance, file, options, encoder, (5, 6))
+    assert set(read_tensors(file)) == {"vector", "well_lit", "backlit"}
+    about = read_metadata(file)
+    assert about["direction"] == "'dark' → 'bright'"
+    assert json.loads(about["guidance"])["texts"] == ["dark", "bright"]
+    assert {"set_point", "encoder", "encoder_fingerprint", "commit", "command", "backlit_photos"} <= about.keys()
+    again = built({"direction": "saved", "saved": str(file)}, encoder, sides, tmp_path)
+    assert torch.allclose(again.vector, guidance.vector, atol=1e-6)
+    assert again.target == pytest.approx(guidance.target, abs=1e-6)
+
+    latents = torch.randn(2, 128, generator=torch.Generator().manual_seed(1))
+    save_guidance(LatentPair(latents), tmp_path / "latents.safetensors")
+    backlit, well_lit = F.normalize(latents, dim=1)
+    assert torch.allclose(load_direction(tmp_path / "latents.safetensors", encoder), F.normalize(well_lit - backlit, dim=0), atol=1e-6)
+    torch.save({"module.guidance_embeddings": latents}, tmp_path / "published.pth")
+    assert torch.allclose(load_direction(tmp_path / "published.pth", encoder), F.normalize(well_lit - backlit, dim=0), atol=1e-6)
+
+
+def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
+    other = load_clip("mini-clip", None)
+    save_direction(residual_guidance(*sides), tmp_path / "other.safetensors", Guidance(), other, (5, 6))
+    save_tensors({"vector": torch.zeros(128)}, tmp_path / "zeros.safetensors")
+    save_tensors({"vector": torch.ones(64)}, tmp_path / "small.safetensors")
+    save_tensors({"weight": torch.ones(3)}, tmp_path / "weights.safetensors")
+    save_guidance(new_guidance("prompts", encoder, 2), tmp_path / "prompts.safetensors")  # untrained: both prompts are the same
+    for name, message in (
+        ("other", "of the encoder mini-clip.*found one of mini-clip/random"),
+        ("zeros", "finite direction"),
+        ("small", r"shape \(128,\).*\(64,\)"),
+        ("weights", "expected one of the tensors vector, .* found 'weight'"),
+        ("prompts", "same embedding"),
+    ):
+        with pytest.raises(UserError, match=rf"guidance\.saved: .*{message}"):
+            load_direction(tmp_path / f"{name}.safetensors", encoder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "saved"}, r"guidance\.saved: expected a file"),
+        ({"direction": "saved", "saved": "nowhere.safetensors"}, r"guidance\.saved: expected a file, found nothing there"),
+        ({"direction": "sum", "weights": {"folders": 0.0}}, r"guidance\.weights: expected a weight other than 0"),
+    ],
+)
+def test_keys_that_do_not_go_together(options, message):
+    with pytest.raises(UserError, match=message):
+        check_guidance(Guidance(**options))
+
+
+@pytest.mark.parametrize("options", [{"direction": "texts"}, {"remove": ["sky"]}, {"remove_first_n_tokens": 3}])
+def test_words_need_a_text_tower(options, tmp_path):
+    with pytest.raises(UserError, match=r"guidance\.\w+: needs an encoder with a text tower, found mini-rn"):
+        make_recipe(Guidance(**options), load_clip("mini-rn", str(REPO_ROOT / "pretrained_models/mini-rn-light.safetensors")), tmp_path)
+
+
+def test_texts_of_one_meaning_are_no_direction(encoder, tmp_path):
+    with pytest.raises(UserError, match=r"guidance\.texts: 'dark', 'Dark': both have the same embedding"):
+        make_recipe(Guidance(direction="texts", texts=["dark", "Dark"]), encoder, tmp_path)
+
+
+def test_neither_order_nor_names_of_photos_count_and_swapping_the_folders_flips_the_sign(overrides, photo_folders):
+    settings = config(overrides, WEIGHTS)
+    folder_encoder = directions_encoder(settings)
+    backlit, well_lit = (list_images(folder, "key") for folder in photo_folders)
+    guidance, skipped = build_direction(settings, folder_encoder, backlit, well_lit)
+    assert skipped == []
+    shuffled, _ = build_direction(settings, folder_encoder, backlit[::-1], well_lit[::-1])
+    assert torch.allclose(shuffled.vector, guidance.vector, atol=1e-6)
+    swapped, _ = build_direction(settings, folder_encoder, well_lit, backlit)
+    assert torch.allclose(swapped.vector, -guidance.vector, atol=1e-6)
+
+
+def directions_encoder(settings):
+    from training.embeddings import load_encoder
+
+    return load_encoder(settings.clip.guidance, settings.clip, "cpu")
+
+
+def test_description_names_everything():
+    options = Guidance(direction="sum", weights={"texts": 0.5}, remove=["sky"], remove_first_n_tokens=15)
+    assert describe(options) == (
+        "1 × residual of the two folders + 0.5 × 'a backlit photo' → 'a well-lit photo', shifted by 15 tokens, without 'sky'"
+    )
+
+
+def test_a_training_keeps_its_direction_and_shows_where_the_enhanced_photos_are_on_it(overrides, capsys):
+    run = train(config(overrides, WEIGHTS, "guidance.direction=texts", "guidance.texts=[a dark photo, a bright photo]"))
+    about = read_metadata(run / "checkpoints/direction.safetensors")
+    steps = [line for line in metrics(run) if line.get("phase") == "rave" and "loss" in line]
+    for line in steps:
+        assert line["set_point"] == pytest.approx(float(about["set_point"]))
+        assert line["backlit_projection"] == pytest.approx(
+            float(read_tensors(run / "checkpoints/direction.safetensors")["backlit"] @ vector(run))
+        )
+        assert -1 <= line["projection"] <= 1
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"train/projection", "train/set_point", "train/backlit_projection"} <= set(events.Tags()["scalars"])
+    assert [event.value for event in events.Scalars("train/projection")] == pytest.approx([line["projection"] for line in steps])
+    assert "direction  'a dark photo' → 'a bright photo'" in capsys.readouterr().out
+
+
+def vector(run):
+    return read_tensors(run / "checkpoints/direction.safetensors")["vector"]
+
+
+def test_a_dry_run_tells_of_a_missing_file(overrides):
+    with pytest.raises(UserError, match=r"guidance\.saved: expected a file"):
+        train(config(overrides, "guidance.direction=saved", "guidance.saved=nowhere.safetensors"), dry_run=True)

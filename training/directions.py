@@ -1,0 +1,194 @@
+"""The direction that guides a RAVE training, as `guidance:` of a config says: built, saved and read back.
+
+RAVE's residual of two folders, a pair of texts, a saved direction or learned pair, or a weighted sum of
+these; then shifted by n tokens; then without the words of `guidance.remove`. All are `ResidualGuidance`.
+
+Shape letters: N photos, K words, T tokens, D embedding size.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from configs.load import find_file
+from configs.provenance import provenance
+from configs.schema import Guidance, TrainConfig
+from errors import UserError
+from losses.residual import ResidualGuidance, between, remove, residual_guidance, shift, weighted_sum
+from models.checkpoints import read_metadata, read_tensors, save_tensors
+from models.clip_encoder import ClipEncoder
+from models.guidance import KINDS, load_guidance
+from training.embeddings import embed_photos, embed_vocabulary
+
+SOURCES = ("folders", "texts", "saved")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How guidance is made of the embeddings of two folders; everything that does not depend on photos is at hand.
+
+    weights: of the sources that are used, "folders" among them where the residual is. vectors: (D,) of each other source.
+    removed (K,D): words to project out. tokens (T,D): the vocabulary, where something is shifted by it. n: tokens to shift by.
+    """
+
+    weights: dict[str, float]
+    vectors: dict[str, Tensor]
+    removed: Tensor
+    tokens: Tensor | None
+    n: int
+
+    def build(self, well_lit: Tensor, backlit: Tensor, n: int | None = None) -> ResidualGuidance:
+        """Guidance of these photos' embeddings (N,D) and (N',D); `n` in place of the recipe's own.
+
+        Raises ValueError where no direction exists or is left.
+        """
+        guidance = residual_guidance(well_lit, backlit)
+        if self.vectors:
+            vectors = {"folders": guidance.vector, **self.vectors}
+            guidance = guidance.along(
+                weighted_sum([vectors[name].to(guidance.vector) for name in self.weights], list(self.weights.values()))
+            )
+        n = self.n if n is None else n
+        if n and self.tokens is None:
+            raise ValueError("a shift needs the embeddings of the vocabulary")
+        return remove(shift(guidance, self.tokens, n) if n else guidance, self.removed)
+
+
+def check_guidance(options: Guidance) -> dict[str, float]:
+    """The sources that `guidance.direction` uses and their weights. Raises UserError for keys that do not go together."""
+    if options.direction != "sum":
+        weights = {options.direction: 1.0}
+    else:
+        weights = {name: getattr(options.weights, name) for name in SOURCES if getattr(options.weights, name) != 0}
+        if not weights:
+            raise UserError("guidance.weights: expected a weight other than 0 (guidance.direction is 'sum'), found none")
+    if "saved" in weights:
+        if options.saved is None:
+            raise UserError(
+                "guidance.saved: expected a file with a direction or a learned pair (guidance.direction uses it), found nothing (null)"
+            )
+        find_file(options.saved, "guidance.saved")
+    return weights
+
+
+def make_recipe(options: Guidance, encoder: ClipEncoder, cache_dir: str | Path) -> Recipe:
+    """The recipe of a config: texts embedded, files read, the vocabulary embedded only if something is shifted by it.
+
+    Raises UserError where texts are asked of an image-only encoder, or a file does not fit it.
+    """
+    weights = check_guidance(options)
+    for key, needed in (
+        ("texts", "texts" in weights),
+        ("remove", bool(options.remove)),
+        ("remove_first_n_tokens", bool(options.remove_first_n_tokens)),
+    ):
+        if needed and not encoder.has_text:
+            raise UserError(f"guidance.{key}: needs an encoder with a text tower, found {encoder.name}")
+    vectors = {}
+    with torch.no_grad():
+        removed = encoder.embed_texts(options.remove).cpu() if options.remove else torch.empty(0, encoder.embed_dim)
+        if "texts" in weights:
+            try:
+                vectors["texts"] = between(encoder.embed_texts(options.texts)).cpu()
+            except ValueError as error:
+                raise UserError(f"guidance.texts: '{options.texts[0]}', '{options.texts[1]}': {error}") from None
+        if "saved" in weights:
+            vectors["saved"] = load_direction(find_file(options.saved, "guidance.saved"), encoder)
+    n = options.remove_first_n_tokens
+    return Recipe(weights, vectors, removed, embed_vocabulary(encoder, cache_dir) if n else None, n)
+
+
+def embed_folders(config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]) -> tuple[Tensor, Tensor, list[str]]:
+    """Embeddings (N,D) of the well-lit and (N',D) of the backlit folder, and why photos were left out. Raises UserError."""
+    cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
+    well_lit_embeddings, skipped_well_lit = embed_photos(well_lit, encoder, cache, batch, "data.welllit_images_path")
+    backlit_embeddings, skipped_backlit = embed_photos(backlit, encoder, cache, batch, "data.backlit_images_path")
+    return well_lit_embeddings, backlit_embeddings, skipped_well_lit + skipped_backlit
+
+
+def build_direction(
+    config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
+) -> tuple[ResidualGuidance, list[str]]:
+    """The guidance of a config, and why photos were left out. Raises UserError for photos, files or words that give no direction."""
+    recipe = make_recipe(config.guidance, encoder, config.exp.cache_dir)
+    *embeddings, skipped = embed_folders(config, encoder, backlit, well_lit)
+    return built(recipe, *embeddings), skipped
+
+
+def built(recipe: Recipe, well_lit: Tensor, backlit: Tensor, n: int | None = None) -> ResidualGuidance:
+    """`recipe.build`, whose errors name the keys (UserError)."""
+    try:
+        residual_guidance(well_lit, backlit)
+    except ValueError as error:
+        raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
+    try:
+        return recipe.build(well_lit, backlit, n)
+    except ValueError as error:
+        raise UserError(f"guidance: {error}") from None
+
+
+def describe(options: Guidance) -> str:
+    """The direction of a config in one line, for the console and reports."""
+    parts = {
+        "folders": "residual of the two folders",
+        "texts": f"'{options.texts[0]}' → '{options.texts[1]}'",
+        "saved": f"saved in {options.saved}",
+    }
+    weights = check_guidance(options)
+    text = " + ".join((f"{weight:g} × " if options.direction == "sum" else "") + parts[name] for name, weight in weights.items())
+    if options.remove_first_n_tokens:
+        text += f", shifted by {options.remove_first_n_tokens} tokens"
+    return text + (f", without {', '.join(map(repr, options.remove))}" if options.remove else "")
+
+
+def save_direction(guidance: ResidualGuidance, path: str | Path, options: Guidance, encoder: ClipEncoder, photos: tuple[int, int]) -> None:
+    """Write guidance as `.safetensors`, atomically: `vector`, `well_lit`, `backlit` (D,), and as metadata where they come from.
+
+    photos: how many backlit and well-lit ones.
+    """
+    source = provenance()
+    about = {
+        "kind": "direction",
+        "direction": describe(options),
+        "guidance": json.dumps(options.model_dump()),
+        "set_point": repr(guidance.target),
+        "encoder": encoder.name,
+        "encoder_fingerprint": encoder.fingerprint(),
+        "backlit_photos": str(photos[0]),
+        "welllit_photos": str(photos[1]),
+        "command": source["command"],
+        "commit": str(source["commit"]),
+    }
+    save_tensors({"vector": guidance.vector, "well_lit": guidance.well_lit, "backlit": guidance.backlit}, path, about)
+
+
+def load_direction(path: str | Path, encoder: ClipEncoder) -> Tensor:
+    """The direction (D,), unit norm, of a file: one of `save_direction`, or the way from backlit to well-lit of a learned pair.
+
+    Raises UserError where the file holds neither, or is of another encoder.
+    """
+    tensors = read_tensors(path)
+    kind = next((kind for kind, name in KINDS.items() if name in tensors), None)
+    if kind:
+        with torch.no_grad():
+            pair = load_guidance(path, kind, encoder)(encoder).cpu().float()
+        try:
+            return between(pair)
+        except ValueError as error:
+            raise UserError(f"guidance.saved: {path}: {error}") from None
+    if "vector" not in tensors:
+        names = ", ".join(["vector", *KINDS.values()])
+        raise UserError(f"guidance.saved: {path}: expected one of the tensors {names}, found '{next(iter(tensors), 'none')}'")
+    vector, about = tensors["vector"], read_metadata(path)
+    made_with = about.get("encoder_fingerprint", encoder.fingerprint())
+    if vector.shape != (encoder.embed_dim,) or made_with != encoder.fingerprint():
+        found = f"one of {about.get('encoder', 'another')}, shape {tuple(vector.shape)}"
+        raise UserError(
+            f"guidance.saved: {path}: expected a direction of the encoder {encoder.name}, shape ({encoder.embed_dim},), found {found}"
+        )
+    if not torch.isfinite(vector).all() or not vector.norm() > 1e-6:
+        raise UserError(f"guidance.saved: {path}: expected a finite direction, found zeros, NaN or infinity")
+    return torch.nn.functional.normalize(vector.float(), dim=0)
