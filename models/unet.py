@@ -29,7 +29,7 @@ class Conv3x3(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=1)
         height, width = x.shape[-2:]
         if height > 1 and width > 1:
-            if x.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
                 if not torch.is_grad_enabled():
                     return reflected(x, self.weight, self.bias)
                 if self.bias is None and not torch.is_autocast_enabled("cpu"):
