@@ -78,7 +78,7 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
         raise UserError(f"--resume: expected a saved state, found nothing there: {run.state_file}")
     _make_folder(config.exp.save_dir, "exp.save_dir")
     _make_folder(config.exp.cache_dir, "exp.cache_dir")
-    guidance_encoder, identity_encoder = _encoders(config, accelerator)
+    guidance_encoder, identity_encoder = load_encoders(config, accelerator)
     say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
     with accelerator.main_process_first():  # one process computes, the others find the cache
         photos = _unet_inputs(config, backlit_paths, welllit_paths)
@@ -435,7 +435,7 @@ class Trainer:
         return self.state.planned - self.state.iteration + later
 
 
-def _encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
+def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
     """Guidance and identity encoder; one object where the config names the same for both."""
     clip = config.clip
     loaded: dict[tuple, ClipEncoder] = {}

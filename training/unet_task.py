@@ -81,9 +81,7 @@ class UNetTask:
         reduction = self.config.loss.identity_reduction
         result = enhance(photos, self.module(photos).float())
         layers = used_layers(phase.identity_layers)
-        with (
-            torch.no_grad()
-        ):  # anew in each step: augmentation rotates and zooms by continuous amounts, so that hardly an input comes twice
+        with torch.no_grad():  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
             source_maps = self.identity_encoder.feature_maps(photos, len(layers))
         if phase.guided and self.guidance_encoder is self.identity_encoder:
             embeddings, maps = self.identity_encoder.embed_with_maps(result)
