@@ -30,6 +30,7 @@ from tools.benchmark import Worker, plain, summary, synthetic, timed
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from training.guidance_task import GuidanceTask
     from training.unet_task import UNetTask
 
 STEPS = {"rave256": (256, 4), "rave512": (512, 2)}  # side in pixels, photos a step
@@ -273,10 +274,8 @@ def _guidance(folder: Path, repeats: int) -> dict:
         rows[way]["ratio"] = rows["baseline"]["median"] / rows[way]["median"]
     rows["batched"]["loss_agreement"] = agreement(losses["baseline"], losses["batched"])
     rows["cached"] |= {"embedding_seconds": embedding, "augmentations": CACHED}
-    threads = torch.get_num_threads()
-    return {"encoder": encoder.name, "batch": config.guidance_model.batch_size, "photos": 2 * FOLDER["guidance"], "threads": threads} | {
-        "rows": rows
-    }
+    facts = {"encoder": encoder.name, "batch": config.guidance_model.batch_size, "photos": 2 * FOLDER["guidance"]}
+    return {**facts, "threads": torch.get_num_threads(), "rows": rows}
 
 
 def _guidance_config(folder: Path, cached: int) -> TrainConfig:
@@ -288,7 +287,8 @@ def _guidance_config(folder: Path, cached: int) -> TrainConfig:
     return load_config(TrainConfig, "clip_lit.yaml", [*settings, *_folders(folder)])
 
 
-def _photo_by_photo(task: Callable) -> Callable:
+def _photo_by_photo(task: "GuidanceTask") -> "GuidanceTask":
+    """The same task, whose photos go through the encoder one by one."""
     batched = task._embed
 
     def embed(images: "Tensor") -> "Tensor":
