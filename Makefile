@@ -36,7 +36,7 @@ enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=res
 
 test: $(VENV)/.installed-dev ## lint and the quick tests, offline
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow

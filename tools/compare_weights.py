@@ -1,4 +1,4 @@
-"""Score weight files, CLAHE, a plain gamma and doing nothing on the same pairs: one table, one JSON.
+"""Score weight files, the computed start map, CLAHE, a plain gamma and doing nothing on the same pairs: one table, one JSON.
 
 python tools/compare_weights.py --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json OUT.json]
 
@@ -37,7 +37,13 @@ def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backlit", required=True, metavar="DIR")
     parser.add_argument("--gt", required=True, metavar="DIR")
-    parser.add_argument("--list", nargs="+", default=[], metavar="FILE", help="only the photos named in these text files, one name a line")
+    parser.add_argument(
+        "--list",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="only the photos named in these text files, one name a line; a mean for each file",
+    )
     parser.add_argument("--kinds", metavar="CSV", help="table with columns file, kind: a mean for each kind too")
     parser.add_argument("--well-lit", metavar="DIR", help="photos that should stay as they are")
     parser.add_argument("--well-lit-photos", type=int, default=40, metavar="N", help="use N of them, evenly spread (default 40)")
@@ -57,29 +63,36 @@ def main(argv: list[str]) -> int:
     from serving.enhancer import Enhancer
 
     pairs = pair(args.backlit, args.gt).pairs
-    if args.list:
-        wanted = {name for file in args.list for name in read_names(file, "--list")}
-        pairs = [p for p in pairs if p.name in wanted]
+    lists = {Path(file).stem: set(read_names(file, "--list")) for file in args.list}
+    if lists:
+        pairs = [p for p in pairs if any(p.name in names for names in lists.values())]
     if not pairs:
         raise UserError("--backlit, --gt: expected photos of the same names, found none")
     methods: dict[str, Method] = {
         "untouched input": lambda photo: photo,
         f"gamma {GAMMA}": lambda photo: photo ** np.float32(1 / GAMMA),
         "CLAHE": _clahe,
+        "computed start map": _start_map,
     }
     for name, file in files.items():
         enhancer = Enhancer(file)
         methods[name] = lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0]
     photos = [(read_rgb8(p.enhanced), read_rgb8(p.truth)) for p in pairs]
-    groups = {"all": range(len(pairs))}
-    for kind in sorted(set(kinds.values())):
-        groups[kind] = [i for i, p in enumerate(pairs) if kinds.get(p.name) == kind]
+
+    def members(names: set[str] | None = None, kind: str | None = None) -> list[int]:
+        return [i for i, p in enumerate(pairs) if (names is None or p.name in names) and (kind is None or kinds.get(p.name) == kind)]
+
+    parts, kind_names = lists if len(lists) > 1 else {}, sorted(set(kinds.values()))
+    groups = {"all": members()}
+    groups |= {part: members(names) for part, names in parts.items()}
+    groups |= {kind: members(kind=kind) for kind in kind_names}
+    groups |= {f"{part}, {kind}": members(names, kind) for part, names in parts.items() for kind in kind_names}
     rows = {}
     for name, method in methods.items():
-        scores = [_score(method, *photo) for photo in tqdm(photos, desc=name, leave=False)]
+        scores = [_score(method, *photo) for photo in tqdm(photos, desc=name, leave=False, disable=None)]
         rows[name] = {group: _mean([scores[i] for i in members]) for group, members in groups.items() if members}
         if well_lit:
-            changes = [_change(method, read_rgb8(path)) for path in tqdm(well_lit, desc=f"{name}, well-lit", leave=False)]
+            changes = [_change(method, read_rgb8(path)) for path in tqdm(well_lit, desc=f"{name}, well-lit", leave=False, disable=None)]
             rows[name]["change"] = round(float(np.mean(changes)), 4)
         _print_row(name, rows[name], header=len(rows) == 1)
     if args.json:
@@ -124,6 +137,16 @@ def _clahe(photo: np.ndarray) -> np.ndarray:
     return equalize_adapthist(photo)
 
 
+def _start_map(photo: np.ndarray) -> np.ndarray:
+    """What `unet_model.first_map: retinex` teaches the network before it is guided, without a network."""
+    import torch
+
+    from models.retinex import enhance, first_illumination
+
+    images = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    return enhance(images, first_illumination(images))[0].permute(1, 2, 0).numpy()
+
+
 def _to_uint8(photo: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
 
@@ -149,15 +172,13 @@ def _mean(scores: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _print_row(name: str, row: dict, header: bool) -> None:
-    groups = [group for group in row if group != "change"]
+    groups = [group for group in row if group != "change" and ", " not in group]  # combined ones are in the JSON
     if header:
         tqdm.write(
-            f"{'':36}"
-            + "".join(f" {group + ': PSNR / dB, SSIM':>28}" for group in groups)
-            + f" {'clipped':>8} {'change':>7} {'s/photo':>8}"
+            f"{'PSNR / dB, SSIM':36}" + "".join(f" {group:>16}" for group in groups) + f" {'clipped':>8} {'change':>7} {'s/photo':>8}"
         )
-    cells = "".join(f" {row[group]['psnr']:20.2f}  {row[group]['ssim']:.4f}" for group in groups)
-    change = f"{row['change']:7.4f}" if "change" in row else f"{'–':>7}"
+    cells = "".join(f" {row[group]['psnr']:9.2f}  {row[group]['ssim']:.3f}" for group in groups)
+    change = f"{row['change']:7.3f}" if "change" in row else f"{'–':>7}"
     tqdm.write(f"{name:36}{cells} {100 * row['all']['clipped']:6.2f} % {change} {row['all']['seconds_per_photo']:8.2f}")
 
 

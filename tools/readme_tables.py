@@ -51,8 +51,9 @@ def quickstart() -> str:
 
 def weights() -> str:
     result = _read("weights")
-    groups = [group for group in result["pairs"] if group != "underexposed"]
-    heads = [f"{'all' if group == 'all' else f'the {group} ones'} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
+    columns = {"pairs_validation": "validation", "pairs_test": "test", "backlit": "backlit ones of both"}
+    groups = [group for group in columns if group in result["pairs"]]
+    heads = [f"{columns[group]} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
     lines = [f"| | {' | '.join(heads)} | newly clipped | change of well-lit photos |", "|---|" + "---|" * (len(heads) + 2)]
     for name, row in result["rows"].items():
         cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]

@@ -333,6 +333,8 @@ class Trainer:
         state.phase += 1
         if state.phase < len(self.phases):
             self._start_phase(state.phase)
+            if self.phases[state.phase].guided and not any(p.guided for p in self.phases[: state.phase]):
+                state.best_val_psnr = float("-inf")  # from here on; what came before was a start, not a result
 
     def _report(self, phase: Phase, bar: tqdm) -> None:
         """What the guidance can do by now, as a line of the log and on the console."""

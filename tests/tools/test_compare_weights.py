@@ -49,7 +49,7 @@ def test_rows_and_figures_of_harm(folders, capsys):
     assert compare_weights.main([*command, "--json", str(folders / "out.json")]) == 0
     result = json.loads((folders / "out.json").read_text())
     rows = result["rows"]
-    assert list(rows) == ["untouched input", "gamma 2.2", "CLAHE", "ours", "nets/double", "nets/triple"]
+    assert list(rows) == ["untouched input", "gamma 2.2", "CLAHE", "computed start map", "ours", "nets/double", "nets/triple"]
     assert result["pairs"] == {"all": 2, "backlit": 1, "underexposed": 1}
     assert rows["untouched input"]["all"]["psnr"] == pytest.approx(20 * np.log10(255 / 100), abs=1e-3)
     assert rows["ours"]["all"]["psnr"] > 60  # 100 · 2 = 200: exact
@@ -62,6 +62,12 @@ def test_list_and_mistakes(folders):
     command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt")]
     assert compare_weights.main([*command, "--list", str(folders / "names.txt"), "--json", str(folders / "out.json")]) == 0
     assert json.loads((folders / "out.json").read_text())["pairs"] == {"all": 1}
+    lists = [str(folders / "names.txt"), str(folders / "more.txt")]
+    (folders / "more.txt").write_text("a.png\nb.png\n")
+    kinds = ["--kinds", str(folders / "kinds.csv")]
+    assert compare_weights.main([*command, *kinds, "--list", *lists, "--json", str(folders / "out.json")]) == 0
+    counts = json.loads((folders / "out.json").read_text())["pairs"]
+    assert counts["all"] == counts["more"] == 2 and counts["names"] == counts["more, backlit"] == 1
     with pytest.raises(UserError, match="--weights: expected a weight file or a folder of them"):
         compare_weights.main([*command, "--weights", str(folders / "none")])
     with pytest.raises(UserError, match="columns file and kind"):

@@ -64,6 +64,15 @@ def test_same_seed_same_weights_whatever_the_workers(overrides):
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
 
+def test_best_by_validation_is_of_the_guided_phase(overrides):
+    run = train(config(overrides))
+    checks = {m["iteration"]: m["val_psnr"] for m in metrics(run) if "val_psnr" in m}
+    summary = json.loads((run / "summary.json").read_text())
+    guided = {iteration: psnr for iteration, psnr in checks.items() if iteration > 4}  # reconstruction takes 4
+    assert checks[0] >= max(guided.values())  # here the start, which has learned nothing, is as good as it gets
+    assert summary["best_val_iteration"] == max(guided, key=guided.get)
+
+
 EXTRAS = ["unet_model.ema=0.8", "unet_model.first_map=retinex", "data.simulated_backlight.share=0.5"]
 
 
