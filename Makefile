@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## train RAVE offline, enhance and measure held-out pho
 compare: $(VENV)/.installed ## train CLIP-LIT, CLIP-LIT-Latent and RAVE offline under one budget (runs/compare)
 	@$(BIN)/python tools/compare_methods.py
 
-bench: $(VENV)/.installed ## time and memory beside the plain way (benchmarks/results.json; about half an hour)
+bench: $(VENV)/.installed ## time and memory beside the plain way (benchmarks/results.json; about an hour)
 	@$(BIN)/python tools/benchmark.py
 
 enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=results]

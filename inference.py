@@ -3,6 +3,7 @@
 python inference.py PHOTOS                     a folder; results go to PHOTOS_enhanced
 python inference.py a.jpg b.png --output out   files
 python inference.py --cfg my.yaml --strength 0.7 --side-by-side
+torchrun --nproc-per-node 2 inference.py PHOTOS   each process takes every second photo
 """
 
 import argparse
@@ -16,6 +17,8 @@ from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run, yaml_text
 from errors import UserError
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from serving.enhancer import Job
     from serving.pipeline import Outcome
 
@@ -64,12 +67,38 @@ def main(argv: list[str]) -> int:
 
     from serving.pipeline import enhance_files
 
+    processes = _processes(config.model.device)
+    rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
     enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength"}))
-    _print(f"weights: {checkpoint}", f"device:  {enhancer.choice}")
-    _print(f"photos:  {len(jobs)}", f"output:  {jobs[0].output}")
+    if rank == 0:
+        _print(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
+        _print(f"photos:  {len(jobs)}", f"output:  {jobs[0].output}")
     start = time.perf_counter()
-    outcome = enhance_files(jobs, enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"}))
+    outcome = enhance_files(jobs[rank::world], enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"}))
+    if processes:
+        outcome = _gathered(outcome, jobs)
+        processes.destroy_process_group()
+    if rank:
+        return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
     return _report(outcome, jobs, time.perf_counter() - start)
+
+
+def _processes(device: str) -> "PartialState | None":
+    """This process among those that torchrun or `accelerate launch` started, or None where it is the only one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    from accelerate import PartialState
+
+    return PartialState(cpu=device == "cpu")
+
+
+def _gathered(outcome: "Outcome", jobs: list["Job"]) -> "Outcome":
+    """What became of all processes' photos, in the order of the jobs; every process gets it."""
+    from accelerate.utils import gather_object
+
+    from serving.pipeline import together
+
+    return together(gather_object([outcome]), jobs)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:

@@ -107,6 +107,9 @@ class TrainLoop(Section):
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
+    compile: bool = False
+    """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step of each phase;
+    results differ by rounding."""
     val_iter: Annotated[int, Field(ge=1)] = 100
     """Iterations between validations and previews, while the UNet is trained."""
     save_iter: Annotated[int, Field(ge=1)] = 100

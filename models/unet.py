@@ -8,6 +8,7 @@ multiply-adds a pixel. Receptive field without the pooling branch: 17 pixels to 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 POOL_BINS = (1, 2, 3, 6)  # grid sizes of the pyramid pooling
 LEAKY_SLOPE = 0.2
@@ -28,26 +29,69 @@ class Conv3x3(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=1)
         height, width = x.shape[-2:]
         if height > 1 and width > 1:
-            if x.device.type == "cpu" and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()):
-                return self._reflected(x)
+            if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+                if not torch.is_grad_enabled():
+                    return reflected(x, self.weight, self.bias)
+                if self.bias is None and not torch.is_autocast_enabled("cpu"):
+                    return ReflectedConvolution.apply(x, self.weight)
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         else:
             x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
             x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
         return F.conv2d(x, self.weight, self.bias)
 
-    def _reflected(self, x: Tensor) -> Tensor:
-        """The same without a padded copy of all the input (a sixth of the time): zero padding, then the four outer lines anew."""
 
-        def line(part: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
-            return F.conv2d(F.pad(part, pad, mode="reflect"), self.weight, self.bias)
+def reflected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """3x3 convolution with reflected borders, without a padded copy of all the input: zero padding, then the four outer lines anew.
 
-        result = F.conv2d(x, self.weight, self.bias, padding=1)
-        result[:, :, :1] = line(x[:, :, :2], (1, 1, 1, 0))
-        result[:, :, -1:] = line(x[:, :, -2:], (1, 1, 0, 1))
-        result[:, :, :, :1] = line(x[:, :, :, :2], (1, 0, 1, 1))
-        result[:, :, :, -1:] = line(x[:, :, :, -2:], (0, 1, 1, 1))
-        return result
+    (B,C,H,W), H and W above 1; (C',C,3,3); (C',) -> (B,C',H,W).
+    """
+
+    def line(part: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
+        return F.conv2d(F.pad(part, pad, mode="reflect"), weight, bias)
+
+    result = F.conv2d(x, weight, bias, padding=1)
+    result[:, :, :1] = line(x[:, :, :2], (1, 1, 1, 0))
+    result[:, :, -1:] = line(x[:, :, -2:], (1, 1, 0, 1))
+    result[:, :, :, :1] = line(x[:, :, :, :2], (1, 0, 1, 1))
+    result[:, :, :, -1:] = line(x[:, :, :, -2:], (0, 1, 1, 1))
+    return result
+
+
+class ReflectedConvolution(torch.autograd.Function):
+    """`reflected` with a gradient that needs no padded copies either: that of zero padding, and what the reflected ring adds to it."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return reflected(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (*wanted, False)
+        )
+        with torch.enable_grad():  # the ring is four lines of the input: second row, last but one, and columns likewise
+            lines = [line.detach().requires_grad_() for line in (x[:, :, 1:2], x[:, :, -2:-1], x[:, :, :, 1:2], x[:, :, :, -2:-1])]
+            kernel = weight.detach().requires_grad_()
+            rows = [F.pad(row, (1, 1, 0, 0), mode="reflect") for row in lines[:2]]  # with the corners
+            ring = [
+                F.conv2d(rows[0], kernel[:, :, :1]),
+                F.conv2d(rows[1], kernel[:, :, 2:]),
+                F.conv2d(lines[2], kernel[:, :, :, :1], padding=(1, 0)),
+                F.conv2d(lines[3], kernel[:, :, :, 2:], padding=(1, 0)),
+            ]
+        outer = (gradient[:, :, :1], gradient[:, :, -1:], gradient[:, :, :, :1], gradient[:, :, :, -1:])
+        top, bottom, left, right, ring_of_weight = torch.autograd.grad(ring, [*lines, kernel], outer)
+        if wanted[0]:
+            of_x[:, :, 1:2] += top
+            of_x[:, :, -2:-1] += bottom
+            of_x[:, :, :, 1:2] += left
+            of_x[:, :, :, -2:-1] += right
+        return of_x, of_weight + ring_of_weight if wanted[1] else None
 
 
 class ResidualBlock(nn.Module):

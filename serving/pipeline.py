@@ -31,6 +31,15 @@ class Outcome:
     """Photo and what its owner should know, such as "animated: first of 12 frames"."""
 
 
+def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
+    """One outcome of several that share a list of jobs; failures and notes in the order of the jobs."""
+    order = {job.source: number for number, job in enumerate(jobs)}
+    result = Outcome(*(sum(getattr(o, name) for o in outcomes) for name in ("enhanced", "skipped", "pixels")))
+    for name in ("failures", "notes"):
+        getattr(result, name).extend(sorted((item for o in outcomes for item in getattr(o, name)), key=lambda item: order[item[0]]))
+    return result
+
+
 def enhance_files(
     jobs: list[Job],
     enhancer: Enhancer,

@@ -179,3 +179,19 @@ def test_script_tells_a_mistake_in_one_line_and_without_torch(tmp_path):
 def test_empty_name_is_refused():
     with pytest.raises(UserError, match="found an empty name"):
         inference.main([""])
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_photos(weights, photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(b"broken")
+    arguments = [str(photos), "--checkpoint", weights, "--set", "model.device=cpu", "--set", "model.backend=torch"]
+    alone = run_script(*arguments, "--output", "alone", cwd=tmp_path)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "inference.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launcher, *arguments, "--output", "shared"]
+    shared = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert alone.returncode == 3 and shared.returncode == 1  # the launcher's own
+    assert shared.stdout.count("enhanced 2, skipped 0, failed 1 of 3") == 1
+    assert shared.stderr.count("failed: ") == alone.stderr.count("failed: ") == 1
+    for name in ("a.png", "sub/b.jpg"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

@@ -1,11 +1,12 @@
 """How fast, and in how much memory, beside the plain way in the same run; writes benchmarks/results.json (`make bench`).
 
-python tools/benchmark.py [--cases 0.5 3 photo 12 24 100 folder] [--repeats 5] [--json FILE]
+python tools/benchmark.py [--cases 0.5 3 photo 12 24 100 folder rave256 ...] [--repeats 5] [--json FILE]
 
 The plain way ("baseline") is the network as the authors run it: whole frame, NCHW, eager, fp32, one photo after the other.
 0.5, 3: megapixels, array in and array out, in processes that take turns, so that all meet the same load of the machine.
 photo, 12, 24, 100, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels, large
 photos, 50 small ones. Peak memory is that of the whole process.
+rave256, rave512, guidance, residual, scaling: training, see tools/benchmark_training.py.
 """
 
 import argparse
@@ -42,25 +43,33 @@ FRAMES = {"0.5": (612, 816), "3": (1536, 2048)}  # height, width
 RUNS = {"photo": (612, 816), "12": (3000, 4000), "24": (4000, 6000), "100": (8000, 12500), "folder": (300, 400)}
 FOLDER = 50  # photos
 PLAIN_RUNS = ("photo", "folder")  # others do not fit: the plain way takes about 1.8 GB a megapixel
+TRAINING = ("rave256", "rave512", "guidance", "residual", "scaling")
 VARIANTS = {"fp32": ("torch", "fp32"), "torch": ("torch", "auto"), "openvino": ("openvino", "auto")}  # backend, precision
 
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=[*FRAMES, *RUNS], choices=[*FRAMES, *RUNS], metavar="CASE", help="default: all")
-    parser.add_argument("--repeats", type=int, default=5, help="of the cases up to 3 megapixels (default: %(default)s)")
+    cases = [*FRAMES, *RUNS, *TRAINING]
+    parser.add_argument("--cases", nargs="+", default=cases, choices=cases, metavar="CASE", help="default: all")
+    parser.add_argument("--repeats", type=int, default=5, help="of the cases up to 3 megapixels and of training (default: %(default)s)")
     parser.add_argument("--json", default=str(REPO_ROOT / "benchmarks" / "results.json"), metavar="FILE")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # variant, photo, result: this script, started by itself
+    parser.add_argument("--train-worker", nargs=2, help=argparse.SUPPRESS)  # case, way
     parser.add_argument("--plain-run", nargs=2, help=argparse.SUPPRESS)  # folder, folder of results
     args = parser.parse_args(argv)
     if args.worker:
         _work(*args.worker)
+    elif args.train_worker:
+        from tools.benchmark_training import work
+
+        work(*args.train_worker)
     elif args.plain_run:
         _plain_run(*map(Path, args.plain_run))
     elif args.repeats < 1:
         raise UserError(f"--repeats: expected at least 1, found {args.repeats}")
     else:
-        _inference(args.cases, args.repeats, Path(args.json))
+        _inference([case for case in args.cases if case not in TRAINING], args.repeats, Path(args.json))
+        _training([case for case in args.cases if case in TRAINING], args.repeats, Path(args.json))
     return EXIT_OK
 
 
@@ -69,8 +78,11 @@ def main(argv: list[str]) -> int:
 # ---------------------------------------------------------------------------------------------
 
 
-def plain(weights: dict[str, "Tensor"], images: "Tensor") -> "Tensor":
-    """Photo (1,3,H,W) in [0, 1] -> illumination (1,1,H,W): the layers one after the other, as published."""
+def plain(weights: dict[str, "Tensor"], images: "Tensor", padding: str = "reflect") -> "Tensor":
+    """Photos (B,3,H,W) in [0, 1] -> illumination (B,1,H,W): the layers one after the other, as published.
+
+    `padding` of the four plain convolutions: "reflect" at inference, "constant" (zeros) in training.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -82,16 +94,16 @@ def plain(weights: dict[str, "Tensor"], images: "Tensor") -> "Tensor":
         inner = F.leaky_relu(conv(f"ResidualBlock{number}.conv1", x), 0.2)
         return F.leaky_relu(conv(f"ResidualBlock{number}.conv2", inner) + x, 0.2)
 
-    x = block(2, block(1, F.leaky_relu(conv("cond1", images), 0.2)))
+    x = block(2, block(1, F.leaky_relu(conv("cond1", images, padding), 0.2)))
     maps = [x]
     for number, bins in enumerate((1, 2, 3, 6)):
         grid = F.conv2d(F.adaptive_avg_pool2d(x, bins), weights[f"PPM1.features.{number}.1.weight"])
         grid = F.prelu(grid, weights[f"PPM1.features.{number}.2.weight"])
         maps.append(F.interpolate(grid, x.shape[2:], mode="bilinear", align_corners=True))
     x = F.prelu(conv("PPM1.fuse.0", torch.cat(maps, dim=1), "constant"), weights["PPM1.fuse.1.weight"])
-    x = block(4, block(3, conv("condx", x)))
-    x = block(6, block(5, conv("condy", x)))
-    return F.relu(conv("cond_add1", x))
+    x = block(4, block(3, conv("condx", x, padding)))
+    x = block(6, block(5, conv("condy", x, padding)))
+    return F.relu(conv("cond_add1", x, padding))
 
 
 def _plain_enhancer() -> Callable[[np.ndarray], np.ndarray]:
@@ -124,19 +136,35 @@ def _plain_run(folder: Path, output: Path) -> None:
 def _inference(cases: list[str], repeats: int, path: Path) -> None:
     """Measure case by case; each replaces what an earlier run found for it, and no other."""
     variants = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
-    threads = os.environ.get("OMP_NUM_THREADS")
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             measured = _frames(case, variants, Path(folder), repeats) if case in FRAMES else _runs(case, variants, Path(folder))
         for name, row in measured["rows"].items():
             print(f"{case:>6} {name:9} {_shown(row)}", flush=True)
-        measured |= {"OMP_NUM_THREADS": threads and int(threads), **provenance()}
+        measured |= provenance()
         measured["versions"]["openvino"] = metadata.version("openvino") if "openvino" in variants else None
-        results = json.loads(path.read_text()) if path.is_file() else {}
-        results.setdefault("inference", {})[case] = measured
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=2) + "\n"
-        write_atomically(path, lambda temporary, text=text: temporary.write_text(text))
+        _store(path, "inference", case, measured)
+
+
+def _training(cases: list[str], repeats: int, path: Path) -> None:
+    if not cases:
+        return
+    from tools.benchmark_training import measure, shown
+
+    for case in cases:
+        measured = measure(case, repeats)
+        for name, row in measured["rows"].items():
+            print(f"{case:>8} {shown(name, row)}", flush=True)
+        _store(path, "training", case, measured | provenance())
+
+
+def _store(path: Path, kind: str, case: str, measured: dict) -> None:
+    threads = os.environ.get("OMP_NUM_THREADS")
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    results.setdefault(kind, {})[case] = {"OMP_NUM_THREADS": threads and int(threads), **measured}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _shown(row: dict) -> str:
@@ -151,11 +179,11 @@ def _shown(row: dict) -> str:
 def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     """Every variant in a process of its own; they take turns, one round after the other."""
     photo = folder / f"{case}.npy"
-    np.save(photo, _synthetic(*FRAMES[case]))
-    workers: dict[str, _Worker] = {}
+    np.save(photo, synthetic(*FRAMES[case]))
+    workers: dict[str, Worker] = {}
     rows: dict[str, dict] = {}
     for name in ("baseline", *variants):
-        worker = _Worker.start(name, photo, folder / f"{case}_{name}.npy")
+        worker = Worker.start([__file__, "--worker", name, str(photo), str(folder / f"{case}_{name}.npy")])
         twin = next((other for other, its in workers.items() if its.choice == worker.choice), None)
         if twin:  # what "auto" resolves to is measured already
             worker.stop()
@@ -169,7 +197,7 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
             seconds[name].append(worker.ask("run")["seconds"])
     expected = np.load(folder / f"{case}_baseline.npy").astype(np.float32)
     for name, worker in workers.items():
-        rows[name] = {"choice": worker.choice, **_summary(seconds[name], FRAMES[case]), "peak_mb": worker.stop()}
+        rows[name] = {"choice": worker.choice, **_with_speed(summary(seconds[name]), FRAMES[case]), "peak_mb": worker.stop()}
         if name != "baseline":
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
             mse = float(np.mean((np.load(folder / f"{case}_{name}.npy") - expected) ** 2))
@@ -181,27 +209,27 @@ def _runs(case: str, variants: dict, folder: Path) -> dict:
     """Whole runs of inference.py, once for each variant."""
     photos, count = folder / case, FOLDER if case == "folder" else 1
     for number in range(count):
-        write_photo(photos / f"{number}.jpg", Photo(_synthetic(*RUNS[case], seed=number)))
+        write_photo(photos / f"{number}.jpg", Photo(synthetic(*RUNS[case], seed=number)))
     rows: dict[str, dict] = {}
     if case in PLAIN_RUNS:
-        rows["baseline"] = _timed([__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")])
+        rows["baseline"] = timed([__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")])
     for name, (backend, precision) in variants.items():
         switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
-        row = _timed([str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches])
+        row = timed([str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches])
         row["choice"] = next(line for line in row["choice"].splitlines() if line.startswith("device:")).split(":", 1)[1].strip()
         twin = next((other for other, its in rows.items() if its.get("choice", "").split(" (")[0] == row["choice"].split(" (")[0]), None)
         rows[name] = {"same_as": twin} if twin else row
     for row in rows.values():
         if "seconds" in row:
-            row |= _summary([row.pop("seconds")], (count, *RUNS[case]))
+            row |= _with_speed(summary([row.pop("seconds")]), (count, *RUNS[case]))
             row["ratio"] = rows["baseline"]["median"] / row["median"] if "baseline" in rows and row is not rows["baseline"] else None
     return {"megapixels": count * math.prod(RUNS[case]) / 1e6, "rows": rows}
 
 
-def _timed(arguments: list[str]) -> dict:
-    """Run a script. Raises UserError, with what it printed, where it fails."""
+def timed(arguments: list[str], environment: dict[str, str] | None = None) -> dict:
+    """Run a script -> seconds, largest resident memory of its process, what it printed. Raises UserError where it fails."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     printed = process.stdout.read()
     peak = _peak_mb(process)
     if process.returncode:
@@ -209,13 +237,15 @@ def _timed(arguments: list[str]) -> dict:
     return {"seconds": time.perf_counter() - started, "peak_mb": peak, "choice": printed}
 
 
-def _summary(seconds: list[float], sides: tuple[int, ...]) -> dict:
-    median = statistics.median(seconds)
-    spread = {"lowest": min(seconds), "highest": max(seconds)}
-    return {"median": median, **spread, "megapixels_per_second": math.prod(sides) / 1e6 / median}
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "lowest": min(seconds), "highest": max(seconds)}
 
 
-def _synthetic(height: int, width: int, seed: int = 0) -> np.ndarray:
+def _with_speed(row: dict[str, float], sides: tuple[int, ...]) -> dict[str, float]:
+    return {**row, "megapixels_per_second": math.prod(sides) / 1e6 / row["median"]}
+
+
+def synthetic(height: int, width: int, seed: int = 0) -> np.ndarray:
     """(H,W,3) uint8: dark, smooth, with a grain."""
     generator = np.random.default_rng(seed)
     rows, columns = np.linspace(0, 3, height), np.linspace(0, 4, width)
@@ -232,16 +262,15 @@ def _peak_mb(process: subprocess.Popen) -> float:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-class _Worker(NamedTuple):
-    """This script in another process, which enhances one photo whenever it is asked."""
+class Worker(NamedTuple):
+    """This script in another process, which does its work once whenever it is asked."""
 
     process: subprocess.Popen
     choice: str
 
     @classmethod
-    def start(cls, variant: str, photo: Path, result: Path) -> "_Worker":
-        arguments = [sys.executable, __file__, "--worker", variant, str(photo), str(result)]
-        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def start(cls, arguments: list[str]) -> "Worker":
+        process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return cls(process, json.loads(process.stdout.readline())["choice"])
 
     def ask(self, what: str) -> dict:

@@ -109,7 +109,9 @@ def training() -> str:
 
 
 def speed() -> str:
-    cases = json.loads((REPO_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))["inference"]
+    """Of inference, and of training once `make bench` has measured it."""
+    results = json.loads((REPO_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    cases = results["inference"]
     names = {
         "photo": "`inference.py`, one photo of {:.1f} megapixels",
         "folder": "`inference.py`, 50 photos, {:.0f} megapixels",
@@ -123,7 +125,44 @@ def speed() -> str:
             cells = [_speed_cell(case["rows"].get(variant), case["rows"]) for variant in ("baseline", "fp32", "torch", "openvino")]
             lines.append(f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | {' | '.join(cells)} |")
     where = dict.fromkeys(_where(case) for case in cases.values())
-    return "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {'; '.join(where)}."
+    table = "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {'; '.join(where)}."
+    return "\n\n".join([table, *training_speed(results.get("training", {}))])
+
+
+def training_speed(cases: dict) -> list[str]:
+    """Two tables of the training cases of `benchmarks/results.json`, as far as they are there: the ways of each, and two processes."""
+    whats = {
+        "rave256": "RAVE step, {side} px, batch {batch}",
+        "rave512": "RAVE step, {side} px, batch {batch}",
+        "guidance": "prompt initialisation step, batch {batch}",
+        "residual": "residual vector and vocabulary",
+    }
+    ways = {"fp32": "fp32", "compiled": "fp32, compiled", "bf16": "bf16", "batched": "batched", "cached": "cached embeddings"}
+    tables = []
+    measured = {name: case for name, case in cases.items() if name in whats}
+    if measured:
+        lines = ["| training | the authors' way | here |", "|---|---|---|"]
+        for name, case in measured.items():
+            here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]
+            lines.append(f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |")
+        where = dict.fromkeys(f"{_where(case)}, {case['OMP_NUM_THREADS'] or 'all'} threads" for case in measured.values())
+        tables.append("\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {'; '.join(where)}.")
+    if "scaling" in cases:
+        scaling = cases["scaling"]
+        lines = ["| | 1 process | 2 processes | times as fast | equal results |", "|---|---|---|---|---|"]
+        names = {"inference": f"`inference.py`, {scaling['photos']} photos, with start-up", "training": "RAVE step, quick-start config"}
+        for job, what in names.items():
+            one, two = (scaling["rows"][f"{job}, {n} processes"] for n in (1, 2))
+            lines.append(f"| {what} | {one['median']:.2f} s | {two['median']:.2f} s | {two['ratio']:.2f} | {two['equal']} |")
+        tables.append("\n".join(lines) + f"\n\nOne thread for each process; `make bench`, {_where(scaling)}.")
+    return tables
+
+
+def _training_cell(row: dict) -> str:
+    faster = f" ({row['ratio']:.1f}×)" if "ratio" in row else ""
+    memory = f", {row['peak_mb'] / 1000:.1f} GB" if "peak_mb" in row else ""
+    rate = f", {row['tflops']:.0f} TFLOP/s" if "tflops" in row else ""
+    return f"{row['median']:.3g}{faster}{memory}{rate}"
 
 
 def _speed_cell(row: dict | None, rows: dict) -> str:

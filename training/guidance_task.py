@@ -29,7 +29,7 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary, vocabulary
 from training.phases import Phase
-from training.runtime import seed_everything
+from training.runtime import adam, seed_everything
 from training.unet_task import find_pretrained
 from training.validation import enhance_photos, to_uint8, training_photos
 
@@ -64,7 +64,7 @@ class GuidanceTask:
         else:
             pair = new_guidance(kind, encoder, options.length_prompt)
         self.pair = pair
-        optimizer = torch.optim.Adam(pair.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        optimizer = adam(pair.parameters(), accelerator.device, lr=options.lr, weight_decay=options.weight_decay)
         self.module, self.optimizer = accelerator.prepare(pair, optimizer)
         self._order(1, 0)  # refuses a batch that the processes cannot share
 

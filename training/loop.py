@@ -4,6 +4,7 @@ Read top to bottom: `train` prepares, `Trainer.run` walks through the phases, `T
 iteration. What a step computes is in `training.unet_task` and `training.guidance_task`.
 """
 
+import math
 import os
 import signal
 import sys
@@ -32,7 +33,7 @@ from training.directions import build_direction, check_guidance, describe, save_
 from training.embeddings import load_encoder
 from training.guidance_task import GuidanceTask
 from training.phases import Phase, describe_schedule, schedule
-from training.runtime import describe_device, make_accelerator
+from training.runtime import describe_device, keep_memory, make_accelerator
 from training.state import TrainState
 from training.tracking import RunFolder, photo_grid, plot_curves, read_metrics
 from training.unet_task import UNetTask, find_pretrained
@@ -53,6 +54,7 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
     Raises UserError for paths, photos, encoders or a state that cannot be used, TrainingDiverged
     where the training breaks down.
     """
+    keep_memory()
     accelerator = make_accelerator(config.train.device, config.train.precision)
     say = accelerator.print
     data = config.data
@@ -76,7 +78,7 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
         raise UserError(f"--resume: expected a saved state, found nothing there: {run.state_file}")
     _make_folder(config.exp.save_dir, "exp.save_dir")
     _make_folder(config.exp.cache_dir, "exp.cache_dir")
-    guidance_encoder, identity_encoder = _encoders(config, accelerator)
+    guidance_encoder, identity_encoder = load_encoders(config, accelerator)
     say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
     with accelerator.main_process_first():  # one process computes, the others find the cache
         photos = _unet_inputs(config, backlit_paths, welllit_paths)
@@ -209,16 +211,17 @@ class Trainer:
         self.accelerator.backward(loss)
         limit = float("inf") if task.grad_clip is None else task.grad_clip
         norm = torch.as_tensor(self.accelerator.clip_grad_norm_(task.module.parameters(), limit))
-        if not torch.isfinite(loss.detach() + norm):
+        values = self._read({"loss": loss, **terms, **measures, "gradient_norm": norm})
+        if not math.isfinite(values["loss"] + values["gradient_norm"]):
             raise TrainingDiverged(
-                f"{phase.name}, iteration {state.total}: loss {loss.item():.3g}, gradient norm {norm.item():.3g}; "
+                f"{phase.name}, iteration {state.total}: loss {values['loss']:.3g}, gradient norm {values['gradient_norm']:.3g}; "
                 f"nothing was updated and earlier checkpoints are intact; lower {task.name}_model.lr"
                 + (" or set unet_model.grad_clip" if task is self.unet else "")
             )
         state.iteration += 1
         state.total += 1
         self.steps += 1
-        if norm == 0 and task is self.unet:
+        if values["gradient_norm"] == 0 and task is self.unet:
             self._revive(phase, bar)
             return {}
         for group in task.optimizer.param_groups:
@@ -228,11 +231,16 @@ class Trainer:
         task.optimizer.step()
         if task is self.unet and self.config.unet_model.ema is not None:
             state.update_average(self.config.unet_model.ema)
-
-        values = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}, **measures}
-        values = {name: self.accelerator.reduce(value, "mean").item() for name, value in values.items()}
         state.record(values["input_psnr"] if phase.best_by == "input_psnr" else -values["loss"], values["loss"])
-        return {**values, "gradient_norm": norm.item()}
+        return values
+
+    def _read(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Scalars of a step, means over all processes, in one transfer: the only place where a step waits for the device.
+
+        It has to: whether the weights may change (not finite, a dead map) is decided here, for all processes alike.
+        """
+        packed = torch.stack([value.detach().float() for value in values.values()])
+        return dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
 
     def _after_step(self, phase: Phase, task: UNetTask | GuidanceTask, values: dict[str, float], bar: tqdm) -> None:
         state = self.state
@@ -429,7 +437,7 @@ class Trainer:
         return self.state.planned - self.state.iteration + later
 
 
-def _encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
+def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
     """Guidance and identity encoder; one object where the config names the same for both."""
     clip = config.clip
     loaded: dict[tuple, ClipEncoder] = {}

@@ -78,14 +78,14 @@ class TrainState:
         """A copy of a module's weights (None: of the one in training) on the CPU, or of their average where there is one."""
         name = module or self.trains
         if name == "unet" and self.average:
-            return {key: tensor.clone() for key, tensor in self.average.items()}
+            return {key: tensor.cpu().clone() for key, tensor in self.average.items()}
         return self._weights(name)
 
     def update_average(self, decay: float) -> None:
-        """average ← decay · average + (1 − decay) · weights of the UNet; it starts from the weights as they are."""
-        weights = self._weights("unet")
+        """average ← decay · average + (1 − decay) · weights of the UNet, on their device; it starts from the weights as they are."""
+        weights = {name: tensor.detach() for name, tensor in self.modules["unet"].state_dict().items()}
         if not self.average:
-            self.average = weights
+            self.average = {name: tensor.clone() for name, tensor in weights.items()}
         for name, tensor in self.average.items():
             tensor.lerp_(weights[name], 1 - decay)
 
@@ -105,12 +105,14 @@ class TrainState:
     def load_state_dict(self, state: dict) -> None:
         if state["modules"].keys() != self.modules.keys():
             raise ValueError(f"expected {', '.join(self.modules)}, found {', '.join(state['modules'])}")
+        weights = self.modules["unet"].state_dict()
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
             self.optimizers[name].load_state_dict(state["optimizers"][name])
         for f in fields(self):
             if f.name not in self._NOT_PLAIN:
                 setattr(self, f.name, state[f.name])
+        self.average = {name: tensor.to(weights[name].device) for name, tensor in self.average.items()}
 
     def save(self, path: Path) -> None:
         write_atomically(path, lambda temporary: torch.save(self.state_dict(), temporary))

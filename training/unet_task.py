@@ -1,7 +1,7 @@
 """UNet training: I_t = I_b / UNet(I_b), the identity loss, and the guidance of RAVE or CLIP-LIT, which is frozen meanwhile."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from models.clip_encoder import ClipEncoder
 from models.retinex import enhance, first_illumination
 from models.unet import IlluminationUNet
 from training.phases import Phase
-from training.runtime import seed_everything
+from training.runtime import adam, seed_everything
 
 LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
 
@@ -51,7 +51,10 @@ class UNetTask:
             config.unet_model.grad_clip,
         )
         unet = self.fresh(restart=0).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(unet.parameters(), lr=config.unet_model.lr, weight_decay=config.unet_model.weight_decay)
+        if config.train.compile:
+            unet.compile(dynamic=False)  # in place: names of weights stay
+        options = config.unet_model
+        optimizer = adam(unet.parameters(), accelerator.device, lr=options.lr, weight_decay=options.weight_decay)
         self.module, self.optimizer = accelerator.prepare(unet, optimizer)
         self.batch_order(0)  # refuses a batch that the processes cannot share
 
@@ -67,7 +70,7 @@ class UNetTask:
             pin_memory=self.accelerator.device.type == "cuda",
         )
         for photos in loader:
-            yield photos.to(self.accelerator.device, memory_format=torch.channels_last)
+            yield photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
 
     def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
@@ -77,14 +80,19 @@ class UNetTask:
             return {"map": phase.terms["map"] * relative.square().mean()}, {}
         reduction = self.config.loss.identity_reduction
         result = enhance(photos, self.module(photos).float())
-        with torch.no_grad():
-            source_maps = self.identity_encoder.feature_maps(photos)
-        content = identity_loss(self.identity_encoder.feature_maps(result), source_maps, phase.identity_layers, reduction)
+        layers = used_layers(phase.identity_layers)
+        with torch.no_grad():  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
+            source_maps = self.identity_encoder.feature_maps(photos, len(layers))
+        if phase.guided and self.guidance_encoder is self.identity_encoder:
+            embeddings, maps = self.identity_encoder.embed_with_maps(result)
+            maps = maps[: len(layers)]
+        else:
+            maps = self.identity_encoder.feature_maps(result, len(layers))
+            embeddings = self.guidance_encoder.embed_images(result) if phase.guided else None
+        content = identity_loss(maps, source_maps, layers, reduction)
         if reduction == "sum":  # processes average their gradients; a sum over the whole batch must stay one
             content = content * self.accelerator.num_processes
         terms, measures = {"identity": content}, {"input_psnr": luma_psnr(result.detach(), photos)}
-        if phase.guided:
-            embeddings = self.guidance_encoder.embed_images(result)
         if "residual" in phase.terms:
             terms["residual"] = residual_loss(embeddings, self.residual)
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
@@ -115,6 +123,12 @@ class UNetTask:
         return BatchOrder(
             len(self.photos), self.batch_size, seed, start=start, rank=accelerator.process_index, world=accelerator.num_processes
         )
+
+
+def used_layers(weights: Sequence[float]) -> Sequence[float]:
+    """Weights of the maps from the stem to the last one that counts; at least one."""
+    last = max((number for number, weight in enumerate(weights) if weight), default=0)
+    return weights[: last + 1]
 
 
 def luma_psnr(result: Tensor, source: Tensor) -> Tensor:

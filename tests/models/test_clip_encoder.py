@@ -134,8 +134,32 @@ def test_image_tower_alone_from_a_file(mini, tmp_path):
 
 
 def test_transformer_has_no_identity_features(vit):
-    with pytest.raises(UserError, match="five feature maps"):
-        vit.feature_maps(torch.rand(1, 3, 64, 64))
+    for maps in (vit.feature_maps, vit.embed_with_maps):
+        with pytest.raises(UserError, match="five feature maps"):
+            maps(torch.rand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("model", ["mini-rn", "timm/resnet10t"])
+def test_embedding_and_maps_of_one_pass_are_those_of_two(model):
+    encoder, images = load_clip(model, None), torch.rand(2, 3, 64, 64)
+    embeddings, maps = encoder.embed_with_maps(images)
+    assert torch.allclose(embeddings, encoder.embed_images(images), atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(maps, encoder.feature_maps(images), strict=True))
+
+
+@pytest.mark.parametrize("model", ["mini-rn", "timm/resnet10t"])
+def test_layers_above_the_last_map_are_not_computed(model):
+    encoder, images = load_clip(model, None), torch.rand(2, 3, 64, 64)
+    tower, run = getattr(encoder.model, "visual", encoder.model), []
+    for name in ("layer1", "layer2", "layer3", "layer4", "attnpool", "global_pool"):
+        if hasattr(tower, name):
+            getattr(tower, name).register_forward_hook(lambda *_, name=name: run.append(name))
+    first = encoder.feature_maps(images, 3)
+    assert run == ["layer1", "layer2"]
+    run.clear()
+    maps = encoder.feature_maps(images)
+    assert run == ["layer1", "layer2", "layer3", "layer4"]
+    assert all(torch.equal(a, b) for a, b in zip(first, maps[:3], strict=True))
 
 
 @pytest.mark.parametrize(

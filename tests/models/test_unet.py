@@ -7,7 +7,7 @@ from PIL import Image
 
 from models.checkpoints import load_unet
 from models.retinex import enhance
-from models.unet import Conv3x3, IlluminationUNet
+from models.unet import Conv3x3, IlluminationUNet, ReflectedConvolution
 
 PUBLISHED = {
     "30374039626_355dca2192_o.reflect": ("clip_lit/enhancement_model.pth", "reflect"),
@@ -81,6 +81,29 @@ def test_reflection_without_a_padded_copy_is_the_same(size):
     with torch.no_grad():
         assert torch.allclose(conv(x), padded, atol=1e-6)
     assert torch.equal(conv(x), padded)  # with a gradient
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 5), (9, 3), (16, 21)])
+def test_gradient_of_reflection_without_a_padded_copy_is_the_same(size):
+    torch.manual_seed(0)
+    x, weight = torch.rand(2, 5, *size, dtype=torch.float64), torch.rand(7, 5, 3, 3, dtype=torch.float64)
+    outer = torch.rand(2, 7, *size, dtype=torch.float64)
+
+    def padded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), weight)
+
+    found = torch.autograd.functional.vjp(ReflectedConvolution.apply, (x, weight), outer)
+    expected = torch.autograd.functional.vjp(padded, (x, weight), outer)
+    for a, b in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_training_keeps_no_padded_copies():
+    """What the UNet saves for its gradient has the photo's sides, not two pixels more."""
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.shape) or tensor, lambda tensor: tensor):
+        IlluminationUNet("zeros")(torch.rand(1, 3, 20, 20))
+    assert saved and not any(22 in shape for shape in saved)
 
 
 def test_every_parameter_gets_a_gradient():

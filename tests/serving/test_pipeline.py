@@ -12,7 +12,7 @@ from PIL import Image
 import serving.pipeline
 from data.images import Photo, read_photo, write_photo
 from serving.enhancer import plan_outputs
-from serving.pipeline import enhance_files
+from serving.pipeline import Outcome, enhance_files, together
 from tests.serving.helpers import noise, save_photo
 
 
@@ -59,6 +59,15 @@ def test_skip_existing(enhancer, tmp_path):
     assert (outcome.enhanced, outcome.skipped) == (1, 1) and jobs[0].target.stat().st_mtime == 1
     outcome = enhance_files(jobs, enhancer, skip_existing=True, illumination=True)  # the maps are still missing
     assert (outcome.enhanced, outcome.skipped) == (2, 0) and jobs[0].beside("illumination").exists()
+
+
+def test_outcomes_of_several_processes_are_told_as_one(tmp_path):
+    for name in "abcd":
+        save_photo(tmp_path / "in" / f"{name}.png")
+    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    a, b, c, d = (job.source for job in jobs)
+    shares = [Outcome(1, 0, 40, [(c, "broken")], [(a, "note")]), Outcome(1, 1, 2, [(b, "torn"), (d, "lost")])]
+    assert together(shares, jobs) == Outcome(2, 1, 42, [(b, "torn"), (c, "broken"), (d, "lost")], [(a, "note")])
 
 
 def test_broken_photos_do_not_stop_the_others(enhancer, tmp_path):

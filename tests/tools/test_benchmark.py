@@ -1,20 +1,35 @@
 """The benchmark: its plain way is the network, and its figures are written."""
 
 import json
+from itertools import islice
 
 import pytest
 import torch
 
 import tools.benchmark
 from tests.serving.helpers import difference, network, noise_tensor
-from tools.benchmark import main, plain
+from tools import benchmark_training
+from tools.benchmark import TRAINING, main, plain
 
 
 @pytest.mark.parametrize("size", [(12, 9), (40, 31)])
-def test_the_plain_way_is_the_network(size):
-    unet, images = network("reflect"), noise_tensor(*size)
+@pytest.mark.parametrize(("padding_mode", "padding"), [("reflect", "reflect"), ("zeros", "constant")])
+def test_the_plain_way_is_the_network(size, padding_mode, padding):
+    unet, images = network(padding_mode), noise_tensor(*size)
     with torch.no_grad():
-        assert difference(plain(unet.state_dict(), images), unet(images)) < 1e-5
+        assert difference(plain(unet.state_dict(), images, padding), unet(images)) < 1e-5
+
+
+@pytest.mark.parametrize("encoders", [("mini-clip", "mini-rn"), ("mini-rn", "mini-rn")], ids=["two encoders", "one for both"])
+def test_training_follows_the_curve_of_the_plain_way(encoders):
+    config = benchmark_training.step_config(32, 2, encoders, ["train.device=cpu", "unet_model.lr=1e-3"])
+    fast, slow = (list(islice(steps(config), 5)) for steps in (benchmark_training.fast_steps, benchmark_training.plain_steps))
+    assert benchmark_training.agreement(slow, fast) < 1e-3
+    assert len(set(fast)) == 5
+
+
+def test_training_cases_are_known_on_the_command_line():
+    assert benchmark_training.CASES == TRAINING
 
 
 @pytest.mark.slow
@@ -33,3 +48,18 @@ def test_figures_are_written_and_other_cases_stay(tmp_path, monkeypatch):
         assert rows["baseline"]["median"] > 0 and rows["fp32"]["ratio"] > 0 and rows["fp32"]["peak_mb"] > 100
         assert case["commit"] and case["versions"]["torch"]
     assert results["inference"]["0.5"]["rows"]["fp32"]["psnr"] is None or results["inference"]["0.5"]["rows"]["fp32"]["psnr"] > 60
+
+
+@pytest.mark.slow
+def test_training_cases_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_training, "ENCODERS", ("mini-clip", "mini-rn"))
+    monkeypatch.setattr(benchmark_training, "FOLDER", {"guidance": 4, "scaling": 4})
+    monkeypatch.setattr(benchmark_training, "TRAINING_STEPS", 3)
+    path = tmp_path / "results.json"
+    assert main(["--cases", "guidance", "scaling", "--repeats", "1", "--json", str(path)]) == 0
+    cases = json.loads(path.read_text())["training"]
+    assert cases["guidance"]["rows"]["batched"]["loss_agreement"] < 1e-3
+    assert cases["guidance"]["rows"]["cached"]["ratio"] > 1
+    rows = cases["scaling"]["rows"]
+    assert rows["inference, 2 processes"]["equal"] == "yes, every byte"
+    assert rows["training, 2 processes"]["equal"] == "yes, up to rounding"

@@ -6,7 +6,7 @@ import pytest
 
 from configs.load import REPO_ROOT
 from tools.readme_tables import DOCUMENTS as TABLED
-from tools.readme_tables import filled
+from tools.readme_tables import filled, training_speed
 
 DOCUMENTS = [*TABLED, REPO_ROOT / "docs" / "architecture.md", REPO_ROOT / "pretrained_models" / "README.md"]
 
@@ -15,6 +15,17 @@ def test_tables_are_those_of_the_json_files():
     for document in TABLED:
         text = document.read_text(encoding="utf-8")
         assert filled(text) == text, "run: python tools/readme_tables.py"
+
+
+def test_training_cases_have_tables_once_they_are_measured():
+    assert training_speed({}) == []
+    where = {"OMP_NUM_THREADS": None, "commit": "0123456789", "hardware": {"gpu": None, "cores": 2, "processor": "X"}}
+    times = {"median": 2.0, "lowest": 1.0, "highest": 3.0, "peak_mb": 1500.0}
+    step = {"side": 256, "batch": 4, "rows": {"baseline": times, "fp32": times | {"ratio": 1.5}}, **where}
+    rows = {f"{job}, {n} processes": times | {"ratio": 1.9, "equal": "yes"} for job in ("inference", "training") for n in (1, 2)}
+    steps, scaling = training_speed({"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}})
+    assert "| RAVE step, 256 px, batch 4 | 2, 1.5 GB | fp32 2 (1.5×), 1.5 GB |" in steps
+    assert "| RAVE step, quick-start config | 2.00 s | 2.00 s | 1.90 | yes |" in scaling
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(REPO_ROOT).as_posix())

@@ -18,11 +18,14 @@ from configs.load import REPO_ROOT, load_config
 from configs.schema import TrainConfig
 from errors import UserError
 from models.checkpoints import load_unet, read_metadata, read_tensors
+from models.clip_encoder import ClipEncoder
+from serving.backends import _has_compiler
 from tests.helpers import arguments, assert_same_run, config, metrics
 from training.loop import Trainer, TrainingDiverged, train
 from training.phases import describe_schedule, rave_schedule
+from training.runtime import adam
 from training.state import TrainState
-from training.unet_task import luma_psnr
+from training.unet_task import luma_psnr, used_layers
 from training.validation import training_photos
 
 
@@ -257,6 +260,57 @@ def test_schedule_is_data_that_can_be_printed(overrides):
     text = describe_schedule(phases)
     assert "1. reconstruction: 4 iterations" in text
     assert "2. rave: 12 iterations" in text
+
+
+def test_layers_above_the_last_weight_are_not_used():
+    assert used_layers((1.0, 0.0, 0.5, 0.0, 0.0)) == (1.0, 0.0, 0.5)
+    assert used_layers((1.0, 1.0, 1.0, 1.0, 0.5)) == (1.0, 1.0, 1.0, 1.0, 0.5)
+    assert len(used_layers((0.0,) * 5)) == 1
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [("mini-rn", 2), ("timm/resnet10t", 3)])
+def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypatch, guidance, passes):
+    """Inputs and results through the identity encoder, results through the guidance encoder: together with the former if it is the same."""
+    counted = []
+    prepare = ClipEncoder._prepare
+    monkeypatch.setattr(ClipEncoder, "_prepare", lambda self, images: counted.append(len(images)) or prepare(self, images))
+    step = Trainer._step
+
+    def counting_step(self, *arguments):
+        counted.clear()
+        values = step(self, *arguments)
+        assert counted == [2] * passes
+        return values
+
+    monkeypatch.setattr(Trainer, "_step", counting_step)
+    train(config(overrides, f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1"))
+
+
+def test_fused_adam_is_adam():
+    torch.manual_seed(0)
+    start = torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last)
+    weights = [start.clone().requires_grad_() for _ in range(2)]
+    options = {"lr": 1e-2, "weight_decay": 1e-3}
+    optimizers = [adam(weights[:1], torch.device("cpu"), **options), torch.optim.Adam(weights[1:], **options)]
+    for _ in range(4):
+        for weight, optimizer in zip(weights, optimizers, strict=True):
+            optimizer.zero_grad()
+            (weight * torch.arange(108.0).view(4, 3, 3, 3)).sin().sum().backward()
+            optimizer.step()
+    assert torch.allclose(*weights, atol=1e-6)
+    assert not torch.equal(weights[0], start)
+
+
+@pytest.mark.slow
+def test_compiled_training_has_the_same_names_and_nearly_the_same_losses(overrides):
+    if not _has_compiler():
+        pytest.skip("torch.compile needs a C++ compiler")
+    plain = train(config(overrides))
+    compiled = train(config(overrides, "train.compile=true", "exp.exp_name=compiled"))
+    tensors = [read_tensors(run / "checkpoints/best.safetensors") for run in (plain, compiled)]
+    assert tensors[0].keys() == tensors[1].keys()
+    for a, b in zip(metrics(plain), metrics(compiled), strict=True):
+        assert a.get("loss") == pytest.approx(b.get("loss"), rel=1e-3)
 
 
 def test_luma_psnr():

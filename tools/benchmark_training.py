@@ -1,0 +1,411 @@
+"""The training cases of tools/benchmark.py: one RAVE step, guidance initialisation, the residual vector, two processes.
+
+The plain way of a step ("baseline") is how the authors train: fp32, NCHW, photo by photo through the encoders, a pass of its own for
+each term, the whole identity encoder for its maps, inputs and results alike, Adam as PyTorch has it, every value read in each step.
+Both ways start from the same weights and see the same photos; `loss_agreement` is the largest relative difference of their losses.
+
+The ways of a step run in processes of their own that take turns. On a GPU a row also has the arithmetic rate, counted by
+torch.utils.flop_counter, and the device's peak memory; that branch was never run, for lack of a GPU.
+"""
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from configs.load import REPO_ROOT, load_config
+from configs.schema import TrainConfig
+from data.images import Photo, write_photo
+from errors import UserError
+from tools.benchmark import Worker, plain, summary, synthetic, timed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.guidance_task import GuidanceTask
+    from training.unet_task import UNetTask
+
+STEPS = {"rave256": (256, 4), "rave512": (512, 2)}  # side in pixels, photos a step
+CASES = (*STEPS, "guidance", "residual", "scaling")
+ENCODERS = ("ViT-B-32", "RN101")  # guidance, identity; random weights
+WAYS = {"fp32": ["train.precision=fp32"], "compiled": ["train.precision=fp32", "train.compile=true"], "bf16": ["train.precision=bf16"]}
+PHOTOS = 8  # of the step cases
+FOLDER = {"guidance": 32, "residual": 64, "scaling": 24}  # photos in each folder, of the cases that read files
+GUIDANCE_STEPS = 3  # of each way in each round
+CACHED = 4  # augmentations of each photo that the cached way encodes
+TRAINING_STEPS = 6  # of the scaling case
+SAME_LOSS = 1e-3  # relative; rounding moves losses of these encoders by about 1e-5
+
+
+def measure(case: str, repeats: int) -> dict:
+    """The figures of one case. Raises UserError where the two ways of a step do not compute the same loss."""
+    if case in STEPS:
+        return _steps(case, repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        return {"guidance": _guidance, "residual": _residual, "scaling": _scaling}[case](Path(folder), repeats)
+
+
+def shown(name: str, row: dict) -> str:
+    """One row for the console."""
+    texts = [f"{name:24} {row['median']:8.3f} s ({row['lowest']:.3f} to {row['highest']:.3f})"]
+    texts += [f"{row['ratio']:.2f} times the baseline"] if "ratio" in row else []
+    texts += [f"{row['peak_mb']:6.0f} MB"] if "peak_mb" in row else []
+    texts += [f"{row['tflops']:.1f} TFLOP/s"] if "tflops" in row else []
+    texts += [f"losses agree to {row['loss_agreement']:.1e}"] if "loss_agreement" in row else []
+    texts += [f"equal results: {row['equal']}"] if "equal" in row else []
+    return ", ".join(texts)
+
+
+# ---------------------------------------------------------------------------------------------
+# One RAVE step
+# ---------------------------------------------------------------------------------------------
+
+
+def step_config(side: int, batch: int, encoders: tuple[str, str], overrides: list[str]) -> TrainConfig:
+    """RAVE with the authors' constants and encoders of random weights; the folders are not read."""
+    guidance, identity = encoders
+    settings = [
+        "data.backlit_images_path=none",
+        "data.welllit_images_path=none",
+        f"data.image_size={side}",
+        f"unet_model.batch_size={batch}",
+        "unet_model.map_bias=1.0",  # alive from the start
+        "train.num_workers=0",
+        "train.preview_photos=0",
+        f"clip.guidance={{model: {guidance}, pretrained: null}}",
+        f"clip.identity={{model: {identity}, pretrained: null}}",
+    ]
+    return load_config(TrainConfig, "rave.yaml", [*settings, *overrides])
+
+
+def fast_steps(config: TrainConfig) -> Iterator[float]:
+    """The losses of step after step of the training loop's RAVE phase, on synthetic photos."""
+    from training.loop import Trainer
+    from training.phases import schedule
+
+    task = _task(config)
+    phases = schedule(config, PHOTOS)
+    trainer = Trainer(config, task.accelerator, None, phases, task, None, None)
+    trainer._start_phase(len(phases) - 1)
+    for photos in task.batches(phases[-1], 0):
+        yield trainer._step(phases[-1], task, photos, None)["loss"]
+
+
+def plain_steps(config: TrainConfig) -> Iterator[float]:
+    """The same losses the authors' way."""
+    import torch
+
+    from losses.identity import identity_loss
+    from losses.residual import residual_loss
+    from models.retinex import enhance
+    from training.phases import schedule
+
+    task = _task(config)
+    for encoder in (task.guidance_encoder, task.identity_encoder):
+        encoder.to(memory_format=torch.contiguous_format)
+    weights = {name: tensor.detach().clone().contiguous().requires_grad_() for name, tensor in task.module.state_dict().items()}
+    optimizer = torch.optim.Adam(weights.values(), lr=config.unet_model.lr, weight_decay=config.unet_model.weight_decay)
+    phase = schedule(config, PHOTOS)[-1]
+
+    def maps(photo: "Tensor") -> "list[Tensor]":
+        return task.identity_encoder.embed_with_maps(photo)[1]  # with the attention pool
+
+    for photos in task.batches(phase, 0):
+        photos = photos.contiguous()
+        results = enhance(photos, plain(weights, photos, "constant"))
+        pairs = list(zip(results.split(1), photos.split(1), strict=True))
+        identity = sum(identity_loss(maps(result), maps(photo), phase.identity_layers) for result, photo in pairs)
+        residual = sum(residual_loss(task.guidance_encoder.embed_images(result), task.residual) for result, _ in pairs) / len(pairs)
+        terms = {"identity": phase.terms["identity"] * identity, "residual": phase.terms["residual"] * residual}
+        loss = sum(terms.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values = {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
+        yield values["loss"]
+
+
+def _task(config: TrainConfig) -> "UNetTask":
+    import torch
+
+    from data.augment import training_augmentation
+    from data.folders import PhotoArray
+    from losses.residual import residual_guidance
+    from training.loop import load_encoders
+    from training.runtime import make_accelerator
+    from training.unet_task import UNetTask
+
+    accelerator = make_accelerator(config.train.device, config.train.precision)
+    guidance, identity = load_encoders(config, accelerator)
+    side, dimensions = config.data.image_size, guidance.embed_dim
+    photos = PhotoArray(np.stack([synthetic(side, side, seed) for seed in range(PHOTOS)]), training_augmentation())
+    means = torch.randn(2, 4, dimensions, generator=torch.Generator().manual_seed(0))
+    residual = residual_guidance(*means).to(accelerator.device)
+    return UNetTask(config, accelerator, photos, guidance, identity, residual, None)
+
+
+def work(case: str, way: str) -> None:
+    """A worker of its own process: one step whenever a line comes in, its seconds and loss in a line out."""
+    side, batch = STEPS[case]
+    config = step_config(side, batch, ENCODERS, WAYS.get(way, WAYS["fp32"]))
+    if way == "baseline":
+        steps = plain_steps(config)
+    else:
+        from training.runtime import keep_memory
+
+        keep_memory()  # as training does
+        steps = fast_steps(config)
+    print(json.dumps({"choice": way}), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        loss = next(steps)
+        on_gpu = _synchronise()
+        answer = {"seconds": time.perf_counter() - started, "loss": loss}
+        print(json.dumps(answer | ({"flops": _flops(steps)} if on_gpu else {}) | on_gpu), flush=True)
+
+
+def _synchronise() -> dict:
+    """Wait for the GPU, where there is one -> its name and peak memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    torch.cuda.synchronize()
+    return {"gpu": torch.cuda.get_device_name(), "gpu_peak_mb": torch.cuda.max_memory_allocated() / 1e6}
+
+
+def _flops(steps: Iterator[float]) -> int:
+    """Of one more step, which is not timed."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        next(steps)
+    return counter.get_total_flops()
+
+
+def _steps(case: str, repeats: int) -> dict:
+    import torch
+
+    from serving.backends import has_bf16
+
+    gpu = torch.cuda.is_available()
+    here = has_bf16("torch", torch.device("cuda" if gpu else "cpu"))
+    ways = ["baseline", *(way for way in WAYS if way != "bf16" or here)]
+    script = str(REPO_ROOT / "tools" / "benchmark.py")
+    workers = {way: Worker.start([script, "--train-worker", case, way]) for way in ways}
+    answers: dict[str, list[dict]] = {way: [worker.ask("step")] for way, worker in workers.items()}  # warms up, compiles
+    for _ in range(repeats):
+        for way, worker in workers.items():
+            answers[way].append(worker.ask("step"))
+    rows: dict[str, dict] = {}
+    for way, worker in workers.items():
+        seconds, losses = ([answer[key] for answer in answers[way]] for key in ("seconds", "loss"))
+        rows[way] = row = {**summary(seconds[1:]), "photos_per_second": STEPS[case][1] / statistics.median(seconds[1:]), "losses": losses}
+        row["peak_mb"] = worker.stop()
+        if gpu:
+            row |= {key: answers[way][-1][key] for key in ("gpu", "gpu_peak_mb")}
+            row["tflops"] = answers[way][-1]["flops"] / row["median"] / 1e12
+        if way != "baseline":
+            row["ratio"] = rows["baseline"]["median"] / row["median"]
+            row["loss_agreement"] = agreement(rows["baseline"]["losses"], losses)
+            if way == "fp32" and row["loss_agreement"] > SAME_LOSS:
+                raise UserError(f"{case}: expected losses of the plain way {rows['baseline']['losses']}, found {losses}")
+    side, batch = STEPS[case]
+    return {"side": side, "batch": batch, "encoders": ENCODERS, "rows": rows}
+
+
+def agreement(expected: list[float], found: list[float]) -> float:
+    """The largest relative difference."""
+    return max(abs(b - a) / abs(a) for a, b in zip(expected, found, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------
+# Guidance initialisation, residual vector
+# ---------------------------------------------------------------------------------------------
+
+
+def _guidance(folder: Path, repeats: int) -> dict:
+    """Steps of the prompt pair's initialisation: photo by photo, batched, from cached embeddings; they take turns."""
+    import torch
+
+    from training.embeddings import load_encoder
+    from training.guidance_task import GuidanceTask
+    from training.phases import clip_lit_schedule
+    from training.runtime import make_accelerator
+
+    def task(cached: int) -> GuidanceTask:
+        return GuidanceTask(_guidance_config(folder, cached), accelerator, encoder, folder / "enhanced")
+
+    config = _guidance_config(folder, 0)
+    _write_folders(folder, FOLDER["guidance"])
+    accelerator = make_accelerator(config.train.device, config.train.precision)
+    encoder = load_encoder(config.clip.guidance, config.clip, accelerator.device)
+    phase = clip_lit_schedule(config, 1)[0]
+    ways = {"baseline": _photo_by_photo(task(0)), "batched": task(0), "cached": task(CACHED)}
+    batches = {way: iter(its.batches(phase, 0)) for way, its in ways.items()}
+    losses: dict[str, list[float]] = {way: [] for way in ways}
+
+    def step(way: str) -> None:
+        terms, _ = ways[way].losses(phase, next(batches[way]))
+        ways[way].optimizer.zero_grad()
+        sum(terms.values()).backward()
+        ways[way].optimizer.step()
+        losses[way].append(float(sum(terms.values()).detach()))
+
+    started = time.perf_counter()
+    step("cached")
+    embedding = time.perf_counter() - started  # and one step
+    for way in ("baseline", "batched"):
+        step(way)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, its in seconds.items():
+            its.append(_seconds(lambda way=way: [step(way) for _ in range(GUIDANCE_STEPS)]) / GUIDANCE_STEPS)
+    rows = {way: summary(its) for way, its in seconds.items()}
+    for way in ("batched", "cached"):
+        rows[way]["ratio"] = rows["baseline"]["median"] / rows[way]["median"]
+    rows["batched"]["loss_agreement"] = agreement(losses["baseline"], losses["batched"])
+    rows["cached"] |= {"embedding_seconds": embedding, "augmentations": CACHED}
+    facts = {"encoder": encoder.name, "batch": config.guidance_model.batch_size, "photos": 2 * FOLDER["guidance"]}
+    return {**facts, "threads": torch.get_num_threads(), "rows": rows}
+
+
+def _guidance_config(folder: Path, cached: int) -> TrainConfig:
+    settings = [
+        f"guidance_model.cached_augmentations={cached}",
+        f"clip.guidance={{model: {ENCODERS[0]}, pretrained: null}}",
+        "train.num_workers=0",
+    ]
+    return load_config(TrainConfig, "clip_lit.yaml", [*settings, *_folders(folder)])
+
+
+def _photo_by_photo(task: "GuidanceTask") -> "GuidanceTask":
+    """The same task, whose photos go through the encoder one by one."""
+    batched = task._embed
+
+    def embed(images: "Tensor") -> "Tensor":
+        import torch
+
+        return torch.cat([batched(image[None]) for image in images])
+
+    task._embed = embed
+    return task
+
+
+def _residual(folder: Path, repeats: int) -> dict:
+    """tools/residual_speed.py on a folder of synthetic photos, once: it scales its samples up."""
+    from tools.residual_speed import measure as residual_speed
+
+    _write_folders(folder, FOLDER["residual"])
+    encoder = f"clip.guidance={{model: {ENCODERS[0]}, pretrained: null}}"
+    result = residual_speed(load_config(TrainConfig, "rave.yaml", [encoder, *_folders(folder)]), 20, 60)
+    total = {
+        "baseline": result["seconds"]["one by one: photos"]["wall"] + result["seconds"]["one by one: tokens, padded"]["wall"],
+        "batched": result["seconds"]["batched: photos"]["wall"] + result["seconds"]["batched: tokens"]["wall"],
+    }
+    rows = {way: summary([seconds]) for way, seconds in total.items()}
+    rows["batched"]["ratio"] = total["baseline"] / total["batched"]
+    return {"rows": rows, "detail": result}
+
+
+# ---------------------------------------------------------------------------------------------
+# Two processes
+# ---------------------------------------------------------------------------------------------
+
+
+def _scaling(folder: Path, repeats: int) -> dict:
+    """A folder through inference.py, and a short RAVE training, by 1 and 2 processes of one thread each, start-up included."""
+    _write_folders(folder, FOLDER["scaling"], sides=(300, 400))
+    rows: dict[str, dict] = {}
+    for job, run in (("inference", _enhance), ("training", _train)):
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        found: dict[int, dict] = {}
+        for _ in range(repeats):
+            for processes, its in seconds.items():
+                found[processes] = run(folder, processes)
+                its.append(found[processes]["seconds"])
+        for processes, its in seconds.items():
+            rows[f"{job}, {processes} processes"] = summary(its)
+        row = rows[f"{job}, 2 processes"]
+        row["ratio"] = rows[f"{job}, 1 processes"]["median"] / row["median"]
+        row |= _same(found[1]["result"], found[2]["result"])
+    return {"photos": FOLDER["scaling"], "training_steps": TRAINING_STEPS, "threads_each": 1, "rows": rows}
+
+
+def _enhance(folder: Path, processes: int) -> dict:
+    output = folder / f"enhanced_{processes}"
+    arguments = ["inference.py", str(folder / "backlit"), "--output", str(output)]
+    seconds = _launch(processes, [*arguments, "--set=model.device=cpu", "--set=model.backend=torch"])
+    return {"seconds": seconds, "result": {path.name: path.read_bytes() for path in sorted(output.iterdir())}}
+
+
+def _train(folder: Path, processes: int) -> dict:
+    name = f"by_{processes}"
+    settings = [
+        *_folders(folder),
+        f"exp.exp_name={name}",
+        "data.image_size=128",
+        "data.val_backlit_path=null",
+        "data.val_gt_path=null",
+        "train.device=cpu",
+        "train.preview_photos=0",
+        f"train.num_iters={TRAINING_STEPS}",
+        "unet_model.num_reconstruction_iters=0",
+        "unet_model.max_extensions=0",
+        "unet_model.display_iter=1",
+    ]
+    wall = _launch(processes, ["train_rave.py", "--cfg", "rave_quickstart.yaml", *(f"--set={setting}" for setting in settings)])
+    lines = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line]
+    steps = [b["seconds"] - a["seconds"] for a, b in pairwise(lines)]
+    return {"seconds": statistics.median(steps), "wall": wall, "result": [line["loss"] for line in lines]}
+
+
+def _same(one: dict | list, two: dict | list) -> dict:
+    """Files: equal to the byte. Losses: equal up to rounding, for the gradient of a batch is summed in another order."""
+    if isinstance(one, dict):
+        return {"equal": "yes, every byte" if one == two else "no"}
+    difference = agreement(one, two)
+    return {"equal": "yes, up to rounding" if difference < SAME_LOSS else "no", "loss_agreement": difference}
+
+
+def _launch(processes: int, arguments: list[str]) -> float:
+    script, *rest = arguments
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return timed([*launcher, str(REPO_ROOT / script), *rest], environment)["seconds"]
+
+
+# ---------------------------------------------------------------------------------------------
+# Photos
+# ---------------------------------------------------------------------------------------------
+
+
+def _write_folders(folder: Path, count: int, sides: tuple[int, int] = (256, 256)) -> None:
+    for number in range(count):
+        dark = synthetic(*sides, seed=number)
+        write_photo(folder / "backlit" / f"{number}.png", Photo(dark))
+        write_photo(folder / "welllit" / f"{number}.png", Photo(np.minimum(dark.astype(np.int32) * 2, 255).astype(np.uint8)))
+
+
+def _folders(folder: Path) -> list[str]:
+    return [
+        f"data.backlit_images_path={folder / 'backlit'}",
+        f"data.welllit_images_path={folder / 'welllit'}",
+        f"exp.cache_dir={folder / 'cache'}",
+        f"exp.save_dir={folder / 'runs'}",
+    ]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
