@@ -1,13 +1,15 @@
-"""Make the before/after picture of README.md: public-domain photos, simulated backlight, the shipped weights."""
+"""Make the before/after picture of README.md and the failures of the model card: public-domain photos, simulated backlight, shipped weights."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-PICTURES = ("astronaut.png", "chelsea.png", "rocket.jpg")  # public domain and CC0
 SEED = 4
-OUT = Path("docs/results/before_after.png")
+# sample picture (public domain or CC0): stops lost by the foreground, its share, stops gained by the rest, noise
+SHOWN = {"astronaut.png": (2.8, 0.92, 0.0, 0.0), "chelsea.png": (2.8, 0.92, 0.0, 0.0), "rocket.jpg": (2.8, 0.92, 0.0, 0.0)}
+FAILURES = {"astronaut.png": (4.5, 0.92, 0.3, 0.0015), "chelsea.png": (2.0, 0.5, 0.3, 0.0), "coffee.png": (3.5, 1.0, 0.0, 0.001)}
+FILES = {"docs/results/before_after.png": SHOWN, "docs/results/failures.png": FAILURES}
 
 
 def main() -> None:
@@ -22,14 +24,17 @@ def main() -> None:
     from training.tracking import photo_grid
 
     enhancer = Enhancer(REPO_ROOT / InferenceModel().checkpoint)
-    ranges = BacklightRanges(foreground_stops=(2.8, 2.8), foreground_share=(0.92, 0.92), background_stops=(0.0, 0.0))
-    columns = []
-    for name in PICTURES:
-        photo = torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1).float() / 255
-        backlit = simulate_backlight(photo, torch.Generator().manual_seed(SEED), ranges).photo.permute(1, 2, 0).numpy()
-        backlit = np.ascontiguousarray(backlit)
-        columns.append([np.rint(picture * 255).astype(np.uint8) for picture in (backlit, enhancer.enhance(backlit)[0])])
-    photo_grid([list(row) for row in zip(*columns, strict=True)], ["", "backlit above, enhanced below", ""], REPO_ROOT / OUT, side=300)
+    for file, pictures in FILES.items():
+        columns = []
+        for name, (stops, share, gain, noise) in pictures.items():
+            ranges = BacklightRanges(
+                foreground_stops=(stops, stops), foreground_share=(share, share), background_stops=(gain, gain), noise=(noise, noise)
+            )
+            photo = torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1).float() / 255
+            backlit = simulate_backlight(photo, torch.Generator().manual_seed(SEED), ranges).photo.permute(1, 2, 0).numpy()
+            backlit = np.ascontiguousarray(backlit)
+            columns.append([np.rint(picture * 255).astype(np.uint8) for picture in (backlit, enhancer.enhance(backlit)[0])])
+        photo_grid([list(row) for row in zip(*columns, strict=True)], ["", "backlit above, enhanced below", ""], REPO_ROOT / file, side=300)
 
 
 if __name__ == "__main__":
