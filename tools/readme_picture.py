@@ -1,4 +1,4 @@
-"""Make the before/after picture of README.md and the failures of the model card: public-domain photos, simulated backlight, shipped weights."""
+"""Make the pictures of README.md (before, after) and of the model card (failures): public-domain photos, simulated backlight."""
 
 import sys
 from pathlib import Path
