@@ -97,7 +97,7 @@ def training() -> str:
         "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | minutes |",
         "|---|---|---|---|---|---|",
     ]
-    for name in ("rave_unpaired", "clip_lit_unpaired", "clip_lit_latent_unpaired"):
+    for name in ("rave_unpaired", "clip_lit_unpaired", "clip_lit_latent_unpaired", "rave_weights", "rave_weights_paired"):
         run = _read(name)
         best, val = run["summary"]["best"], run["summary"]["best_val"]
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
