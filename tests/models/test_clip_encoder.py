@@ -199,7 +199,7 @@ def test_weights_that_cannot_be_downloaded_are_told_with_two_ways_out(monkeypatc
 def test_openai_weights_without_quick_gelu_are_refused(monkeypatch):
     import open_clip
 
-    built = open_clip.create_model("mini-rn", pretrained=None)  # GELU
+    built = load_clip("mini-rn", None).model  # GELU
     monkeypatch.setattr(open_clip, "download_pretrained", lambda config: "")
     monkeypatch.setattr("models.clip_encoder._is_cached", lambda hub: True)
     monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: built)
