@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
         with (folder / "console.txt").open("w") as console:
             seconds = _uninterrupted(whole, console)
             print(f"uninterrupted: {seconds:.0f} s")
-            _kill_over_and_over(killed, folder / "killed", args.kills, seconds, random.Random(args.seed), console)
+            lines = _lines(folder / "whole" / "metrics.jsonl")
+            _kill_over_and_over(killed, folder / "killed", args.kills, lines, seconds, random.Random(args.seed), console)
         found = differences(folder / "whole", folder / "killed")
         for line in found:
             print(f"different: {line}")
@@ -81,24 +82,28 @@ def _uninterrupted(command: list[str], console: Any) -> float:
     return time.perf_counter() - started
 
 
-def _kill_over_and_over(command: list[str], run_folder: Path, kills: int, seconds: float, moments: random.Random, console: Any) -> None:
-    """Start, kill after a random while, resume, until `kills` are done; then let it finish."""
+def _kill_over_and_over(
+    command: list[str], run_folder: Path, kills: int, lines: int, seconds: float, moments: random.Random, console: Any
+) -> None:
+    """Start, kill at a random moment further on, resume, until `kills` are done; then let it finish.
+
+    Moments are counted in lines of the log, of which the whole run has `lines` in `seconds`, and a random while after one:
+    so they spread over all of the run, whatever else the machine does meanwhile.
+    """
     state = run_folder / "checkpoints" / "last.pt"
     log = run_folder / "metrics.jsonl"
     for number in range(1, kills + 1):
         process = _start(command, state, console)
-        before, started = _lines(log), time.perf_counter()
-        while process.poll() is None and _lines(log) <= before and time.perf_counter() - started < 600:
-            time.sleep(0.02)  # until it has got as far as training
-        while process.poll() is None and not state.is_file():
+        reached = _lines(log)
+        target = reached + 1 + int(moments.uniform(0, 2 * max(0, lines - reached - 2) / (kills - number + 2)))
+        while process.poll() is None and (_lines(log) < target or not state.is_file()):
             time.sleep(0.02)
-        wait = moments.uniform(0, 1.5 * seconds / kills)
-        time.sleep(wait)
+        time.sleep(moments.uniform(0, seconds / lines))
         if process.poll() is not None:
             raise UserError(f"--kills: the run ended (code {process.returncode}) before kill {number}; its console: {console.name}")
         process.kill()
         process.wait()
-        print(f"kill {number:2}: {wait:5.1f} s into training, {_lines(log)} lines logged")
+        print(f"kill {number:2}: {_lines(log)} of {lines} lines logged", flush=True)
     if _start(command, state, console).wait():
         raise UserError(f"the resumed run failed; its console: {console.name}")
 
