@@ -181,7 +181,8 @@ def load_lpips_network() -> "torch.nn.Module":
         cause = " ".join(str(getattr(cause, "strerror", None) or cause).split())[:120] or type(error).__name__
         if file.is_file():
             raise UserError(f"{file} does not hold AlexNet's weights ({cause})") from error
-        raise UserError(f"AlexNet weights could not be fetched ({cause}); looked in {folder}") from error
+        looked = Path("~") / folder.relative_to(Path.home()) if folder.is_relative_to(Path.home()) else folder  # results are published
+        raise UserError(f"AlexNet weights could not be fetched ({cause}); looked in {looked}") from error
     return network
 
 

@@ -53,17 +53,21 @@ def entry(folder: Path) -> dict:
     checks = [m for m in metrics if "val_psnr" in m]
     if not checks:
         raise UserError(f"{folder}: expected a run with validation, found none in its metrics.jsonl")
+    settings = flat(yaml.safe_load((folder / "config.yaml").read_text()))
     names = ("iteration", "val_psnr", "val_ssim", "val_brightness")
     points = {"start": checks[0], "best": max(checks, key=lambda m: m["val_psnr"]), "end": checks[-1]}
     return {
         "run": folder.name,
         "started": (folder / "config.yaml").stat().st_mtime,
-        "settings": {
-            key: value for key, value in flat(yaml.safe_load((folder / "config.yaml").read_text())).items() if key not in LEFT_OUT
-        },
+        "settings": {key: _public(value) for key, value in settings.items() if key not in LEFT_OUT},
         **{name: {key: round(point[key], 4) for key in names} for name, point in points.items()},
         "seconds": round(metrics[-1].get("seconds", 0)),
     }
+
+
+def _public(value: object) -> object:
+    """Of an absolute path only the name: where it lay on one machine says nothing on another."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def flat(section: dict, prefix: str = "") -> dict:
