@@ -273,7 +273,7 @@ class Worker(NamedTuple):
         process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return cls(process, json.loads(process.stdout.readline())["choice"])
 
-    def ask(self, what: str) -> dict:
+    def ask(self, what: str) -> dict | int:
         print(what, file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 

@@ -4,8 +4,9 @@ The plain way of a step ("baseline") is how the authors train: fp32, NCHW, photo
 each term, the whole identity encoder for its maps, inputs and results alike, Adam as PyTorch has it, every value read in each step.
 Both ways start from the same weights and see the same photos; `loss_agreement` is the largest relative difference of their losses.
 
-The ways of a step run in processes of their own that take turns. On a GPU a row also has the arithmetic rate, counted by
-torch.utils.flop_counter, and the device's peak memory; that branch was never run, for lack of a GPU.
+The ways of a step run in processes of their own that take turns. A row also has its arithmetic rate (torch.utils.flop_counter) beside
+that of a large matrix product of the same precision on the same device, in the same run: no step can be faster than this limit. On a
+GPU it also has the device's peak memory; that branch was never run, for lack of a GPU.
 """
 
 import json
@@ -42,6 +43,7 @@ FOLDER = {"guidance": 32, "residual": 64, "scaling": 24}  # photos in each folde
 GUIDANCE_STEPS = 3  # of each way in each round
 CACHED = 4  # augmentations of each photo that the cached way encodes
 TRAINING_STEPS = 6  # of the scaling case
+PRODUCT = {"cpu": 4096, "cuda": 16384}  # side of the square matrices whose product is the limit of arithmetic
 SAME_LOSS = 1e-3  # relative; rounding moves losses of these encoders by about 1e-5
 
 
@@ -58,7 +60,7 @@ def shown(name: str, row: dict) -> str:
     texts = [f"{name:24} {row['median']:8.3f} s ({row['lowest']:.3f} to {row['highest']:.3f})"]
     texts += [f"{row['ratio']:.2f} times the baseline"] if "ratio" in row else []
     texts += [f"{row['peak_mb']:6.0f} MB"] if "peak_mb" in row else []
-    texts += [f"{row['tflops']:.1f} TFLOP/s"] if "tflops" in row else []
+    texts += [f"{row['tflops']:.2f} of {row['limit_tflops']:.2f} TFLOP/s"] if "tflops" in row else []
     texts += [f"losses agree to {row['loss_agreement']:.1e}"] if "loss_agreement" in row else []
     texts += [f"equal results: {row['equal']}"] if "equal" in row else []
     return ", ".join(texts)
@@ -153,7 +155,7 @@ def _task(config: TrainConfig) -> "UNetTask":
 
 
 def work(case: str, way: str) -> None:
-    """A worker of its own process: one step whenever a line comes in, its seconds and loss in a line out."""
+    """A worker of its own process. For each line in, one out: for "step" its seconds and loss, for "flops" a step's count of them."""
     side, batch = STEPS[case]
     config = step_config(side, batch, ENCODERS, WAYS.get(way, WAYS["fp32"]))
     if way == "baseline":
@@ -164,12 +166,14 @@ def work(case: str, way: str) -> None:
         keep_memory()  # as training does
         steps = fast_steps(config)
     print(json.dumps({"choice": way}), flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip() == "flops":
+            print(json.dumps(_flops(steps)), flush=True)
+            continue
         started = time.perf_counter()
         loss = next(steps)
         on_gpu = _synchronise()
-        answer = {"seconds": time.perf_counter() - started, "loss": loss}
-        print(json.dumps(answer | ({"flops": _flops(steps)} if on_gpu else {}) | on_gpu), flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - started, "loss": loss} | on_gpu), flush=True)
 
 
 def _synchronise() -> dict:
@@ -183,12 +187,26 @@ def _synchronise() -> dict:
 
 
 def _flops(steps: Iterator[float]) -> int:
-    """Of one more step, which is not timed."""
+    """Floating-point operations of one more step, which is not timed."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
         next(steps)
     return counter.get_total_flops()
+
+
+def _limit_tflops(device: str, precision: str) -> float:
+    """What a large matrix product reaches here, the best of several, in 10^12 operations a second."""
+    import torch
+
+    side = PRODUCT[device]
+    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def product() -> None:
+        matrix @ matrix
+        _synchronise()
+
+    return 2 * side**3 / min(_seconds(product) for _ in range(8)) / 1e12
 
 
 def _steps(case: str, repeats: int) -> dict:
@@ -197,7 +215,8 @@ def _steps(case: str, repeats: int) -> dict:
     from serving.backends import has_bf16
 
     gpu = torch.cuda.is_available()
-    here = has_bf16("torch", torch.device("cuda" if gpu else "cpu"))
+    device = "cuda" if gpu else "cpu"
+    here = has_bf16("torch", torch.device(device))
     ways = ["baseline", *(way for way in WAYS if way != "bf16" or here)]
     script = str(REPO_ROOT / "tools" / "benchmark.py")
     workers = {way: Worker.start([script, "--train-worker", case, way]) for way in ways}
@@ -205,19 +224,23 @@ def _steps(case: str, repeats: int) -> dict:
     for _ in range(repeats):
         for way, worker in workers.items():
             answers[way].append(worker.ask("step"))
+    flops = {way: workers[way].ask("flops") for way in ("baseline", "fp32")}  # not of compiled code, which cannot be counted
     rows: dict[str, dict] = {}
     for way, worker in workers.items():
         seconds, losses = ([answer[key] for answer in answers[way]] for key in ("seconds", "loss"))
         rows[way] = row = {**summary(seconds[1:]), "photos_per_second": STEPS[case][1] / statistics.median(seconds[1:]), "losses": losses}
         row["peak_mb"] = worker.stop()
+        row["tflops"] = flops.get(way, flops["fp32"]) / row["median"] / 1e12
         if gpu:
             row |= {key: answers[way][-1][key] for key in ("gpu", "gpu_peak_mb")}
-            row["tflops"] = answers[way][-1]["flops"] / row["median"] / 1e12
         if way != "baseline":
             row["ratio"] = rows["baseline"]["median"] / row["median"]
             row["loss_agreement"] = agreement(rows["baseline"]["losses"], losses)
             if way == "fp32" and row["loss_agreement"] > SAME_LOSS:
                 raise UserError(f"{case}: expected losses of the plain way {rows['baseline']['losses']}, found {losses}")
+    limits = {precision: _limit_tflops(device, precision) for precision in ("fp32", *(["bf16"] if here else []))}
+    for way, row in rows.items():
+        row["limit_tflops"] = limits["bf16" if way == "bf16" else "fp32"]
     side, batch = STEPS[case]
     return {"side": side, "batch": batch, "encoders": ENCODERS, "rows": rows}
 

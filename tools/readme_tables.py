@@ -146,7 +146,8 @@ def training_speed(cases: dict) -> list[str]:
             here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]
             lines.append(f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |")
         where = dict.fromkeys(f"{_where(case)}, {case['OMP_NUM_THREADS'] or 'all'} threads" for case in measured.values())
-        tables.append("\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {'; '.join(where)}.")
+        notes = "Seconds (times as fast), peak memory of the process, arithmetic rate beside that of a large matrix product"
+        tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {'; '.join(where)}.")
     if "scaling" in cases:
         scaling = cases["scaling"]
         lines = ["| | 1 process | 2 processes | times as fast | equal results |", "|---|---|---|---|---|"]
@@ -161,7 +162,7 @@ def training_speed(cases: dict) -> list[str]:
 def _training_cell(row: dict) -> str:
     faster = f" ({row['ratio']:.1f}×)" if "ratio" in row else ""
     memory = f", {row['peak_mb'] / 1000:.1f} GB" if "peak_mb" in row else ""
-    rate = f", {row['tflops']:.0f} TFLOP/s" if "tflops" in row else ""
+    rate = f", {row['tflops']:.2g} of {row['limit_tflops']:.2g} TFLOP/s" if "tflops" in row else ""
     return f"{row['median']:.3g}{faster}{memory}{rate}"
 
 
