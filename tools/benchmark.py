@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cases = [*FRAMES, *RUNS, *TRAINING]
     parser.add_argument("--cases", nargs="+", default=cases, choices=cases, metavar="CASE", help="default: all")
-    parser.add_argument("--repeats", type=int, default=5, help="of the cases up to 3 megapixels and of training (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="of all but large photos (default: %(default)s)")
     parser.add_argument("--json", default=str(REPO_ROOT / "benchmarks" / "results.json"), metavar="FILE")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # variant, photo, result: this script, started by itself
     parser.add_argument("--train-worker", nargs=2, help=argparse.SUPPRESS)  # case, way
@@ -138,7 +138,7 @@ def _inference(cases: list[str], repeats: int, path: Path) -> None:
     variants = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            measured = _frames(case, variants, Path(folder), repeats) if case in FRAMES else _runs(case, variants, Path(folder))
+            measured = _frames(case, variants, Path(folder), repeats) if case in FRAMES else _runs(case, variants, Path(folder), repeats)
         for name, row in measured["rows"].items():
             print(f"{case:>6} {name:9} {_shown(row)}", flush=True)
         measured |= provenance()
@@ -205,25 +205,43 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     return {"megapixels": math.prod(FRAMES[case]) / 1e6, "rows": rows}
 
 
-def _runs(case: str, variants: dict, folder: Path) -> dict:
-    """Whole runs of inference.py, once for each variant."""
+def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
+    """Whole runs of inference.py: large photos once for each variant, small ones in turns."""
     photos, count = folder / case, FOLDER if case == "folder" else 1
     for number in range(count):
         write_photo(photos / f"{number}.jpg", Photo(synthetic(*RUNS[case], seed=number)))
-    rows: dict[str, dict] = {}
+    commands = {}
     if case in PLAIN_RUNS:
-        rows["baseline"] = timed([__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")])
+        commands["baseline"] = [__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")]
     for name, (backend, precision) in variants.items():
         switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
-        row = timed([str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches])
-        row["choice"] = next(line for line in row["choice"].splitlines() if line.startswith("device:")).split(":", 1)[1].strip()
-        twin = next((other for other, its in rows.items() if its.get("choice", "").split(" (")[0] == row["choice"].split(" (")[0]), None)
-        rows[name] = {"same_as": twin} if twin else row
-    for row in rows.values():
-        if "seconds" in row:
-            row |= _with_speed(summary([row.pop("seconds")]), (count, *RUNS[case]))
-            row["ratio"] = rows["baseline"]["median"] / row["median"] if "baseline" in rows and row is not rows["baseline"] else None
+        commands[name] = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches]
+    rows: dict[str, dict] = {}
+    runs: dict[str, list[dict]] = {}
+    for _ in range(repeats if case in PLAIN_RUNS else 1):
+        for name, command in commands.items():
+            if "same_as" in rows.get(name, {}):
+                continue
+            runs.setdefault(name, []).append(timed(command))
+            rows[name] = {} if name == "baseline" else {"choice": _choice(runs[name][0]["choice"])}
+            twin = next((other for other in runs if other != name and _same_choice(rows[other], rows[name])), None)
+            if twin:  # what "auto" resolves to is measured already
+                rows[name] = {"same_as": twin}
+    for name, row in rows.items():
+        if "same_as" not in row:
+            row |= _with_speed(summary([run["seconds"] for run in runs[name]]), (count, *RUNS[case]))
+            row["peak_mb"] = max(run["peak_mb"] for run in runs[name])
+            row["ratio"] = rows["baseline"]["median"] / row["median"] if "baseline" in rows and name != "baseline" else None
     return {"megapixels": count * math.prod(RUNS[case]) / 1e6, "rows": rows}
+
+
+def _choice(printed: str) -> str:
+    return next(line for line in printed.splitlines() if line.startswith("device:")).split(":", 1)[1].strip()
+
+
+def _same_choice(one: dict, two: dict) -> bool:
+    """Whether two rows say the same, the reasons apart."""
+    return "choice" in one and "choice" in two and one["choice"].split(" (")[0] == two["choice"].split(" (")[0]
 
 
 def timed(arguments: list[str], environment: dict[str, str] | None = None) -> dict:
