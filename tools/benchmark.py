@@ -68,8 +68,9 @@ def main(argv: list[str]) -> int:
     elif args.repeats < 1:
         raise UserError(f"--repeats: expected at least 1, found {args.repeats}")
     else:
-        _inference([case for case in args.cases if case not in TRAINING], args.repeats, Path(args.json))
-        _training([case for case in args.cases if case in TRAINING], args.repeats, Path(args.json))
+        found = {"uncommitted_changes": provenance()["uncommitted_changes"]}  # the figures themselves, written case by case, are one
+        _inference([case for case in args.cases if case not in TRAINING], args.repeats, Path(args.json), found)
+        _training([case for case in args.cases if case in TRAINING], args.repeats, Path(args.json), found)
     return EXIT_OK
 
 
@@ -133,7 +134,7 @@ def _plain_run(folder: Path, output: Path) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-def _inference(cases: list[str], repeats: int, path: Path) -> None:
+def _inference(cases: list[str], repeats: int, path: Path, found: dict) -> None:
     """Measure case by case; each replaces what an earlier run found for it, and no other."""
     variants = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
     for case in cases:
@@ -141,12 +142,12 @@ def _inference(cases: list[str], repeats: int, path: Path) -> None:
             measured = _frames(case, variants, Path(folder), repeats) if case in FRAMES else _runs(case, variants, Path(folder), repeats)
         for name, row in measured["rows"].items():
             print(f"{case:>6} {name:9} {_shown(row)}", flush=True)
-        measured |= provenance()
+        measured |= provenance() | found
         measured["versions"]["openvino"] = metadata.version("openvino") if "openvino" in variants else None
         _store(path, "inference", case, measured)
 
 
-def _training(cases: list[str], repeats: int, path: Path) -> None:
+def _training(cases: list[str], repeats: int, path: Path, found: dict) -> None:
     if not cases:
         return
     from tools.benchmark_training import measure, shown
@@ -155,7 +156,7 @@ def _training(cases: list[str], repeats: int, path: Path) -> None:
         measured = measure(case, repeats)
         for name, row in measured["rows"].items():
             print(f"{case:>8} {shown(name, row)}", flush=True)
-        _store(path, "training", case, measured | provenance())
+        _store(path, "training", case, measured | provenance() | found)
 
 
 def _store(path: Path, kind: str, case: str, measured: dict) -> None:
