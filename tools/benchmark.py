@@ -38,6 +38,8 @@ from files import write_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from serving.backends import Choice
+
 WEIGHTS = REPO_ROOT / InferenceModel().checkpoint
 FRAMES = {"0.5": (612, 816), "3": (1536, 2048)}  # height, width
 RUNS = {"photo": (612, 816), "12": (3000, 4000), "24": (4000, 6000), "100": (8000, 12500), "folder": (300, 400)}
@@ -208,52 +210,49 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
 
 def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     """Whole runs of inference.py: large photos once for each variant, small ones in turns."""
+    import torch
+
+    from serving.backends import choose
+
     photos, count = folder / case, FOLDER if case == "folder" else 1
     for number in range(count):
         write_photo(photos / f"{number}.jpg", Photo(synthetic(*RUNS[case], seed=number)))
-    commands = {}
+    commands, rows = {}, {}
     if case in PLAIN_RUNS:
         commands["baseline"] = [__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")]
+        rows["baseline"] = {}
     for name, (backend, precision) in variants.items():
-        switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
-        commands[name] = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches]
-    rows: dict[str, dict] = {}
-    runs: dict[str, list[dict]] = {}
+        choice = choose(backend, precision, torch.device("cpu"))
+        twin = next((other for other, row in rows.items() if row.get("choice") == _without_reason(choice)), None)
+        rows[name] = {"same_as": twin} if twin else {"choice": _without_reason(choice)}
+        if not twin:
+            switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
+            commands[name] = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches]
+    runs: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(repeats if case in PLAIN_RUNS else 1):
         for name, command in commands.items():
-            if "same_as" in rows.get(name, {}):
-                continue
-            runs.setdefault(name, []).append(timed(command))
-            rows[name] = {} if name == "baseline" else {"choice": _choice(runs[name][0]["choice"])}
-            twin = next((other for other in runs if other != name and _same_choice(rows[other], rows[name])), None)
-            if twin:  # what "auto" resolves to is measured already
-                rows[name] = {"same_as": twin}
-    for name, row in rows.items():
-        if "same_as" not in row:
-            row |= _with_speed(summary([run["seconds"] for run in runs[name]]), (count, *RUNS[case]))
-            row["peak_mb"] = max(run["peak_mb"] for run in runs[name])
-            row["ratio"] = rows["baseline"]["median"] / row["median"] if "baseline" in rows and name != "baseline" else None
+            runs[name].append(timed(command))
+    for name, its in runs.items():
+        rows[name] |= _with_speed(summary([run["seconds"] for run in its]), (count, *RUNS[case]))
+        rows[name]["peak_mb"] = max(run["peak_mb"] for run in its)
+        if name != "baseline" and "baseline" in runs:
+            rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
     return {"megapixels": count * math.prod(RUNS[case]) / 1e6, "rows": rows}
 
 
-def _choice(printed: str) -> str:
-    return next(line for line in printed.splitlines() if line.startswith("device:")).split(":", 1)[1].strip()
-
-
-def _same_choice(one: dict, two: dict) -> bool:
-    """Whether two rows say the same, the reasons apart."""
-    return "choice" in one and "choice" in two and one["choice"].split(" (")[0] == two["choice"].split(" (")[0]
+def _without_reason(choice: "Choice") -> str:
+    return str(choice).split(" (")[0]
 
 
 def timed(arguments: list[str], environment: dict[str, str] | None = None) -> dict:
-    """Run a script -> seconds, largest resident memory of its process, what it printed. Raises UserError where it fails."""
+    """Run a script -> seconds, largest resident memory of its process. Raises UserError where it fails."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     printed = process.stdout.read()
     peak = _peak_mb(process)
     if process.returncode:
         raise UserError(f"{' '.join(arguments)}: exit code {process.returncode}: {printed}")
-    return {"seconds": time.perf_counter() - started, "peak_mb": peak, "choice": printed}
+    return {"seconds": time.perf_counter() - started, "peak_mb": peak}
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
@@ -310,7 +309,7 @@ def _work(variant: str, photo: str, result: str) -> None:
 
         backend, precision = VARIANTS[variant]
         enhancer = Enhancer(WEIGHTS, device="cpu", backend=backend, precision=precision)
-        choice = str(enhancer.choice).split(" (")[0]  # without the reason
+        choice = _without_reason(enhancer.choice)
 
         def enhance(rgb: np.ndarray) -> np.ndarray:
             return enhancer.enhance(rgb, keep_map=False)[0]

@@ -109,9 +109,8 @@ def training() -> str:
 
 
 def speed() -> str:
-    """Of inference, and of training once `make bench` has measured it."""
-    results = json.loads((REPO_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    cases = results["inference"]
+    """Of inference."""
+    cases = _measured("inference")
     names = {
         "photo": "`inference.py`, one photo of {:.1f} megapixels",
         "folder": "`inference.py`, 50 photos, {:.0f} megapixels",
@@ -124,9 +123,7 @@ def speed() -> str:
             case = cases[name]
             cells = [_speed_cell(case["rows"].get(variant), case["rows"]) for variant in ("baseline", "fp32", "torch", "openvino")]
             lines.append(f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | {' | '.join(cells)} |")
-    where = dict.fromkeys(_where(case) for case in cases.values())
-    table = "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {'; '.join(where)}."
-    return "\n\n".join([table, *training_speed(results.get("training", {}))])
+    return "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {_wheres(cases)}."
 
 
 def training_speed(cases: dict) -> list[str]:
@@ -135,7 +132,7 @@ def training_speed(cases: dict) -> list[str]:
         "rave256": "RAVE step, {side} px, batch {batch}",
         "rave512": "RAVE step, {side} px, batch {batch}",
         "guidance": "prompt initialisation step, batch {batch}",
-        "residual": "residual vector and vocabulary",
+        "residual": "residual vector of {detail[photos]} photos and {detail[tokens]:,} tokens",
     }
     ways = {"fp32": "fp32", "compiled": "fp32, compiled", "bf16": "bf16", "batched": "batched", "cached": "cached embeddings"}
     tables = []
@@ -145,9 +142,13 @@ def training_speed(cases: dict) -> list[str]:
         for name, case in measured.items():
             here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]
             lines.append(f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |")
-        where = dict.fromkeys(f"{_where(case)}, {case['OMP_NUM_THREADS'] or 'all'} threads" for case in measured.values())
         notes = "Seconds (times as fast), peak memory of the process, arithmetic rate beside that of a large matrix product"
-        tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {'; '.join(where)}.")
+        if "residual" in measured:
+            sampled = measured["residual"]["detail"]["sampled"]
+            notes += (
+                f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos and {sampled['tokens']} tokens"
+            )
+        tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {_wheres(measured)}.")
     if "scaling" in cases:
         scaling = cases["scaling"]
         lines = ["| | 1 process | 2 processes | times as fast | equal results |", "|---|---|---|---|---|"]
@@ -162,8 +163,10 @@ def training_speed(cases: dict) -> list[str]:
 def _training_cell(row: dict) -> str:
     faster = f" ({row['ratio']:.1f}×)" if "ratio" in row else ""
     memory = f", {row['peak_mb'] / 1000:.1f} GB" if "peak_mb" in row else ""
-    rate = f", {row['tflops']:.2g} of {row['limit_tflops']:.2g} TFLOP/s" if "tflops" in row else ""
-    return f"{row['median']:.3g}{faster}{memory}{rate}"
+    scale, unit = (1, "TFLOP/s") if row.get("limit_tflops", 0) >= 1 else (1000, "GFLOP/s")
+    rate = f", {scale * row['tflops']:.0f} of {scale * row['limit_tflops']:.0f} {unit}" if "tflops" in row else ""
+    seconds = f"{row['median']:.0f}" if row["median"] >= 100 else f"{row['median']:.3g}"
+    return f"{seconds}{faster}{memory}{rate}"
 
 
 def _speed_cell(row: dict | None, rows: dict) -> str:
@@ -246,6 +249,7 @@ def residual_speed() -> str:
 TABLES = {
     "experiments": experiments,
     "speed": speed,
+    "training_speed": lambda: "\n\n".join(training_speed(_measured("training"))),
     "quickstart": quickstart,
     "weights": weights,
     "guidance_cache": guidance_cache,
@@ -262,10 +266,25 @@ def _read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def _measured(kind: str) -> dict:
+    """The cases of `make bench`, "inference" or "training"."""
+    return json.loads((REPO_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))[kind]
+
+
 def _where(result: dict) -> str:
+    return f"{_device(result)}, commit {result['commit'][:8]}"
+
+
+def _wheres(cases: dict) -> str:
+    """Of cases that may have been measured one by one."""
+    devices = dict.fromkeys(_device(case) for case in cases.values())
+    commits = dict.fromkeys(case["commit"][:8] for case in cases.values())
+    return f"{'; '.join(devices)}, commit {', '.join(commits)}"
+
+
+def _device(result: dict) -> str:
     hardware = result["hardware"]
-    device = hardware["gpu"] or f"{hardware['cores']} cores of {hardware['processor']}"
-    return f"{device}, commit {result['commit'][:8]}"
+    return hardware["gpu"] or f"{hardware['cores']} cores of {hardware['processor']}"
 
 
 if __name__ == "__main__":
