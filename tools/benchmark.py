@@ -138,14 +138,25 @@ def _plain_run(folder: Path, output: Path) -> None:
 
 def _inference(cases: list[str], repeats: int, path: Path, found: dict) -> None:
     """Measure case by case; each replaces what an earlier run found for it, and no other."""
-    variants = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
+    if not cases:
+        return
+    import torch
+
+    from serving.backends import choose
+
+    here = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
+    choices = {name: _without_reason(choose(*how, torch.device("cpu"))) for name, how in here.items()}
+    twins = {name: next(other for other in choices if choices[other] == choice) for name, choice in choices.items()}
+    variants = {name: how for name, how in here.items() if twins[name] == name}  # what "auto" resolves to is measured once
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             measured = _frames(case, variants, Path(folder), repeats) if case in FRAMES else _runs(case, variants, Path(folder), repeats)
+        for name, twin in twins.items():
+            measured["rows"].setdefault(name, {"same_as": twin}).setdefault("choice", choices[name])
         for name, row in measured["rows"].items():
             print(f"{case:>6} {name:9} {_shown(row)}", flush=True)
         measured |= provenance() | found
-        measured["versions"]["openvino"] = metadata.version("openvino") if "openvino" in variants else None
+        measured["versions"]["openvino"] = metadata.version("openvino") if "openvino" in here else None
         _store(path, "inference", case, measured)
 
 
@@ -183,22 +194,16 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     """Every variant in a process of its own; they take turns, one round after the other."""
     photo = folder / f"{case}.npy"
     np.save(photo, synthetic(*FRAMES[case]))
-    workers: dict[str, Worker] = {}
-    rows: dict[str, dict] = {}
-    for name in ("baseline", *variants):
-        worker = Worker.start([__file__, "--worker", name, str(photo), str(folder / f"{case}_{name}.npy")])
-        twin = next((other for other, its in workers.items() if its.choice == worker.choice), None)
-        if twin:  # what "auto" resolves to is measured already
-            worker.stop()
-            rows[name] = {"same_as": twin}
-        else:
-            workers[name], rows[name] = worker, {}
-            worker.ask("run")  # warms up
+    names = ("baseline", *variants)
+    workers = {name: Worker.start([__file__, "--worker", name, str(photo), str(folder / f"{case}_{name}.npy")]) for name in names}
+    for worker in workers.values():
+        worker.ask("run")  # warms up
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(repeats):
         for name, worker in workers.items():
             seconds[name].append(worker.ask("run")["seconds"])
     expected = np.load(folder / f"{case}_baseline.npy").astype(np.float32)
+    rows: dict[str, dict] = {}
     for name, worker in workers.items():
         rows[name] = {"choice": worker.choice, **_with_speed(summary(seconds[name]), FRAMES[case]), "peak_mb": worker.stop()}
         if name != "baseline":
@@ -210,30 +215,22 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
 
 def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     """Whole runs of inference.py: large photos once for each variant, small ones in turns."""
-    import torch
-
-    from serving.backends import choose
-
     photos, count = folder / case, FOLDER if case == "folder" else 1
     for number in range(count):
         write_photo(photos / f"{number}.jpg", Photo(synthetic(*RUNS[case], seed=number)))
-    commands, rows = {}, {}
+    commands = {}
     if case in PLAIN_RUNS:
         commands["baseline"] = [__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")]
-        rows["baseline"] = {}
     for name, (backend, precision) in variants.items():
-        choice = choose(backend, precision, torch.device("cpu"))
-        twin = next((other for other, row in rows.items() if row.get("choice") == _without_reason(choice)), None)
-        rows[name] = {"same_as": twin} if twin else {"choice": _without_reason(choice)}
-        if not twin:
-            switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
-            commands[name] = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches]
+        switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
+        commands[name] = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches]
     runs: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(repeats if case in PLAIN_RUNS else 1):
         for name, command in commands.items():
             runs[name].append(timed(command))
+    rows: dict[str, dict] = {}
     for name, its in runs.items():
-        rows[name] |= _with_speed(summary([run["seconds"] for run in its]), (count, *RUNS[case]))
+        rows[name] = _with_speed(summary([run["seconds"] for run in its]), (count, *RUNS[case]))
         rows[name]["peak_mb"] = max(run["peak_mb"] for run in its)
         if name != "baseline" and "baseline" in runs:
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
