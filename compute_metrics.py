@@ -13,15 +13,19 @@ import json
 import math
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run, yaml_text
+from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
 from configs.load import find_folder, load_config
 from configs.provenance import provenance
 from configs.schema import MetricsConfig
+from data.listing import image_suffixes
 from errors import UserError
 from files import write_atomically
 
@@ -39,11 +43,12 @@ EXTREMES = 5
 NAME_WIDTH = 48
 UNMATCHED_SHOWN = 10
 THREADS = 4  # at most
+AT_ONCE = 16_000_000  # pixels measured at the same time, or one pair: each megapixel takes about 0.1 GB meanwhile
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit code. Raises UserError for a user's mistake."""
-    parser = make_parser(__doc__, default_cfg="metrics.yaml")
+    parser = make_parser(__doc__, default_cfg="metrics.yaml", example="metrics.protocol=rgb")
     for flag, (key, metavar, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
     args = parser.parse_args(argv)
@@ -88,7 +93,7 @@ def main(argv: list[str]) -> int:
     print(f"\nwritten: {json_file}\n         {csv_file}")
     sys.stdout.flush()  # failures come last, also where both streams end up in one file
     for name, reason in failed:
-        print(f"failed: {name}: {' '.join(reason.split())}", file=sys.stderr)
+        print(one_line(f"failed: {name}: {reason}"), file=sys.stderr)
     return EXIT_SOME_FAILED if failed else EXIT_OK
 
 
@@ -108,6 +113,8 @@ def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path
     for key, path in (("metrics.json_file", json_file), ("metrics.csv_file", csv_file)):
         if path.is_dir():
             raise UserError(f"{key}: expected a file, found a folder: {path}")
+        if path.suffix.lower() in image_suffixes():
+            raise UserError(f"{key}: expected a name that is no photo's, found {path}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -122,10 +129,11 @@ def _measure(pairs: list, protocols: list[str], lpips: Any) -> tuple[dict[str, d
     from tqdm import tqdm
 
     scores, failed = {}, []
-    # threads, because SSIM, which takes most of the time, leaves the interpreter free; few, because a 12-megapixel pair takes 2 GB
+    room = _Room(AT_ONCE)
+    # threads, because SSIM, which takes most of the time, leaves the interpreter free
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
-        done = pool.map(lambda item: _measure_one(item, protocols, lpips), pairs)
+        done = pool.map(lambda item: _measure_one(item, protocols, lpips, room), pairs)
         # disable=None: no bar where stderr is not a terminal
         for item, (values, problem) in zip(pairs, tqdm(done, total=len(pairs), unit="photo", disable=None), strict=True):
             if values:
@@ -137,7 +145,26 @@ def _measure(pairs: list, protocols: list[str], lpips: Any) -> tuple[dict[str, d
     return scores, failed
 
 
-def _measure_one(item: Any, protocols: list[str], lpips: Any) -> tuple[dict[str, dict], str | None]:
+class _Room:
+    """Lets threads in as long as they measure at most `limit` pixels together, and one in any case."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.taken, self.changed = limit, 0, threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.taken == 0 or self.taken + pixels <= self.limit)
+            self.taken += pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= pixels
+                self.changed.notify_all()
+
+
+def _measure_one(item: Any, protocols: list[str], lpips: Any, room: _Room) -> tuple[dict[str, dict], str | None]:
     """({protocol: {metric: value}}, why it failed): what was measured before a failure is kept."""
     from data.images import read_rgb8
     from metrics.full_reference import PROTOCOLS
@@ -147,10 +174,13 @@ def _measure_one(item: Any, protocols: list[str], lpips: Any) -> tuple[dict[str,
     try:
         if wanted:
             result, truth = read_rgb8(item.enhanced), read_rgb8(item.truth)
-        for protocol in wanted:
-            values[protocol] = PROTOCOLS[protocol](result, truth, lpips)
+            with room.take(result.shape[0] * result.shape[1]):
+                for protocol in wanted:
+                    values[protocol] = PROTOCOLS[protocol](result, truth, lpips)
     except UserError as error:
         return values, str(error)
+    except MemoryError:
+        return values, "expected a pair that fits into memory, found too little for it"
     return values, None
 
 

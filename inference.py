@@ -7,13 +7,15 @@ torchrun --nproc-per-node 2 inference.py PHOTOS   each process takes every secon
 """
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run, yaml_text
+from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
 from errors import UserError
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ SWITCHES = {"side_by_side": "save.side_by_side", "illumination": "save.illuminat
 
 def main(argv: list[str]) -> int:
     """Parse, validate, enhance. Returns the exit code; raises UserError for a user's mistake."""
-    parser = make_parser(__doc__, "configs/inference/inference.yaml")
+    parser = make_parser(__doc__, "configs/inference/inference.yaml", example="save.quality=90")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folders (searched recursively) and photos")
     parser.add_argument("--input", nargs="+", metavar="PATH", help="the same as INPUT")
-    parser.add_argument("--output", metavar="DIR", help="folder of results (default: INPUT_enhanced beside the input)")
+    parser.add_argument("--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
     parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg, webp or tiff")
@@ -53,11 +55,13 @@ def main(argv: list[str]) -> int:
 
     from serving.enhancer import Enhancer, plan_outputs
 
-    jobs = plan_outputs(inputs, config.data.output, config.save.format)
+    jobs = plan_outputs(inputs, config.data.output, config.save.format, keep=config.save.skip_existing)
     if args.dry_run:
-        _print(dump_config(config), f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
+        print(dump_config(config))
+        _print(f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
         return EXIT_OK
 
+    created = not jobs[0].output.exists()
     try:
         jobs[0].output.mkdir(parents=True, exist_ok=True)
         if not os.access(jobs[0].output, os.W_OK):
@@ -72,7 +76,7 @@ def main(argv: list[str]) -> int:
     enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength"}))
     if rank == 0:
         _print(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
-        _print(f"photos:  {len(jobs)}", f"output:  {jobs[0].output}")
+        _print(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
     start = time.perf_counter()
     outcome = enhance_files(jobs[rank::world], enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"}))
     if processes:
@@ -80,16 +84,30 @@ def main(argv: list[str]) -> int:
         processes.destroy_process_group()
     if rank:
         return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
+    if created:
+        with contextlib.suppress(OSError):
+            jobs[0].output.rmdir()  # which only takes an empty folder
     return _report(outcome, jobs, time.perf_counter() - start)
+
+
+def _left_out(inputs: list[str]) -> str:
+    """Photos in the folders that cannot be read here, as a remark."""
+    from data.listing import other_photos
+
+    counts = sum((other_photos(path) for path in inputs if os.path.isdir(path)), Counter())  # noqa: PTH112
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+    return f" (left out: {kinds}, formats that Pillow does not open)" if counts else ""
 
 
 def _processes(device: str) -> "PartialState | None":
     """This process among those that torchrun or `accelerate launch` started, or None where it is the only one."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
+    import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=device == "cpu")
+    # told so, for processes without a GPU to find each other: otherwise each would enhance all photos
+    return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
 
 
 def _gathered(outcome: "Outcome", jobs: list["Job"]) -> "Outcome":
@@ -120,15 +138,16 @@ def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
     per_second = 1 / max(seconds, 1e-9)
     speed = f"{outcome.enhanced * per_second:.2f} photos/s, {outcome.pixels / 1e6 * per_second:.2f} megapixels/s"
     _print(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
+    if outcome.fault:
+        print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
     for path, reason in outcome.failures:
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+        print(one_line(f"failed: {path}: {reason}"), file=sys.stderr)
     return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
 
 
 def _print(*lines: str) -> None:
-    for line in lines:  # a file name may hold what the terminal's encoding lacks
-        encoding = sys.stdout.encoding or "utf-8"
-        print(line.encode(encoding, "backslashreplace").decode(encoding))
+    for line in lines:  # a file name may hold a line break
+        print(one_line(line))
 
 
 if __name__ == "__main__":

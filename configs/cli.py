@@ -5,8 +5,10 @@ ours (with a traceback), 130 stopped by Ctrl-C.
 """
 
 import argparse
+import io
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 
 from errors import UserError
@@ -21,8 +23,8 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def make_parser(description: str, default_cfg: str) -> ArgumentParser:
-    """A parser with `--cfg` and `--set`."""
+def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1") -> ArgumentParser:
+    """A parser with `--cfg` and `--set`; `example` of a setting, for the help."""
     parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--cfg", default=default_cfg, metavar="FILE", help="YAML config: a path, or a name under configs/ (default: %(default)s)"
@@ -33,7 +35,7 @@ def make_parser(description: str, default_cfg: str) -> ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="override a config key, for example --set exp.seed=1; may be repeated",
+        help=f"override a config key, for example --set {example}; may be repeated",
     )
     return parser
 
@@ -43,17 +45,45 @@ def yaml_text(text: str) -> str:
     return '"' + "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text) + '"'
 
 
+def one_line(text: str) -> str:
+    """The text with what would break its line, or the terminal, spelt out: file names may hold line breaks and worse."""
+    odd = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no Unicode, line and paragraph separators
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in text)
+
+
+class _Output(io.TextIOWrapper):
+    """stdout or stderr that never ends the work: where nobody reads any more (`... | head`), the rest is dropped."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
+def _patient(stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
+    if stream is None:  # closed by the caller, `>&-`
+        return open(os.devnull, "w")  # noqa: PTH123
+    encoding = stream.encoding
+    # by lines, so that they appear in a log file as they are printed; characters that the terminal lacks are spelt out
+    return _Output(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
 def run(main: Callable[[list[str]], int]) -> None:
     """Call `main(argv)` and leave the process with the exit code that its outcome means."""
-    sys.stdout.reconfigure(line_buffering=True)  # in a log file, lines appear as they are printed
+    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     try:
         code = main(sys.argv[1:])
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = EXIT_USER_ERROR
-    except BrokenPipeError:  # `... | head`: whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_OK
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = EXIT_INTERRUPTED

@@ -105,6 +105,10 @@ def load_config(schema: type[ConfigT], name: str, overrides: list[str] | None = 
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
+        given = [override.partition("=")[0].strip() for override in overrides or []]
+        key = _key(_first(error))
+        if any(key == name or key.startswith(f"{name}.") or (name.startswith(f"{key}.")) for name in given):
+            where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
 
 
@@ -134,7 +138,7 @@ def find_folder(value: str, key: str) -> Path:
 def _apply_override(tree: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {override}: expected key.path=value, for example --set unet_model.lr=1e-4")
+        raise UserError(f"--set {override}: expected KEY=VALUE, found {'no key' if equals else 'no equals sign'}")
     try:
         value = yaml.load(text, _Loader) if text.strip() else None
     except (yaml.YAMLError, UserError):
@@ -154,8 +158,7 @@ def _apply_override(tree: dict, override: str) -> None:
 
 def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first problem in one line, unknown keys first, and how many more there are."""
-    problems = sorted(error.errors(include_url=False), key=lambda p: p["type"] != "extra_forbidden")
-    problem = problems[0]
+    problem = _first(error)
     key = _key(problem)
     names = key.split(".")
     if problem["type"] == "extra_forbidden":
@@ -176,8 +179,12 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
     else:
         expected = problem["msg"].replace("Input should be", "expected").replace("a valid ", "")
         message = f"{key}: {expected[0].lower() + expected[1:]}, found {_kind(problem['input'])}"
-    more = len({_key(p) for p in problems}) - 1
+    more = len({_key(p) for p in error.errors(include_url=False)}) - 1
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _first(error: ValidationError) -> dict:
+    return min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
 
 
 def _key(problem: dict) -> str:

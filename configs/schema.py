@@ -325,7 +325,7 @@ class InferenceData(Section):
     input: str | list[str] | None = None
     """A folder (searched recursively), a file, or a list of these."""
     output: str | None = None
-    """Folder of results; sub-folders are kept. null: `INPUT_enhanced` beside the input."""
+    """Folder of results; sub-folders are kept. null: `FOLDER_enhanced` beside the folder that is, or holds, the input."""
 
 
 class InferenceModel(Section):

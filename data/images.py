@@ -23,7 +23,9 @@ from files import write_atomically
 
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
-_ICC_TAG, _BITS_TAG = 34675, 258  # of TIFF
+_ICC_TAG, _BITS_TAG, _SUBFILE_TAG = 34675, 258, 254  # of TIFF
+_UNCALIBRATED, _ADOBE_RGB = 0xFFFF, "R03"  # EXIF ColorSpace and interoperability index by which cameras mark Adobe RGB (DCF)
+_LARGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels to a side that libjpeg and WebP can hold
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_EXIF_LIMIT = 65533  # bytes in one JPEG segment
 _SPACES = {b"RGB ": ("rgb", 3), b"GRAY": ("gray", 1), b"CMYK": ("cmyk", 4)}  # ICC header -> lcms name, channels
@@ -150,6 +152,8 @@ def _decode_file(path: Path, file: BinaryIO) -> _Decoded:
             raise
         image = None  # a TIFF layout that Pillow lacks, such as 16-bit grey with alpha
     notes = []
+    if image is not None and image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TAG, 0) & 1:
+        raise ImageError(f"{path}: expected a photo, found a preview on its first page, as in camera raw files; develop it to TIFF or JPEG")
     if image is None or (image.format == "TIFF" and np.max(image.tag_v2.get(_BITS_TAG, 1)) > 8):
         colour, alpha, frames = _decode_tiff(path, file)
         file.seek(0)
@@ -174,6 +178,7 @@ def _decode_file(path: Path, file: BinaryIO) -> _Decoded:
             notes.append(f"EXIF left out, it is damaged ({_one_line(error)})")
     if frames > 1 and kind in ("GIF", "PNG", "WEBP", "AVIF", "TIFF"):  # an MPO's further frames are previews
         notes.append(f"{'several pages' if kind == 'TIFF' else 'animated'}: first of {frames} {'pages' if kind == 'TIFF' else 'frames'}")
+    profile = profile or _camera_profile(exif)
     if profile:
         colour, note = _to_srgb(colour, bytes(profile))
         notes += [note] if note else []
@@ -204,7 +209,7 @@ def _decode_pillow(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarr
     elif image.has_transparency_data and flat != "CMYK":
         image = image.convert(flat + "A")
         alpha = np.asarray(image.getchannel("A"))
-    return _pixels(image if mode == flat else image.convert(flat)), alpha
+    return _pixels(image if image.mode == flat else image.convert(flat)), alpha
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -293,6 +298,21 @@ def _to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None
     return (converted[..., 1] if grey else converted), None
 
 
+def _camera_profile(exif: Image.Exif) -> bytes | None:
+    """The profile that a camera means by its EXIF alone: Adobe RGB, or None for sRGB (DCF 2.0, optional colour space)."""
+    try:
+        if exif.get_ifd(ExifTags.IFD.Exif).get(_BASE.ColorSpace) != _UNCALIBRATED:
+            return None
+        index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    except Exception:  # a damaged block, which is told elsewhere
+        return None
+    if not isinstance(index, str) or index.rstrip("\0 ") != _ADOBE_RGB:
+        return None
+    import imagecodecs
+
+    return imagecodecs.cms_profile("adobergb")
+
+
 def _cmyk_to_rgb(cmyk: np.ndarray) -> np.ndarray:
     """Without a profile: (1 - ink) (1 - black), as Pillow does."""
     top = np.iinfo(cmyk.dtype).max
@@ -311,6 +331,7 @@ def _exif_block(exif: Image.Exif, shape: tuple[int, ...]) -> bytes | None:
         details = exif.get_ifd(ExifTags.IFD.Exif)
         truth = {_BASE.ExifImageWidth: shape[1], _BASE.ExifImageHeight: shape[0], _BASE.ColorSpace: 1}
         details.update({tag: value for tag, value in truth.items() if tag in details})
+        details.pop(ExifTags.IFD.Interop, None)  # may say Adobe RGB
     return exif.tobytes()
 
 
@@ -337,20 +358,22 @@ def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
     """Encode a photo in the format of the suffix (`WRITABLE`); folders are created.
 
     16-bit photos stay so in PNG and TIFF. A grey photo is written as grey, alpha wherever the format
-    has it (not JPEG), EXIF in all (16-bit TIFF: the texts of its main directory; JPEG: up to 64 KB).
+    has it (in JPEG transparent parts become white), EXIF in all (16-bit TIFF: the texts of its main
+    directory; JPEG: up to 64 KB).
     `quality` 1 to 100 is JPEG's (4:4:4) and WebP's. The file appears complete or not at all.
     Raises ImageError where it cannot be written.
     """
     path = Path(path)
-    kind = WRITABLE.get(path.suffix.lower())
-    if kind is None:
-        raise ImageError(f"{path}: expected a suffix out of {', '.join(WRITABLE)}, found '{path.suffix}'")
+    kind = check_writable(path, *photo.rgb.shape[:2])
     deep = photo.bits == 16 and kind in ("PNG", "TIFF")
     dtype = np.uint16 if deep else np.uint8
     pixels = _to_integers(photo.rgb[..., :1] if photo.grey else photo.rgb, dtype)
     has_alpha = photo.alpha is not None and kind != "JPEG"
     if has_alpha:
         pixels = np.concatenate([pixels, _to_integers(photo.alpha[..., None], dtype)], axis=2)
+    elif photo.alpha is not None:
+        alpha = _to_integers(photo.alpha[..., None], np.uint8).astype(np.uint16)
+        pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     try:
         if not deep:
             data = _encode_pillow(pixels, kind, photo.exif, quality)
@@ -362,6 +385,19 @@ def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else _one_line(error)
         raise ImageError(f"{path}: cannot be written: {reason}") from None
+
+
+def check_writable(path: Path, height: int, width: int) -> str:
+    """Pillow's name of the format that the suffix means. Raises ImageError for a suffix or a size (pixels) that cannot be written."""
+    kind = WRITABLE.get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"{path}: expected a suffix out of {', '.join(WRITABLE)}, found '{path.suffix}'")
+    limit = _LARGEST.get(kind)
+    if limit is not None and max(height, width) > limit:
+        raise ImageError(
+            f"{path}: cannot be written: {kind} holds at most {limit} pixels to a side, found {width} x {height}; take PNG or TIFF"
+        )
+    return kind
 
 
 def _encode_pillow(pixels: np.ndarray, kind: str, exif: bytes | None, quality: int) -> bytes:

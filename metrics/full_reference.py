@@ -54,10 +54,13 @@ def ssim_rgb(result: np.ndarray, truth: np.ndarray) -> float:
     Takes two (H, W, 3) RGB images, uint8 or float in [0, 1]. Raises MetricError where their sizes differ or
     a side is under 11 px.
     """
-    result, truth = _comparable(_unit_range(result), _unit_range(truth), RGB_WINDOW)
-    return float(
-        structural_similarity(truth, result, data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    _check(result), _check(truth)
+    result, truth = _comparable(result, truth, RGB_WINDOW)
+    options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    channels = (  # one at a time: float64 copies of a large photo are what fills the memory
+        structural_similarity(_to_unit(truth[..., channel]), _to_unit(result[..., channel]), **options) for channel in range(3)
     )
+    return float(np.mean(list(channels)))
 
 
 def psnr_paper(result: np.ndarray, truth: np.ndarray) -> float:
@@ -211,13 +214,19 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def _unit_range(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 or float in [0, 1] -> float64 in [0, 1]. Anything else is a caller's mistake: ValueError."""
+    _check(image)
+    return _to_unit(image)
+
+
+def _check(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an image of shape (H, W, 3), found {image.shape}")
-    if image.dtype == np.uint8:
-        return image / 255.0
-    if not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1):
+    if image.dtype != np.uint8 and (not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1)):
         raise ValueError(f"expected uint8 or floats in [0, 1], found {image.dtype} from {image.min()} to {image.max()}")
-    return image.astype(np.float64)
+
+
+def _to_unit(values: np.ndarray) -> np.ndarray:
+    return values / 255.0 if values.dtype == np.uint8 else values.astype(np.float64)
 
 
 def _comparable(result: np.ndarray, truth: np.ndarray, smallest: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -26,22 +26,26 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: expected a weight file, found {'a folder' if path.is_dir() else 'nothing there'}")
+    with path.open("rb") as file:
+        head = file.read(9)
     try:
-        if path.suffix == ".safetensors":
+        if head[8:] == b"{":  # safetensors: the length of a JSON header, then the header
             tensors = safetensors.torch.load_file(path)
         elif path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-        else:
+        elif head.startswith((b"PK", b"\x80")):  # PyTorch's archives, and the pickles of before version 1.6
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
+        else:
+            raise UserError(f"{path}: not a readable weight file (neither safetensors nor PyTorch's; was the download complete?)")
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # readers meet damaged files with every kind of exception
         reason = str(error).strip().splitlines()
         if any("TorchScript" in line for line in reason):
             raise UserError(f"{path}: expected a state dict, found a TorchScript archive; save its state_dict() as .safetensors") from None
-        if path.read_bytes()[:1] in (b"<", b"v", b"{", b"\x1f"):  # a web page, a git-lfs pointer, JSON, gzip
-            raise UserError(f"{path}: expected a weight file, found text or an archive; was the download complete?") from None
+        if any("central directory" in line for line in reason):
+            raise UserError(f"{path}: expected a complete weight file, found one that is cut off") from None
         if any("Unsupported" in line or "weights_only" in line.lower() for line in reason):
             raise UserError(f"{path}: expected tensors only, found pickled objects, which are never loaded") from None
         raise UserError(f"{path}: not a readable weight file ({reason[0] if reason else type(error).__name__})") from None

@@ -139,13 +139,13 @@ class Job:
         return _sibling(self.output, what) / self.relative
 
 
-def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str = "keep") -> list[Job]:
+def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str = "keep", *, keep: bool = False) -> list[Job]:
     """Which photo gets which result. Touches no file.
 
     inputs: folders (searched recursively, sub-folders kept) and files; of several, paths are kept
     relative to the folder that holds them all. Duplicates count once.
-    output: folder of the results. None: for one folder `FOLDER_enhanced` beside it, so that the
-    folder stays as it is; otherwise `enhanced` inside the folder that holds all the inputs.
+    output: folder of the results. None: `FOLDER_enhanced` beside the folder that is, or holds, all the
+    inputs, so that this folder stays as it is and results are never taken for photos.
     An output folder inside an input folder is not searched.
     fmt: "keep", or a key of `SUFFIXES`. "keep" keeps the suffix of PNG, JPEG, WebP and TIFF files;
     other formats become PNG.
@@ -153,6 +153,9 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     Photos that would share a result's name get their old suffix into it (a.gif, a.bmp -> a_gif.png, a_bmp.png).
     Paths are absolute. Raises UserError where an input is missing or holds no image, and where a
     result would overwrite or sit among the photos.
+
+    keep: results that are there are not written again (`save.skip_existing`). Otherwise an output folder
+    that has photos below it is refused where a file has a result's name: it may be somebody's original.
     """
     if any(not str(item).strip() for item in inputs):
         raise UserError("data.input: expected a folder or photos, found an empty name")
@@ -160,15 +163,15 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     if not given:
         raise UserError("data.input: expected a folder or photos, found an empty list")
     for path in given:
-        if identity(path) is None:
-            raise UserError(f"data.input: expected a folder or a photo, found nothing there: {path}")
+        try:
+            path.stat()
+        except OSError as error:
+            found = "no permission to read" if isinstance(error, PermissionError) else "nothing there"
+            raise UserError(f"data.input: expected a folder or a photo, found {found}: {path}") from None
+    if output is not None and not str(output).strip():
+        raise UserError("data.output: expected a folder, found an empty name")
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-    if output is not None:
-        root = _absolute(output)
-    elif len(given) == 1 and given[0].is_dir():
-        root = _sibling(given[0], "enhanced")
-    else:
-        root = common / "enhanced"
+    root = _absolute(output) if output is not None else _sibling(common, "enhanced")
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
     sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots)))
@@ -182,6 +185,9 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if identity(target) in originals:
                 raise UserError(f"data.output: expected a folder where no photo is overwritten, found {target}, which is one of the inputs")
+        if common.is_relative_to(root) and not keep and identity(job.target):
+            hint = "choose another folder, or --skip-existing"
+            raise UserError(f"data.output: expected a folder where no photo is overwritten, found {job.target}; {hint}")
     return jobs
 
 

@@ -1,5 +1,6 @@
 """Enhancement of files: while one photo is in the network, the next is decoded and the one before is encoded."""
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.images import ImageError, Photo, read_photo, write_photo
+from data.images import WRITABLE, ImageError, Photo, check_writable, read_photo, write_photo
 from serving.enhancer import Enhancer, Job, identity
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
@@ -29,6 +30,8 @@ class Outcome:
     """Photo and reason (one line), in the order of the jobs."""
     notes: list[tuple[Path, str]] = field(default_factory=list)
     """Photo and what its owner should know, such as "animated: first of 12 frames"."""
+    fault: str | None = None
+    """Traceback of the first failure that is no photo's fault but a bug."""
 
 
 def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
@@ -37,6 +40,7 @@ def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
     result = Outcome(*(sum(getattr(o, name) for o in outcomes) for name in ("enhanced", "skipped", "pixels")))
     for name in ("failures", "notes"):
         getattr(result, name).extend(sorted((item for o in outcomes for item in getattr(o, name)), key=lambda item: order[item[0]]))
+    result.fault = next((o.fault for o in outcomes if o.fault), None)
     return result
 
 
@@ -83,7 +87,8 @@ def enhance_files(
             photo = item.attempt((following or reader.submit(read_photo, job.source, integers=True)).result)
             following = None
             if photo:
-                item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], photo.note
+                item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
+                photo = item.attempt(_checked, photo, job, side_by_side)
             if number + 1 < len(todo) and room():
                 following = reader.submit(read_photo, todo[number + 1].source, integers=True)
             computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
@@ -111,14 +116,15 @@ class _Begun:
     note: str | None = None
     writing: Future | None = None
     error: Exception | None = None
+    fault: str | None = None  # traceback of an error that nobody expects
 
     def attempt(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What the step returns, or None and `error`, where that is the photo's fault or lack of memory."""
+        """What the step returns, or None and `error`: whatever goes wrong with one photo, the others are done."""
         try:
             return step(*arguments, **options)
-        except (ImageError, MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not isinstance(error, ImageError) and not _out_of_memory(error):
-                raise
+                self.fault = "".join(traceback.format_exception(error))
             self.error = error.with_traceback(None)  # it would keep arrays alive
         return None
 
@@ -133,10 +139,28 @@ def _settle(item: _Begun, outcome: Outcome, enhancer: Enhancer) -> None:
         outcome.notes += [(item.job.source, item.note)] if item.note else []
     elif isinstance(item.error, ImageError):
         outcome.failures.append((item.job.source, str(item.error).removeprefix(f"{item.job.source}: ")))
+    elif item.fault:
+        outcome.fault = outcome.fault or item.fault
+        text = " ".join(str(item.error).split())
+        outcome.failures.append((item.job.source, f"unexpected {type(item.error).__name__}: {text}"))
     else:
         size = f"{item.pixels / 1e6:.1f} megapixels" if item.pixels else "its pixels"
         reason = f"expected a photo that fits into memory, found too little for {size} ({enhancer.choice.device})"
         outcome.failures.append((item.job.source, reason))
+
+
+def _checked(photo: Photo, job: Job, side_by_side: bool) -> Photo:
+    """The photo, if its results can be written at all: told before the network has run, not after."""
+    height, width = photo.rgb.shape[:2]
+    check_writable(job.target, height, width)
+    if side_by_side:
+        check_writable(job.beside("side_by_side"), height, 2 * width)
+    return photo
+
+
+def _note(photo: Photo, job: Job) -> str | None:
+    flattened = photo.alpha is not None and WRITABLE.get(job.target.suffix.lower()) == "JPEG"
+    return "; ".join(filter(None, [photo.note, "transparent parts became white, JPEG has no transparency" if flattened else None])) or None
 
 
 def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int) -> None:
@@ -144,7 +168,8 @@ def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.
     write_photo(job.target, result, quality)
     if source is not None:
         alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
-        write_photo(job.beside("side_by_side"), replace(result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha), quality)
+        both = replace(result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, exif=None)  # EXIF is about one photo
+        write_photo(job.beside("side_by_side"), both, quality)
     if illumination is not None:
         grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
         write_photo(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True), quality)

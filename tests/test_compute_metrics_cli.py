@@ -4,6 +4,8 @@ import csv
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 import compute_metrics
 from errors import UserError
-from metrics.full_reference import psnr_paper, psnr_rgb, ssim_paper, ssim_rgb
+from metrics.full_reference import PROTOCOLS, psnr_paper, psnr_rgb, ssim_paper, ssim_rgb
 
 ROOT = Path(compute_metrics.__file__).parent
 
@@ -42,6 +44,41 @@ def _call(folder: Path, *more: str, lpips: str = "off") -> int:
 
 def _summary(folder: Path) -> dict:
     return json.loads((folder / "enhanced_metrics.json").read_text())
+
+
+def test_a_pair_too_large_for_memory_does_not_cost_the_others(folders, capsys, monkeypatch):
+    folder, _ = folders
+
+    def measure(result, truth, lpips):
+        if result[0, 0, 0] == _picture(2)[0, 0, 0]:
+            raise MemoryError
+        return {"psnr": 1.0, "ssim": 1.0, "lpips": None}
+
+    monkeypatch.setitem(PROTOCOLS, "rgb", measure)
+    assert _call(folder, "--protocol", "rgb") == 3
+    assert len(_summary(folder)["images"]) == 2
+    assert "failed: b.png: expected a pair that fits into memory" in capsys.readouterr().err
+
+
+def test_large_pairs_take_turns():
+    room, inside, most = compute_metrics._Room(100), [], []
+
+    def work(pixels: int) -> None:
+        with room.take(pixels):
+            inside.append(pixels)
+            most.append(sum(inside))
+            time.sleep(0.005)
+            inside.remove(pixels)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [40, 70, 30, 60, 250, 20, 90, 10] * 4))
+    assert len(most) == 32 and max(total for total in most if total != 250) <= 100
+
+
+def test_a_photo_is_never_overwritten_by_figures(folders):
+    folder, _ = folders
+    with pytest.raises(UserError, match=r"metrics\.json_file: expected a name that is no photo's"):
+        _call(folder, "--json", str(folder / "gt" / "a.png"))
 
 
 def test_json_csv_and_table(folders, capsys):

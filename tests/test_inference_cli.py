@@ -176,15 +176,64 @@ def test_script_tells_a_mistake_in_one_line_and_without_torch(tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_empty_name_is_refused():
-    with pytest.raises(UserError, match="found an empty name"):
+def test_empty_names_are_refused(photos):
+    with pytest.raises(UserError, match=r"data\.input: .* found an empty name"):
         inference.main([""])
+    with pytest.raises(UserError, match=r"data\.output: .* found an empty name"):
+        inference.main([str(photos), "--output", ""])
+
+
+def test_mistakes_on_the_command_line_are_not_blamed_on_the_file(photos):
+    with pytest.raises(UserError, match=r"^command line: model\.strength: expected .*, found 2$"):
+        inference.main([str(photos), "--strength", "2"])
+    with pytest.raises(UserError, match=r"^command line: unknown key 'modle'; did you mean"):
+        inference.main([str(photos), "--set", "modle.strength=1"])
+
+
+def test_originals_above_the_photos_are_not_overwritten(weights, photos):
+    Image.new("RGB", (4, 4)).save(photos / "b.jpg")
+    before = (photos / "b.jpg").read_bytes()
+    with pytest.raises(UserError, match=r"no photo is overwritten, found .*b\.jpg; choose another folder, or --skip-existing"):
+        call(weights, photos / "sub", "--output", photos)
+    assert call(weights, photos / "sub", "--output", photos, "--skip-existing") == 0
+    assert (photos / "b.jpg").read_bytes() == before
+
+
+def test_nothing_is_left_behind_where_nothing_was_enhanced(weights, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_text("no photo")
+    assert call(weights, tmp_path / "in" / "a.jpg") == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_cannot_be_read_is_named(weights, photos, capsys):
+    (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    (photos / "two\nlines.jpg").write_text("no photo")
+    (photos / "x.HEIC").write_text("a format that Pillow does not open")
+    (photos / "y.nef").write_text("likewise")
+    assert call(weights, photos) == 3
+    printed = capsys.readouterr()
+    assert "photos:  4 (left out: 1 .heic, 1 .nef, formats that Pillow does not open)" in printed.out
+    gone, two = sorted(printed.err.splitlines())
+    assert gone.startswith(f"failed: {photos}/gone.jpg: expected a readable file")
+    assert two.startswith(f"failed: {photos}/two\\nlines.jpg: expected an image")
+
+
+@pytest.mark.parametrize("streams", ["| true", ">&-", "2>&-", ">/dev/full"])
+def test_enhancing_goes_on_where_nobody_reads(weights, photos, streams):
+    (photos / "broken.jpg").write_text("no photo")
+    script = f"{sys.executable} {ROOT / 'inference.py'} {photos} --checkpoint {weights} {streams}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert streams == "2>&-" or f"failed: {photos}/broken.jpg" in done.stderr
+    assert (photos.with_name("photos_enhanced") / "sub" / "b.jpg").is_file()
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_photos(weights, photos, tmp_path):
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_two_processes_share_the_photos(weights, photos, tmp_path, device):
     (photos / "broken.jpg").write_bytes(b"broken")
-    arguments = [str(photos), "--checkpoint", weights, "--set", "model.device=cpu", "--set", "model.backend=torch"]
+    arguments = [str(photos), "--checkpoint", weights, "--set", f"model.device={device}", "--set", "model.backend=torch"]
     alone = run_script(*arguments, "--output", "alone", cwd=tmp_path)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "inference.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

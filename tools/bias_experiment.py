@@ -231,8 +231,8 @@ def plot(results: dict, path: Path) -> None:
         left.barh(places + offset, [row[key] for row in rows.values()], 0.38, color=color, label=label)
     left.axvline(0, color="k", lw=0.8)
     left.set_yticks(places, list(rows), fontsize=8)
-    left.set(title="what moves the projection on r", xlabel="mean change of the projection", ylim=(-0.6, len(rows) + 0.4))
-    left.legend(fontsize=8, loc="upper right", ncols=2)
+    left.set(title="what moves the projection on r", xlabel="mean change of the projection", ylim=(-0.6, len(rows) - 0.4))
+    left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.3, 1.06), ncols=2, frameon=False)
     for axes, key, label in zip(others, ("val_psnr", "val_ssim"), ("PSNR / dB", "SSIM"), strict=True):
         for name, curve in curves.items():
             axes.plot([point["iteration"] for point in curve], [point[key] for point in curve], "o-", ms=3, label=name)

@@ -91,7 +91,7 @@ def test_yaml_traps_are_gone(load):
         (PATHS + "exp: {seed: 1, seed: 2}", [], "line 2: key 'seed' is given twice"),
         ("- a", [], "expected sections with keys, found a list of 1"),
         ("data: [", [], "not valid YAML"),
-        (PATHS, ["exp.seed"], "--set exp.seed: expected key.path=value"),
+        (PATHS, ["exp.seed"], "--set exp.seed: expected KEY=VALUE, found no equals sign"),
         (PATHS, ["exp.seed=1", "exp.seed.x=1"], "'seed' is a value, not a section"),
         (PATHS + "loss: {identity_layers: [1, 1, 1]}", [], "loss.identity_layers: list should have at least 5 items"),
         ("data: 3", [], "data: expected"),

@@ -1,5 +1,8 @@
 """Listing, the resized cache, and the order of batches."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,36 @@ def test_listing_is_sorted_recursive_and_leaves_out_the_rest(tmp_path):
         path.write_bytes(b"")
     names = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path, "key")]
     assert names == ["a/c.webp", "a/z.png", "b.JPG", "d.tiff"]
+
+
+def test_listing_follows_links_once_and_names_what_is_out_of_reach(tmp_path, monkeypatch):
+    (tmp_path / "in" / "locked").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("in/a.png", "elsewhere/b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    scandir = os.scandir
+
+    def guarded(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    names = [p.relative_to(tmp_path / "in").as_posix() for p in list_images(tmp_path / "in", "key")]
+    assert names == ["a.png", "gone.png", "link/b.png", "locked"]
+    with pytest.raises(UserError, match="key: expected a folder, found no permission to read"):
+        list_images(tmp_path / "in" / "locked", "key")
+
+
+def test_names_are_left_out_with_and_without_their_folder(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/a.png", "sub/b.png"):
+        (tmp_path / name).touch()
+    assert [p.name for p in list_images(tmp_path, "key", ["sub/a.png"])] == ["a.png", "b.png"]
+    assert [p.name for p in list_images(tmp_path, "key", ["a.png"])] == ["b.png"]
 
 
 def test_bad_folders_are_told_with_the_key(tmp_path):

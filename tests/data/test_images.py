@@ -79,6 +79,41 @@ def test_cmyk_jpeg_without_profile(tmp_path):
     assert np.abs(read_rgb8(tmp_path / "a.jpg").astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_transparent_colour_of_png(tmp_path, mode):
+    pixels = np.array([[[255, 0, 255], [202, 209, 215]]], np.uint8)[..., : len(mode)].squeeze()[None]
+    Image.fromarray(pixels).save(tmp_path / "a.png", transparency=(255, 0, 255) if mode == "RGB" else int(pixels[0, 0]))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.rgb.shape == (1, 2, 3) and np.array_equal(np.rint(photo.rgb * 255), np.broadcast_to(pixels.reshape(1, 2, -1), (1, 2, 3)))
+    assert photo.alpha.tolist() == [[0, 1]]
+
+
+def test_adobe_rgb_told_by_exif_alone_is_converted(tmp_path):
+    exif = Image.Exif()
+    interop = {ExifTags.Interop.InteropIndex: "R03"}
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ColorSpace: 0xFFFF, ExifTags.IFD.Interop: interop})
+    image = Image.fromarray(smooth(16, 24))
+    image.save(tmp_path / "camera.jpg", exif=exif, quality=100, subsampling=0)
+    image.save(tmp_path / "profile.jpg", icc_profile=imagecodecs.cms_profile("adobergb"), quality=100, subsampling=0)
+    photo = read_photo(tmp_path / "camera.jpg")
+    assert np.array_equal(photo.rgb, read_photo(tmp_path / "profile.jpg").rgb)
+    assert np.abs(photo.rgb * 255 - smooth(16, 24)).max() > 10
+    assert exif_of(photo).get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] == 1
+    assert ExifTags.IFD.Interop not in exif_of(photo).get_ifd(ExifTags.IFD.Exif)
+
+
+def test_a_camera_raw_file_is_no_photo_though_its_preview_opens(tmp_path):
+    tifffile.imwrite(tmp_path / "a.dng", smooth(8, 9), photometric="rgb", subfiletype=1)
+    with pytest.raises(ImageError, match=r"a\.dng: expected a photo, found a preview on its first page"):
+        read_photo(tmp_path / "a.dng")
+
+
+@pytest.mark.parametrize(("name", "width"), [("a.jpg", 65501), ("a.webp", 16384)])
+def test_a_size_that_the_format_cannot_hold_is_told(tmp_path, name, width):
+    with pytest.raises(ImageError, match=rf"holds at most {width - 1} pixels to a side, found {width} x 1; take PNG or TIFF"):
+        write_photo(tmp_path / name, Photo(np.zeros((1, width, 3), np.float32)))
+
+
 def test_palette_with_transparency(tmp_path):
     image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
@@ -335,8 +370,10 @@ def test_alpha_is_kept(tmp_path, suffix):
         assert np.array_equal(np.rint(back.rgb * 255), pixels[..., :3])
 
 
-def test_jpeg_drops_alpha_and_keeps_colour_resolution(tmp_path):
-    write_photo(tmp_path / "a.jpg", Photo(smooth(16, 16) / np.float32(255), alpha=np.zeros((16, 16), np.float32)))
+def test_jpeg_keeps_colour_resolution_and_makes_transparent_parts_white(tmp_path):
+    write_photo(tmp_path / "t.jpg", Photo(smooth(16, 16) / np.float32(255), alpha=np.zeros((16, 16), np.float32)))
+    assert read_rgb8(tmp_path / "t.jpg").min() == 255
+    write_photo(tmp_path / "a.jpg", Photo(smooth(16, 16) / np.float32(255), alpha=np.ones((16, 16), np.float32)))
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.mode == "RGB" and image.layer[0][1:3] == image.layer[1][1:3] == (1, 1)  # 4:4:4
     assert np.abs(read_rgb8(tmp_path / "a.jpg").astype(int) - smooth(16, 16)).max() < 12

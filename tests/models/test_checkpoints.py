@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_told_in_one_line(unet, tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
     assert "not a readable weight file" in refused("empty.safetensors")
     (tmp_path / "page.pth").write_text("<html>Not found</html>")
-    assert "found text" in refused("page.pth")
+    assert "was the download complete?" in refused("page.pth")
     torch.save({1: torch.zeros(1)}, tmp_path / "keys.pth")
     assert "expected a state dict" in refused("keys.pth")
     torch.save([1, 2], tmp_path / "list.pth")
@@ -78,6 +78,15 @@ def test_what_does_not_fit_is_told_in_one_line(unet, tmp_path):
     assert "'cond1.bias': expected shape (32,)" in refused("shape.pth")
     torch.save({**tensors, "cond1.bias": torch.full((32,), float("nan"))}, tmp_path / "nan.pth")
     assert "found NaN" in refused("nan.pth")
+    torch.save(tensors, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-1000])
+    assert "found one that is cut off" in refused("cut.pth")
+
+
+def test_a_file_is_read_by_its_content_whatever_its_suffix(unet, tmp_path):
+    save_unet(unet, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    assert torch.equal(read_tensors(tmp_path / "a.pth")["cond1.bias"], unet.cond1.bias)
 
 
 def test_npz_is_read_without_pickle(tmp_path):

@@ -116,8 +116,8 @@ def test_folder_keeps_its_subfolders(tmp_path):
 def test_default_output(tmp_path, monkeypatch):
     a, b = save_photo(tmp_path / "in" / "x" / "a.jpg"), save_photo(tmp_path / "in" / "y" / "b.jpg")
     assert plan_outputs([tmp_path / "in"], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"
-    assert plan_outputs([a], None)[0].target == tmp_path / "in" / "x" / "enhanced" / "a.jpg"
-    assert [job.target for job in plan_outputs([a, b], None)] == [tmp_path / "in/enhanced/x/a.jpg", tmp_path / "in/enhanced/y/b.jpg"]
+    assert plan_outputs([a], None)[0].target == tmp_path / "in" / "x_enhanced" / "a.jpg"
+    assert [job.target for job in plan_outputs([a, b], None)] == [tmp_path / "in_enhanced/x/a.jpg", tmp_path / "in_enhanced/y/b.jpg"]
     monkeypatch.chdir(tmp_path / "in")
     assert plan_outputs(["."], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"
 

@@ -34,8 +34,8 @@ def test_files_carry_alpha_exif_bits_and_grey(enhancer, tmp_path):
 
 def test_strength_zero_writes_the_same_pixels(enhancer, tmp_path):
     Image.fromarray((noise(8, 8) * 255).astype(np.uint8)).save(tmp_path / "a.png")
-    enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer, strength=0.0)
-    assert np.array_equal(read_photo(tmp_path / "enhanced" / "a.png").rgb, read_photo(tmp_path / "a.png").rgb)
+    enhance_files(plan_outputs([tmp_path / "a.png"], tmp_path / "out"), enhancer, strength=0.0)
+    assert np.array_equal(read_photo(tmp_path / "out" / "a.png").rgb, read_photo(tmp_path / "a.png").rgb)
 
 
 def test_side_by_side_and_map(enhancer, tmp_path):
@@ -109,8 +109,9 @@ def test_our_own_failures_are_not_hidden(enhancer, tmp_path, monkeypatch, where)
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(*target, bug)
-    with pytest.raises(RuntimeError, match="a bug"):
-        enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer)
+    outcome = enhance_files(plan_outputs([tmp_path / "a.png"], None), enhancer)
+    assert outcome.failures == [(tmp_path / "a.png", "unexpected RuntimeError: a bug")]
+    assert outcome.fault.startswith("Traceback") and ", in bug" in outcome.fault
 
 
 def test_notes_name_the_photo(enhancer, tmp_path):
