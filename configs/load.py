@@ -128,6 +128,8 @@ def find_file(value: str, key: str) -> Path:
 
 def find_folder(value: str, key: str) -> Path:
     """A folder named in a config. Raises UserError where it is missing or a file."""
+    if not value.strip():
+        raise UserError(f"{key}: expected a folder, found an empty name")
     path = Path(value)
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing there"

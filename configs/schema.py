@@ -19,7 +19,7 @@ Mode = Literal["rave", "clip_lit", "clip_lit_latent"]
 class Section(BaseModel):
     """Base of every section: unknown keys refused, strict types, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -148,11 +148,12 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
     """Memory-mapped (N,S,S,3) uint8, built once for this list of files and size."""
     stamp = hashlib.sha256(f"resized v1 {size}".encode())
     for path in paths:
-        info = path.stat()
-        stamp.update(f"{path.resolve()} {info.st_size} {info.st_mtime_ns}\n".encode())
+        info = path.stat() if path.exists() else path.lstat()  # a link to nowhere, which is left out below
+        stamp.update(f"{path.resolve()} {info.st_size} {info.st_mtime_ns}\n".encode(errors="surrogateescape"))
     pixels_file = cache_dir / "resized" / f"{stamp.hexdigest()[:32]}.npy"
     list_file = pixels_file.with_suffix(".json")
-    if not (list_file.is_file() and pixels_file.is_file()):
+    cached = _read_cache(list_file, pixels_file)
+    if cached is None:
         read, skipped = [], []
 
         def fill(temporary: Path) -> None:
@@ -169,7 +170,17 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
 
         write_atomically(pixels_file, fill)
         write_atomically(list_file, lambda temporary: temporary.write_text(json.dumps({"read": read, "skipped": skipped})))
-    listing = json.loads(list_file.read_text())
-    if not listing["read"]:
-        raise UserError(f"{paths[0].parent}: none of the {len(paths)} photos can be read, the first because: {listing['skipped'][0]}")
-    return [paths[i] for i in listing["read"]], listing["skipped"], np.load(pixels_file, mmap_mode="r")
+        cached = _read_cache(list_file, pixels_file)
+    read, skipped, pixels = cached
+    if not read:
+        raise UserError(f"{paths[0].parent}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}")
+    return [paths[i] for i in read], skipped, pixels
+
+
+def _read_cache(list_file: Path, pixels_file: Path) -> tuple[list[int], list[str], np.ndarray] | None:
+    """What was read, what was not and why, and the pixels; None where there is no cache, or a damaged one, which is made anew."""
+    try:
+        listing = json.loads(list_file.read_text())
+        return listing["read"], listing["skipped"], np.load(pixels_file, mmap_mode="r")
+    except (OSError, ValueError, EOFError, LookupError, TypeError):
+        return None

@@ -54,6 +54,11 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
     return paths
 
 
+def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
+    """Path relative to the folder -> bytes; -1 for what cannot be read. It tells whether a folder's photos are still the same."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_size if path.is_file() else -1 for path in paths}
+
+
 def other_photos(folder: str | Path) -> Counter[str]:
     """How many photos below `folder` have a format that is not read here, by suffix (".heic")."""
     suffixes = (path.suffix.lower() for path in _files(Path(folder)))

@@ -14,6 +14,12 @@ POOL_BINS = (1, 2, 3, 6)  # grid sizes of the pyramid pooling
 LEAKY_SLOPE = 0.2
 
 
+def exact_fp32() -> None:
+    """Let float32 be float32 on NVIDIA GPUs, whose convolutions PyTorch otherwise rounds to TF32's 10 bits of mantissa."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+
 class Conv3x3(nn.Conv2d):
     """3x3 convolution that keeps H and W, with zero or reflect padding.
 

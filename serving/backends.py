@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.unet import Conv3x3, IlluminationUNet
+from models.unet import Conv3x3, IlluminationUNet, exact_fp32
 from serving.tiles import Network
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class TorchNetwork:
         self.device = device
         # bf16 weights, not autocast: that casts weights and, on CPUs, every padding's input to fp32 and back
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        exact_fp32()
         self._parts = {}
         for interior in (False, True):
             parts = [part.to(device, self.dtype, memory_format=torch.channels_last) for part in _parts(unet, interior)]

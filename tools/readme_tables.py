@@ -60,7 +60,8 @@ def weights() -> str:
         lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['all']['clipped']:.2f} % | {row['change']:.3f} |")
     notes = (
         "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at 255 that had none. "
-        f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement."
+        f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement; the shipped weights "
+        "had them among their training photos."
     )
     return "\n".join(lines) + f"\n\n{notes} {_where(result)}; command: in [docs/results/weights.json](docs/results/weights.json)."
 
@@ -94,8 +95,8 @@ def compare() -> str:
 
 def training() -> str:
     lines = [
-        "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | minutes |",
-        "|---|---|---|---|---|---|",
+        "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | minutes | commit |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in ("rave_unpaired", "clip_lit_unpaired", "clip_lit_latent_unpaired", "rave_weights", "rave_weights_paired"):
         run = _read(name)
@@ -103,9 +104,9 @@ def training() -> str:
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
         cells += [f"{v['val_psnr']:.2f}, {v['val_ssim']:.3f}" for v in (best, val)]
         seconds = run["summary"].get("seconds")
-        cells += [f"{run['summary']['iterations']}", "–" if seconds is None else f"{seconds / 60:.0f}"]
+        cells += [f"{run['summary']['iterations']}", "–" if seconds is None else f"{seconds / 60:.0f}", _commit(run["provenance"])]
         lines.append(f"| [`{name}`](docs/results/{name}.json) | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{_where(run['provenance'])}; config, commit and command are in each JSON."
+    return "\n".join(lines) + f"\n\n{_device(run['provenance'])}; config, commit and command are in each JSON."
 
 
 def speed() -> str:
@@ -187,18 +188,6 @@ def guidance() -> str:
     return "\n".join(lines)
 
 
-def full_size() -> str:
-    """Seconds a step with full-size encoders."""
-    lines = ["| one step with ViT-B/32 and RN101 (random weights) | seconds |", "|---|---|"]
-    rave, clip_lit = _read("rave_full_size_encoders"), _read("clip_lit_full_size_encoders")
-    lines.append(f"| RAVE: UNet, batch {rave['config']['unet_model']['batch_size']} | {rave['seconds_per_step_median']['rave']:.1f} |")
-    batch = clip_lit["config"]["guidance_model"]["batch_size"]
-    for phase in ("initialisation", "refinement 1"):
-        seconds = clip_lit["seconds_per_step_median"][phase]
-        lines.append(f"| CLIP-LIT: prompt pair, {phase.removesuffix(' 1')}, batch {batch} | {seconds:.1f} |")
-    return "\n".join(lines) + f"\n\n{_where(clip_lit['provenance'])}, 256 px."
-
-
 def experiments() -> str:
     """Every run of the search, with what it changed from the first one."""
     runs = _read("experiments")
@@ -258,7 +247,6 @@ TABLES = {
     "bias": bias,
     "residual_speed": residual_speed,
     "guidance": guidance,
-    "full_size": full_size,
 }
 
 
@@ -272,14 +260,18 @@ def _measured(kind: str) -> dict:
 
 
 def _where(result: dict) -> str:
-    return f"{_device(result)}, commit {result['commit'][:8]}"
+    return f"{_device(result)}, commit {_commit(result)}"
 
 
 def _wheres(cases: dict) -> str:
     """Of cases that may have been measured one by one."""
     devices = dict.fromkeys(_device(case) for case in cases.values())
-    commits = dict.fromkeys(case["commit"][:8] for case in cases.values())
+    commits = dict.fromkeys(_commit(case) for case in cases.values())
     return f"{'; '.join(devices)}, commit {', '.join(commits)}"
+
+
+def _commit(result: dict) -> str:
+    return result["commit"][:8] + (" with uncommitted changes" if result["uncommitted_changes"] else "")
 
 
 def _device(result: dict) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from configs.cli import EXIT_OK, make_parser
+from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser
 from configs.load import dump_config, find_folder, load_config
 from configs.schema import TrainConfig
 from errors import UserError
@@ -29,5 +29,6 @@ def train_command(argv: Sequence[str], *, script: str, description: str, default
 
     from training.loop import train  # torch takes seconds to import: only once the config is known to be good
 
-    train(config, resume=args.resume, dry_run=args.dry_run)
-    return EXIT_OK
+    left_out: list[str] = []
+    train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out)
+    return EXIT_SOME_FAILED if left_out else EXIT_OK

@@ -39,9 +39,9 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     """
     cache_file = Path(cache_dir) / "embeddings" / f"{encoder.fingerprint()[:32]}.safetensors"
     known = _read_cache(cache_file)
-    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known}
     skipped: dict[str, str] = {}
+    hashes = [_content(path, skipped) for path in paths]
+    new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known and h not in skipped}
     batches = [list(new.items())[start : start + batch_size] for start in range(0, len(new), batch_size)]
     with (
         tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=None if new else True) as bar,
@@ -65,6 +65,15 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     if not found:
         raise UserError(f"{key}: none of the {len(paths)} photos can be read, the first because: {next(iter(skipped.values()))}")
     return torch.stack(found), list(skipped.values())
+
+
+def _content(path: Path, skipped: dict[str, str]) -> str:
+    """What tells the file's content from others; the path, and why in `skipped`, where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        skipped[str(path)] = f"{path}: expected a readable file, found: {error.strerror}"
+        return str(path)
 
 
 def _prepared(path: Path, encoder: ClipEncoder) -> Tensor | ImageError:

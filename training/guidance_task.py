@@ -84,7 +84,9 @@ class GuidanceTask:
     def losses(self, phase: Phase, batch: tuple[list[Tensor], Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted loss, and what else is worth a line in the log, without gradient."""
         embeddings, labels = batch
-        pair = self.module(self.encoder)
+        with self.accelerator.autocast():  # for the text tower only: cosines differ by little, and stay in float32
+            pair = self.module(self.encoder)
+        pair = pair.float()
         if labels is not None:
             loss = initialisation_loss(embeddings[0], pair, labels, self.scale)
             right = ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()

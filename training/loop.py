@@ -19,11 +19,11 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from configs.load import find_file
-from configs.provenance import provenance
 from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, ResizedPhotos
+from data.listing import photo_sizes
 from errors import UserError
 from metrics.pairing import Pair
 from models.checkpoints import save_tensors
@@ -39,7 +39,7 @@ from training.tracking import RunFolder, photo_grid, plot_curves, read_metrics
 from training.unet_task import UNetTask, find_pretrained
 from training.validation import Validation, enhance_all, to_uint8, training_photos, validation_pairs
 
-MAX_COLLAPSES = 5  # of a guided phase into white results; each halves the learning rate
+MAX_COLLAPSES = 5  # of a training into white results; each halves the learning rate from there on
 MAX_RESTARTS = 10  # of a training that does not start; each has another seed
 RESTART_ITERATIONS = 100  # that a restart adds (release)
 
@@ -48,9 +48,10 @@ class TrainingDiverged(UserError):
     """The loss or a gradient became infinite or NaN, or self-reconstruction never started."""
 
 
-def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -> Path | None:
+def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, left_out: list[str] | None = None) -> Path | None:
     """Train a UNet by the method of `exp.mode`. Returns the run folder, or None for a dry run, which writes nothing.
 
+    left_out: a list to which the reasons of photos that cannot be read are added, on the main process.
     Raises UserError for paths, photos, encoders or a state that cannot be used, TrainingDiverged
     where the training breaks down.
     """
@@ -69,13 +70,21 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
             find_pretrained(getattr(config, section).pretrain_dir, section)
     if config.exp.mode == "rave":
         check_guidance(config.guidance)
-    pairs = _validation_pairs(config)
+    pairs, notes = _validation_pairs(config)
+    for note in notes:
+        say(f"note       {note}")
     if dry_run:
         return None
 
     run = RunFolder(config)
     if resume and not run.state_file.is_file():
         raise UserError(f"--resume: expected a saved state, found nothing there: {run.state_file}")
+    used = {
+        "backlit": photo_sizes(backlit_paths, data.backlit_images_path),
+        "welllit": photo_sizes(welllit_paths, data.welllit_images_path),
+    }
+    if resume:
+        run.check(config, used)
     _make_folder(config.exp.save_dir, "exp.save_dir")
     _make_folder(config.exp.cache_dir, "exp.cache_dir")
     guidance_encoder, identity_encoder = load_encoders(config, accelerator)
@@ -105,23 +114,29 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False) -
         say(f"guidance   {guidance.pair.kind}; reported on {counts}{' held back from it' if config.guidance_model.held_back else ''}")
     for reason in skipped:
         say(f"left out   {reason}")
+    if left_out is not None and accelerator.is_main_process:
+        left_out += skipped
     unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, guidance and guidance.vectors)
     trainer = Trainer(config, accelerator, run, phases, unet, guidance, validation)
     trainer.state.seconds = time.perf_counter() - started
+    if resume:  # every process: all have to agree on what is left
+        trainer.state.load(run.state_file)
+        if trainer.state.phase == len(phases) and run.summary_file.is_file():
+            say(f"run        {run.path}: finished already, at iteration {trainer.state.total}")
+            return run.path
     if accelerator.is_main_process:
         if resume:
-            trainer.state.load(run.state_file)
-            run.reopen(config, trainer.state.total, trainer.state.log_lines)
-            if trainer.state.phase == len(phases):
-                say(f"run        {run.path}: finished already, at iteration {trainer.state.total}")
-                return run.path
-        elif note := run.create(config, provenance()):
-            say(f"note       {note}")
-        if residual:
-            save_direction(residual, run.direction_file, config.guidance, guidance_encoder, (len(backlit_paths), len(welllit_paths)))
+            run.reopen(trainer.state.total, trainer.state.log_lines)
+        else:
+            note = run.create(config, used)
+            say(f"note       {note}") if note else None
+            if residual:
+                counts = tuple(
+                    len(paths) - sum(reason.startswith(tuple(f"{path}: " for path in paths)) for reason in skipped)
+                    for paths in (backlit_paths, welllit_paths)
+                )
+                save_direction(residual, run.direction_file, config.guidance, guidance_encoder, counts)
     accelerator.wait_for_everyone()
-    if resume and not accelerator.is_main_process:
-        trainer.state.load(run.state_file)
     say(f"run        {run.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
     trainer.run()
     return run.path
@@ -162,7 +177,7 @@ class Trainer:
             initial=state.total,
             disable=not main,
             unit="it",
-            desc=self.phases[state.phase].name,
+            desc=self._phase_name(),
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 20,  # seconds; a log file wants few lines
         )
@@ -171,7 +186,7 @@ class Trainer:
             if main:
                 self._save()
         self.logged_seconds = state.seconds
-        stop = _StopRequest()
+        stop = _StopRequest(main)
         try:
             while state.phase < len(self.phases):
                 phase = self.phases[state.phase]
@@ -192,9 +207,11 @@ class Trainer:
                     clock = time.perf_counter()
                 self._finish_phase(phase, bar)
         except KeyboardInterrupt:
-            if main:
+            if main and stop.between_iterations:
                 self._save()
-                bar.write(f"state saved to {self.run_folder.state_file}; go on with --resume")
+                self._tell(bar, f"state saved to {self.run_folder.state_file}; go on with --resume")
+            elif main:
+                self._tell(bar, f"stopped inside an iteration; --resume goes on from the state saved before: {self.run_folder.state_file}")
             raise
         finally:
             stop.close()
@@ -204,8 +221,7 @@ class Trainer:
     def _step(self, phase: Phase, task: UNetTask | GuidanceTask, batch: object, bar: tqdm) -> dict[str, float]:
         """One iteration: losses, gradient, one Adam step. Returns the values to log; none for a step that was not made."""
         state = self.state
-        with self.accelerator.autocast():
-            terms, measures = task.losses(phase, batch)
+        terms, measures = task.losses(phase, batch)
         loss = sum(terms.values())
         task.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
@@ -240,7 +256,10 @@ class Trainer:
         It has to: whether the weights may change (not finite, a dead map) is decided here, for all processes alike.
         """
         packed = torch.stack([value.detach().float() for value in values.values()])
-        return dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
+        read = dict(zip(values, self.accelerator.reduce(packed, "mean").tolist(), strict=True))
+        if "input_error" in read:  # the PSNR of the whole batch, however many processes share it
+            read["input_psnr"] = -10 * math.log10(max(read.pop("input_error"), 1e-10))
+        return read
 
     def _after_step(self, phase: Phase, task: UNetTask | GuidanceTask, values: dict[str, float], bar: tqdm) -> None:
         state = self.state
@@ -250,7 +269,8 @@ class Trainer:
             if state.mean_score() > state.best_score:
                 state.best_score = state.mean_score()
                 state.keep_best(self.candidate)
-        if phase.guard_psnr is not None and state.iteration == phase.guard_iterations and state.mean_score() < phase.guard_psnr:
+        at_guard = phase.guard_psnr is not None and state.iteration == phase.guard_iterations
+        if at_guard and state.scores and state.mean_score() < phase.guard_psnr:
             self._restart(phase, bar, f"{state.mean_score():.1f} dB after {state.iteration} iterations")
             state.planned += RESTART_ITERATIONS
             bar.total += RESTART_ITERATIONS
@@ -260,7 +280,7 @@ class Trainer:
                 state.extensions += 1
                 state.planned += phase.extension_iterations
                 bar.total += phase.extension_iterations
-                bar.write(f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{phase.extension_iterations} iterations")
+                self._tell(bar, f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{phase.extension_iterations} iterations")
         if state.total % self.config.train.val_iter == 0 and task is self.unet:
             self._check(bar)
         if state.total % self.config.train.save_iter == 0 and self.accelerator.is_main_process:
@@ -295,12 +315,16 @@ class Trainer:
         if state.collapses > MAX_COLLAPSES:
             raise TrainingDiverged(
                 f"{phase.name}: results turned white {state.collapses} times, the last at iteration {state.total}; "
-                "lower unet_model.lr or loss.residual (CLIP-LIT: loss.clip), or raise loss.identity_guided"
+                + (
+                    "lower unet_model.lr or loss.residual (CLIP-LIT: loss.clip), or raise loss.identity_guided"
+                    if phase.guided
+                    else "lower unet_model.reconstruction_lr (null: unet_model.lr)"
+                )
             )
         state.go_back_to_best()
         self.unet.optimizer.state.clear()
         state.scores, state.losses = [], []
-        bar.write(f"{phase.name}: results turned white, back to iteration {state.best_total['unet']} at half the learning rate")
+        self._tell(bar, f"{phase.name}: results turned white, back to iteration {state.best_total['unet']} at half the learning rate")
 
     def _restart(self, phase: Phase, bar: tqdm, why: str) -> None:
         """Divergence guard: the phase begins anew with another seed."""
@@ -311,7 +335,7 @@ class Trainer:
                 f"{phase.name}: {why}, as from {MAX_RESTARTS} other seeds; "
                 "lower unet_model.lr, or set unet_model.map_bias to 1.0 to start close to the identity map"
             )
-        bar.write(f"{phase.name}: {why}; starting anew with another seed")
+        self._tell(bar, f"{phase.name}: {why}; starting anew with another seed")
         state.modules["unet"].load_state_dict(self.unet.fresh(state.restarts).state_dict())
         self.unet.optimizer.state.clear()
         bar.total += state.iteration
@@ -325,6 +349,8 @@ class Trainer:
     def _finish_phase(self, phase: Phase, bar: tqdm) -> None:
         """The module in training ends with its best snapshot; the guidance is reported; the next phase begins."""
         state = self.state
+        if state.phase == self._last_of_unet() and state.total % self.config.train.val_iter:
+            self._check(bar)  # the last weights, before the best ones take their place
         state.go_back_to_best()
         if phase.trains == "guidance":
             self._report(phase, bar)
@@ -343,17 +369,17 @@ class Trainer:
         report = self.guidance.report()
         self.run_folder.log(self.state.total, {"phase": phase.name, **report}, tag="guidance")
         similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report)
-        bar.write(f"iteration {self.state.total:5}  {phase.name}: accuracy {100 * report['guidance_accuracy']:.1f} %, mean S: {similarity}")
+        self._tell(
+            bar, f"iteration {self.state.total:5}  {phase.name}: accuracy {100 * report['guidance_accuracy']:.1f} %, mean S: {similarity}"
+        )
         for name in ("backlit", "welllit"):
             if f"tokens_{name}" in report:
-                bar.write(f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
+                self._tell(bar, f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
 
     def _finish(self) -> None:
         if not self.accelerator.is_main_process:
             return
         run, state = self.run_folder, self.state
-        if state.total % self.config.train.val_iter or self.phases[-1].trains != "unet":
-            self._check()
         self._save()
         summary = {
             "method": self.config.exp.mode,
@@ -373,11 +399,10 @@ class Trainer:
             }
             for name, values in shown.items():
                 self.accelerator.print(f"{name}: PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
-        run.write_json("summary.json", summary)
+        plot_curves(read_metrics(run.metrics_file), run.path / "curves.png", self.config.exp.exp_name)
+        run.finish(summary)
         if self.guidance:
             self.guidance.delete_enhanced_sets()
-        plot_curves(read_metrics(run.metrics_file), run.path / "curves.png", self.config.exp.exp_name)
-        run.close()
         self.accelerator.print(f"weights    {run.best_file}")
 
     def _log(self, phase: Phase, task: UNetTask | GuidanceTask, values: dict[str, float], bar: tqdm) -> None:
@@ -397,12 +422,14 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         state, device, weights = self.state, self.accelerator.device, self.state.snapshot("unet")
-        name = self.phases[min(state.phase, len(self.phases) - 1)].name
+        name = self._phase_name()
         if self.validation:
             values = self.validation.run(weights, device)
             self.run_folder.log(state.total, {"phase": name, **values, "seconds": state.seconds}, tag="validation")
             if bar:
-                bar.write(f"iteration {state.total:5}  {name}: validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
+                self._tell(
+                    bar, f"iteration {state.total:5}  {name}: validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
+                )
             if values["val_psnr"] > state.best_val_psnr:
                 state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
         if self.preview is not None:
@@ -419,7 +446,7 @@ class Trainer:
         state, run = self.state, self.run_folder
         state.log_lines = run.lines
         state.save(run.state_file)
-        facts = {"method": self.config.exp.mode, "run": self.config.exp.exp_name, "seed": str(self.config.exp.seed)}
+        facts = {"method": self.config.exp.mode, "run": self.config.exp.exp_name, "seed": str(self.config.exp.seed), "commit": run.commit}
         if self.unet.residual:
             facts["set_point"] = str(self.unet.residual.target)
         for weights, path, iteration in (
@@ -431,6 +458,16 @@ class Trainer:
         if self.guidance:
             encoder = {"encoder": self.guidance.encoder.name, "iteration": str(state.total)}
             save_guidance(self.guidance.pair, run.guidance_file, {**facts, **encoder})
+
+    def _tell(self, bar: tqdm, line: str) -> None:
+        if self.accelerator.is_main_process:
+            bar.write(line)
+
+    def _last_of_unet(self) -> int:
+        return max(number for number, phase in enumerate(self.phases) if phase.trains == "unet")
+
+    def _phase_name(self) -> str:
+        return self.phases[min(self.state.phase, len(self.phases) - 1)].name
 
     def _iterations_left(self) -> int:
         later = sum(phase.iterations for phase in self.phases[self.state.phase + 1 :])
@@ -468,10 +505,10 @@ def _unet_inputs(config: TrainConfig, backlit: list[Path], welllit: list[Path]) 
     return MixedInputs(photos, others, simulated.share)
 
 
-def _validation_pairs(config: TrainConfig) -> list[Pair]:
+def _validation_pairs(config: TrainConfig) -> tuple[list[Pair], list[str]]:
     data = config.data
     if data.val_backlit_path is None and data.val_gt_path is None:
-        return []
+        return [], []
     if data.val_backlit_path is None or data.val_gt_path is None:
         raise UserError("data.val_backlit_path, data.val_gt_path: expected both or neither, found one")
     list_file = None if data.val_list is None else find_file(data.val_list, "data.val_list")
@@ -490,8 +527,8 @@ def _make_folder(path: str, key: str) -> None:
 class _StopRequest:
     """Ctrl-C between two iterations: inside one, it would leave half an update. A second Ctrl-C stops at once."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, main: bool) -> None:
+        self.asked, self.between_iterations, self.main = False, False, main
         self.main_thread = threading.current_thread() is threading.main_thread()
         self.previous = signal.signal(signal.SIGINT, self._ask) if self.main_thread else None
 
@@ -499,9 +536,12 @@ class _StopRequest:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        if self.main:
+            tqdm.write("stopping after this iteration; Ctrl-C again: at once", file=sys.stderr)
 
     def raise_if_asked(self) -> None:
         if self.asked:
+            self.between_iterations = True
             raise KeyboardInterrupt
 
     def close(self) -> None:

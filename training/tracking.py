@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
 from configs.load import dump_config
+from configs.provenance import provenance
 from configs.schema import TrainConfig
 from errors import UserError
 from files import write_atomically
@@ -39,11 +40,18 @@ class RunFolder:
         self.best_val_file = self.path / "checkpoints" / "best_val.safetensors"
         self.guidance_file = self.path / "checkpoints" / "guidance.safetensors"
         self.direction_file = self.path / "checkpoints" / "direction.safetensors"
+        self.commit = str(provenance()["commit"])  # of the code that writes
+        self.provenance_file = self.path / "provenance.json"
+        self.photos_file = self.path / "photos.json"
+        self.summary_file = self.path / "summary.json"  # written last: where it is, the run is finished
         self.lines = 0  # of metrics.jsonl
         self._events: SummaryWriter | None = None
 
-    def create(self, config: TrainConfig, provenance: dict) -> str | None:
-        """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`. Returns what was done to it."""
+    def create(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> str | None:
+        """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`. Returns what was done to it.
+
+        photos: of each folder, path -> bytes (`data.listing.photo_sizes`).
+        """
         done = None
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"exp.save_dir, exp.exp_name: expected a folder for the run, found a file: {self.path}")
@@ -60,11 +68,12 @@ class RunFolder:
             else:
                 raise UserError(f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted")
         self.write_text(self.config_file, dump_config(config))
-        self.write_json("provenance.json", provenance)
+        self.write_text(self.provenance_file, _json(provenance()))
+        self.write_text(self.photos_file, _json(photos))
         return done
 
-    def reopen(self, config: TrainConfig, total: int, lines: int) -> None:
-        """Go on with an earlier run from iteration `total`: its config must agree, and of its log the first `lines` are kept."""
+    def check(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> None:
+        """Raises UserError where config or photos are not those that the run began with: direction and order depend on them."""
         try:
             earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -72,9 +81,33 @@ class RunFolder:
         different = [key for key in _differences(earlier, config.model_dump()) if key not in MAY_CHANGE]
         if different:
             raise UserError(f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run")
+        if not self.photos_file.is_file():  # of an earlier version
+            return
+        try:
+            earlier = json.loads(self.photos_file.read_text(encoding="utf-8"))
+            changed = sorted(f"{name}: {file}" for name in photos for file, _ in photos[name].items() ^ earlier[name].items())
+        except (OSError, ValueError, LookupError, AttributeError) as error:
+            raise UserError(f"--resume: {self.photos_file}: expected the photos of the run ({type(error).__name__})") from None
+        if changed:
+            number = len(set(changed))
+            raise UserError(
+                f"--resume: expected the photos that the run began with, found {number} added, gone or changed, such as {changed[0]}"
+            )
+
+    def reopen(self, total: int, lines: int) -> None:
+        """Go on with an earlier run from iteration `total`; of its log the first `lines` are kept.
+
+        Where it goes on, and with which code, is added to its provenance.
+        """
         if self.metrics_file.is_file():
             kept = self.metrics_file.read_text(encoding="utf-8").splitlines()[:lines]  # what follows is done again
             self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
+        try:
+            record = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            record = {}
+        record["resumed"] = [*record.get("resumed", []), {"iteration": total, **provenance()}]
+        self.write_text(self.provenance_file, _json(record))
         self.lines = lines
         self._events = SummaryWriter(self.path / "tensorboard", purge_step=total + 1)
 
@@ -93,16 +126,19 @@ class RunFolder:
             self._events = SummaryWriter(self.path / "tensorboard")
         return self._events
 
-    def write_json(self, name: str, content: dict) -> None:
-        self.write_text(self.path / name, json.dumps(content, indent=2) + "\n")
-
     @staticmethod
     def write_text(path: Path, text: str) -> None:
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def close(self) -> None:
+    def finish(self, summary: dict) -> None:
+        """Write the summary, by which a run counts as finished, and close the log."""
+        self.write_text(self.summary_file, _json(summary))
         if self._events is not None:
             self._events.close()
+
+
+def _json(content: dict) -> str:
+    return json.dumps(content, indent=2) + "\n"
 
 
 def read_metrics(file: Path) -> list[dict]:
@@ -163,12 +199,13 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=7, loc="best")
         if steps:
-            axes.set_xlim(0, steps[-1]["iteration"])
+            guided = [m["iteration"] for m in steps if "projection" in m]
+            axes.set_xlim(guided[0] if axes is middle and len(guided) > 1 else 0, steps[-1]["iteration"])
     figure.suptitle(title)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
 
 
-LOSS_TERMS = ("identity", "residual", "clip", "cross_entropy", "ranking")
+LOSS_TERMS = ("map", "identity", "residual", "clip", "cross_entropy", "ranking")
 
 
 def _plot_losses(axes: "Axes", steps: list[dict]) -> None:
@@ -190,7 +227,8 @@ def _plot_validation(axes: "Axes", checks: list[dict]) -> None:
     ssim.axhline(checks[0]["val_ssim_input"], color="tab:green", ls=":", lw=1, label="untouched input, SSIM")
     ssim.set_ylabel("SSIM", color="tab:green")
     lines = axes.get_lines() + ssim.get_lines()
-    axes.legend(lines, [line.get_label() for line in lines], fontsize=7, loc="lower right")
+    labels = [line.get_label() for line in lines]
+    axes.legend(lines, labels, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
 
 
 def _plot(axes: "Axes", lines: list[dict], name: str, **style: Any) -> None:

@@ -74,25 +74,31 @@ class UNetTask:
 
     def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
+        precision = self.accelerator.autocast  # for networks only: losses are differences of near numbers, and stay in float32
         if "map" in phase.terms:
             photos = F.avg_pool2d(photos, 4)  # what is learned is local: a quarter of the size will do, in a sixteenth of the time
-            relative = self.module(photos).float() / first_illumination(photos) - 1  # what the division makes of it
+            with precision():
+                illumination = self.module(photos)
+            relative = illumination.float() / first_illumination(photos) - 1  # what the division makes of it
             return {"map": phase.terms["map"] * relative.square().mean()}, {}
         reduction = self.config.loss.identity_reduction
-        result = enhance(photos, self.module(photos).float())
+        with precision():
+            illumination = self.module(photos)
+        result = enhance(photos, illumination.float())
         layers = used_layers(phase.identity_layers)
-        with torch.no_grad():  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
+        with precision(), torch.no_grad():  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
             source_maps = self.identity_encoder.feature_maps(photos, len(layers))
-        if phase.guided and self.guidance_encoder is self.identity_encoder:
-            embeddings, maps = self.identity_encoder.embed_with_maps(result)
-            maps = maps[: len(layers)]
-        else:
-            maps = self.identity_encoder.feature_maps(result, len(layers))
-            embeddings = self.guidance_encoder.embed_images(result) if phase.guided else None
+        with precision():
+            if phase.guided and self.guidance_encoder is self.identity_encoder:
+                embeddings, maps = self.identity_encoder.embed_with_maps(result)
+                maps = maps[: len(layers)]
+            else:
+                maps = self.identity_encoder.feature_maps(result, len(layers))
+                embeddings = self.guidance_encoder.embed_images(result) if phase.guided else None
         content = identity_loss(maps, source_maps, layers, reduction)
         if reduction == "sum":  # processes average their gradients; a sum over the whole batch must stay one
             content = content * self.accelerator.num_processes
-        terms, measures = {"identity": content}, {"input_psnr": luma_psnr(result.detach(), photos)}
+        terms, measures = {"identity": content}, {"input_error": luma_error(result.detach(), photos)}
         if "residual" in phase.terms:
             terms["residual"] = residual_loss(embeddings, self.residual)
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
@@ -104,7 +110,7 @@ class UNetTask:
     def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
         """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""
         options = self.config.unet_model
-        rate = options.lr * 0.5**collapses if phase.guided else options.reconstruction_lr or options.lr
+        rate = (options.lr if phase.guided else options.reconstruction_lr or options.lr) * 0.5**collapses
         if options.lr_schedule == "constant":
             return rate
         return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -131,11 +137,10 @@ def used_layers(weights: Sequence[float]) -> Sequence[float]:
     return weights[: last + 1]
 
 
-def luma_psnr(result: Tensor, source: Tensor) -> Tensor:
-    """PSNR in dB of BT.601 luma between two batches (B,3,H,W) in [0, 1], over the whole batch."""
+def luma_error(result: Tensor, source: Tensor) -> Tensor:
+    """Mean squared error of BT.601 luma between two batches (B,3,H,W) in [0, 1], over the whole batch."""
     weights = result.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    error = ((result - source) * weights).sum(dim=1).square().mean()
-    return -10 * torch.log10(error.clamp(min=1e-10))
+    return ((result - source) * weights).sum(dim=1).square().mean()
 
 
 def find_pretrained(value: str | None, section: str) -> str:

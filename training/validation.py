@@ -1,6 +1,6 @@
 """Which photos are trained on and which are held back; PSNR and SSIM of validation pairs while training goes on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +19,48 @@ from models.unet import IlluminationUNet
 
 
 def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
-    """Backlit and well-lit photos of a config, without the names in `leave_out`. Raises UserError."""
-    held_back = {name for file in data.leave_out for name in read_names(find_file(file, "data.leave_out"), "data.leave_out")}
-    backlit, well_lit = (
-        list_images(getattr(data, key), f"data.{key}", held_back) for key in ("backlit_images_path", "welllit_images_path")
-    )
+    """Backlit and well-lit photos of a config, without those that `leave_out` names.
+
+    Raises UserError for folders and lists that cannot be used; also for a list that names no photo at all: it was meant to.
+    """
+    folders = {f"data.{key}": getattr(data, key) for key in ("backlit_images_path", "welllit_images_path")}
+    held_back: set[str] = set()
+    for file in data.leave_out:
+        names = read_names(find_file(file, "data.leave_out"), "data.leave_out")
+        found = (path for key, folder in folders.items() for path in list_images(folder, key))
+        if not any(_named(path.relative_to(folder), names) for path in found for folder in folders.values() if path.is_relative_to(folder)):
+            raise UserError(
+                f"data.leave_out: expected names of photos in the two folders, found none of the {len(names)} names in {file} there"
+            )
+        held_back |= names
+    backlit, well_lit = (list_images(folder, key, held_back) for key, folder in folders.items())
     return backlit, well_lit
 
 
-def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> list[Pair]:
-    """Backlit photos that have a ground truth of the same name, of those named in `list_file` where given. Raises UserError."""
+def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> tuple[list[Pair], list[str]]:
+    """Backlit photos that have a ground truth of the same name, of those named in `list_file` where given; and what is amiss.
+
+    Raises UserError where there is no such pair.
+    """
     list_images(backlit_dir, "data.val_backlit_path")
     list_images(truth_dir, "data.val_gt_path")
-    pairs = pair(backlit_dir, truth_dir).pairs
+    pairing = pair(backlit_dir, truth_dir)
+    pairs, lonely = pairing.pairs, pairing.unmatched_enhanced + [name for name, _ in pairing.problems]
+    notes = [f"validation: {len(lonely)} photos have not one ground truth of their name, such as {lonely[0]}"] if lonely else []
     if list_file is not None:
         wanted = read_names(list_file, "data.val_list")
-        pairs = [p for p in pairs if p.name in wanted]
+        pairs = [p for p in pairs if _named(Path(p.name), wanted)]
+        missing = sorted(name for name in wanted if not any(_named(Path(p.name), {name}) for p in pairs))
+        notes = [f"data.val_list: {len(missing)} of its {len(wanted)} names belong to no pair, such as {missing[0]}"] if missing else []
     if not pairs:
         among = " among those in data.val_list" if list_file else ""
         raise UserError(f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{among}")
-    return pairs
+    return pairs, notes
+
+
+def _named(relative: Path, names: Collection[str]) -> bool:
+    """Whether a list names a photo, by its file name or by its path in the folder."""
+    return relative.name in names or relative.as_posix() in names
 
 
 class Validation:

@@ -218,5 +218,9 @@ def test_ranking_is_zero_once_the_order_holds_and_refuses_other_counts():
     scores = [torch.full((4,), s) for s in (1.0, 0.1, 0.0)]
     assert refinement_loss([scores[0], scores[2]], RELEASE_MARGINS) == 0
     assert refinement_loss([torch.zeros(4), torch.ones(4)], RELEASE_MARGINS) == 2.0
+    stages = [torch.tensor([value]) for value in (0.9, 0.8, 0.75, 0.7)]  # every pair is within its margin
+    margins = {"m0": 0.9, "m1": 0.1, "m2": 0.3}
+    expected = (0.7 - 0.9 + 0.9) + (0.8 - 0.9 + 0.9) + (0.75 - 0.8 + 0.3) + (0.7 - 0.75 + 0.1)
+    assert refinement_loss(stages, margins).item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="two to four"):
         refinement_loss([scores[0]] * 5, RELEASE_MARGINS)

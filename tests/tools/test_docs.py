@@ -19,7 +19,12 @@ def test_tables_are_those_of_the_json_files():
 
 def test_training_cases_have_tables_once_they_are_measured():
     assert training_speed({}) == []
-    where = {"OMP_NUM_THREADS": None, "commit": "0123456789", "hardware": {"gpu": None, "cores": 2, "processor": "X"}}
+    where = {
+        "OMP_NUM_THREADS": None,
+        "commit": "0123456789",
+        "uncommitted_changes": False,
+        "hardware": {"gpu": None, "cores": 2, "processor": "X"},
+    }
     times = {"median": 2.0, "lowest": 1.0, "highest": 3.0, "peak_mb": 1500.0}
     step = {"side": 256, "batch": 4, "rows": {"baseline": times, "fp32": times | {"ratio": 1.5}}, **where}
     rows = {f"{job}, {n} processes": times | {"ratio": 1.9, "equal": "yes"} for job in ("inference", "training") for n in (1, 2)}

@@ -1,6 +1,7 @@
 """RAVE training end to end with a tiny encoder: the run folder, resume bit for bit, guards, the command line."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 import train_rave
+import training.loop
 from configs.load import REPO_ROOT, load_config
 from configs.schema import TrainConfig
 from errors import UserError
@@ -25,8 +28,8 @@ from training.loop import Trainer, TrainingDiverged, train
 from training.phases import describe_schedule, rave_schedule
 from training.runtime import adam
 from training.state import TrainState
-from training.unet_task import luma_psnr, used_layers
-from training.validation import training_photos
+from training.unet_task import UNetTask, luma_error, used_layers
+from training.validation import Validation, training_photos, validation_pairs
 
 
 def test_run_folder_holds_everything(overrides):
@@ -84,8 +87,8 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, monkeypatch, 
     step = Trainer._step
 
     def stopping_step(self, *arguments):
-        if self.state.total == stop_at:
-            raise KeyboardInterrupt
+        if self.state.total == stop_at - 1:
+            signal.raise_signal(signal.SIGINT)
         return step(self, *arguments)
 
     monkeypatch.setattr(Trainer, "_step", stopping_step)
@@ -190,8 +193,71 @@ def test_resume_of_a_finished_or_damaged_run(overrides, capsys):
         train(config(overrides), resume=True)
 
 
+def test_a_stop_inside_an_iteration_goes_on_from_the_state_saved_before(overrides, monkeypatch, capsys):
+    whole = train(config(overrides))
+    check = Trainer._check
+
+    def stopping_check(self, bar=None):
+        if self.state.total == 8:  # the state counts this iteration, whose validation is still to come
+            raise KeyboardInterrupt
+        check(self, bar)
+
+    monkeypatch.setattr(Trainer, "_check", stopping_check)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(overrides, "exp.exp_name=stopped"))
+    monkeypatch.undo()
+    assert "stopped inside an iteration" in capsys.readouterr().out
+    assert_same_run(whole, train(config(overrides, "exp.exp_name=stopped"), resume=True))
+
+
+def test_a_run_stopped_after_its_last_step_is_finished_by_resume(overrides, monkeypatch):
+    whole = train(config(overrides))
+    monkeypatch.setattr("training.loop.plot_curves", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(config(overrides, "exp.exp_name=stopped"))
+    monkeypatch.undo()
+    stopped = whole.with_name("stopped")
+    assert not (stopped / "summary.json").exists()
+    train(config(overrides, "exp.exp_name=stopped"), resume=True)
+    one, two = (json.loads((run / "summary.json").read_text()) for run in (whole, stopped))
+    assert {**one, "seconds": 0} == {**two, "seconds": 0} and (stopped / "curves.png").is_file()
+    assert_same_run(whole, stopped)
+
+
+def test_the_last_validation_is_of_the_last_weights(overrides, monkeypatch):
+    measured = []
+    run_validation = Validation.run
+    monkeypatch.setattr(Validation, "run", lambda self, weights, device: measured.append(weights) or run_validation(self, weights, device))
+    monkeypatch.setattr(TrainState, "keep_best", keep_first_best(TrainState.keep_best))
+    run = train(config(overrides, "train.val_iter=4"))  # of 10 iterations
+    assert [m["iteration"] for m in metrics(run) if "val_psnr" in m] == [0, 4, 8, 10]
+    best = read_tensors(run / "checkpoints/best.safetensors")
+    assert not torch.equal(measured[3]["cond1.weight"], best["cond1.weight"])
+
+
+def keep_first_best(keep_best):
+    """The best snapshot of a phase is its first."""
+    return lambda self, weights: keep_best(self, weights) if self.best_score == float("-inf") else None
+
+
+def test_resume_refuses_other_photos_and_tells_which_code_went_on(overrides, photo_folders, monkeypatch):
+    monkeypatch.setattr(Trainer, "_finish", lambda self: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(config(overrides))
+    monkeypatch.undo()
+    Image.new("RGB", (20, 20)).save(photo_folders[0] / "new.jpg")
+    with pytest.raises(
+        UserError, match=r"--resume: expected the photos that the run began with, found 1 added.* such as backlit: new\.jpg"
+    ):
+        train(config(overrides), resume=True)
+    (photo_folders[0] / "new.jpg").unlink()
+    run = train(config(overrides), resume=True)
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert [entry["iteration"] for entry in provenance["resumed"]] == [9] and provenance["resumed"][0]["commit"] == provenance["commit"]
+
+
 def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides, monkeypatch):
-    step = Trainer._step
+    step, before = Trainer._step, signal.getsignal(signal.SIGINT)
 
     def interrupted_step(self, *arguments):
         if self.state.total == 5:
@@ -203,7 +269,7 @@ def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides, monkeypatch):
         train(config(overrides))
     run = Path(config(overrides).exp.save_dir) / "tiny"
     assert torch.load(run / "checkpoints/last.pt", weights_only=True)["total"] == 6
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_collapse_to_white_rolls_back_with_half_the_learning_rate(overrides, monkeypatch):
@@ -225,14 +291,92 @@ def test_collapse_to_white_rolls_back_with_half_the_learning_rate(overrides, mon
     assert state["modules"]["unet"]["cond_add1.bias"] > 0
     monkeypatch.setattr("training.loop.MAX_COLLAPSES", 0)
     killed.clear()
-    with pytest.raises(TrainingDiverged, match="results turned white"):
+    with pytest.raises(TrainingDiverged, match=r"results turned white .* lower unet_model\.lr or loss\.residual"):
         train(config(overrides))
+
+
+def test_collapse_while_the_start_is_learned(overrides, monkeypatch):
+    """Halves the learning rate of that phase too, and does not trip over the divergence guard, whose scores are gone."""
+    rates, guard = {}, 3
+    original, phases = Trainer._step, training.loop.schedule
+    monkeypatch.setattr("training.loop.schedule", lambda *a: [replace(p, guard_iterations=guard) for p in phases(*a)])
+
+    def killing_step(self, phase, task, photos, bar):
+        if phase.name == "reconstruction" and self.state.iteration == guard - 1 and not self.state.collapses:
+            with torch.no_grad():
+                self.state.modules["unet"].cond_add1.bias.fill_(-100)
+        values = original(self, phase, task, photos, bar)
+        rates[phase.name] = task.optimizer.param_groups[0]["lr"]
+        return values
+
+    monkeypatch.setattr(Trainer, "_step", killing_step)
+    settings = config(overrides, "unet_model.reconstruction_lr=1e-3")
+    train(settings)
+    assert rates == {"reconstruction": pytest.approx(5e-4), "rave": pytest.approx(settings.unet_model.lr / 2)}
+    monkeypatch.setattr("training.loop.MAX_COLLAPSES", 0)
+    with pytest.raises(TrainingDiverged, match=r"results turned white .* lower unet_model\.reconstruction_lr"):
+        train(settings)
 
 
 def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):
     monkeypatch.setattr("training.unet_task.residual_loss", lambda embeddings, guidance: embeddings.sum() * float("nan"))
+    before = []
+    step = Trainer._step
+
+    def watching_step(self, phase, *arguments):
+        before[:] = [self.state.snapshot("unet"), self.state]
+        return step(self, phase, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", watching_step)
     with pytest.raises(TrainingDiverged, match="rave, iteration 4: loss nan"):
         train(config(overrides))
+    weights, state = before
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in state.snapshot("unet").items())
+
+
+def test_learning_rate_falls_along_half_a_cosine(overrides):
+    run = train(config(overrides, "unet_model.lr_schedule=cosine", "unet_model.display_iter=1"))
+    rates = [m["learning_rate"] for m in metrics(run) if m.get("phase") == "rave" and "loss" in m]
+    lr = config(overrides).unet_model.lr
+    assert rates == pytest.approx([lr * (0.05 + 0.95 * (1 + math.cos(math.pi * step / 6)) / 2) for step in range(1, 7)])
+
+
+def test_gradients_are_clipped(overrides, monkeypatch):
+    norms = []
+    step = torch.optim.Adam.step
+
+    def watching_step(self, *arguments, **options):
+        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+        norms.append(torch.stack(gradients).norm().item())
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watching_step)
+    train(config(overrides, "unet_model.grad_clip=null"))
+    free = max(norms)
+    norms.clear()
+    train(config(overrides, f"unet_model.grad_clip={free / 2}"))
+    assert max(norms) == pytest.approx(free / 2, rel=1e-3)
+
+
+def test_losses_stay_float32_where_networks_compute_in_bf16(overrides, monkeypatch):
+    seen = {}
+    losses = UNetTask.losses
+
+    def watching_losses(self, phase, photos):
+        hook = self.accelerator.unwrap_model(self.module).condx.register_forward_hook(lambda m, i, o: seen.update(condx=o.dtype))
+        terms, measures = losses(self, phase, photos)
+        hook.remove()
+        seen.update({name: value.dtype for name, value in {**terms, **measures}.items()})
+        return terms, measures
+
+    monkeypatch.setattr(UNetTask, "losses", watching_losses)
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision is one for the whole process
+    try:
+        train(config(overrides, "train.precision=bf16"))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert seen.pop("condx") == torch.bfloat16
+    assert {"identity", "residual", "projection"} < set(seen) and set(seen.values()) == {torch.float32}
 
 
 def test_pretrained_start_skips_reconstruction(overrides, tmp_path):
@@ -314,9 +458,9 @@ def test_compiled_training_has_the_same_names_and_nearly_the_same_losses(overrid
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_luma_psnr():
+def test_luma_error():
     a, b = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.6)
-    assert luma_psnr(a, b).item() == pytest.approx(20.0, abs=1e-3)
+    assert luma_error(a, b).item() == pytest.approx(0.01, rel=1e-3)
 
 
 # --- command line -------------------------------------------------------------------------------
@@ -356,19 +500,33 @@ def test_same_folder_twice_has_no_residual(overrides, photo_folders):
         train(config(overrides, f"data.welllit_images_path={photo_folders[0]}"))
 
 
-def test_exit_codes_of_the_real_process(overrides, tmp_path):
+def test_exit_codes_of_the_real_process(overrides, photo_folders, tmp_path):
     def call(*more: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(REPO_ROOT / "train_rave.py"), *arguments([*overrides, *more])]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
 
     bad = call("unet_model.lr=fast")
     assert bad.returncode == 2
-    assert bad.stderr.strip().splitlines() == [
-        "error: " + str(REPO_ROOT / "configs/train/rave_quickstart.yaml") + ": unet_model.lr: expected number, found the text 'fast'"
-    ]
+    assert bad.stderr.strip().splitlines() == ["error: command line: unet_model.lr: expected number, found the text 'fast'"]
     good = call()
     assert good.returncode == 0, good.stderr
     assert "best snapshot" in good.stdout
+    (photo_folders[0] / "broken.jpg").write_text("no photo")
+    some = call("data.val_backlit_path=null", "data.val_gt_path=null")
+    assert some.returncode == 3 and some.stdout.count("broken.jpg: expected an image") == 1
+
+
+def test_validation_tells_what_is_amiss_with_its_folders_and_list(tmp_path):
+    for name in ("in/a.png", "in/b.png", "in/sub/c.png", "truth/a.png", "truth/sub/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("a.png\nc.png\nz.png\n")  # a file name is enough in sub-folders too
+    pairs, notes = validation_pairs(tmp_path / "in", tmp_path / "truth", None)
+    assert [p.name for p in pairs] == ["a.png", "sub/c.png"]
+    assert notes == ["validation: 1 photos have not one ground truth of their name, such as b.png"]
+    pairs, notes = validation_pairs(tmp_path / "in", tmp_path / "truth", tmp_path / "list.txt")
+    assert [p.name for p in pairs] == ["a.png", "sub/c.png"]
+    assert notes == ["data.val_list: 1 of its 3 names belong to no pair, such as z.png"]
 
 
 def test_photos_that_are_left_out(overrides, tmp_path, capsys):
@@ -379,5 +537,8 @@ def test_photos_that_are_left_out(overrides, tmp_path, capsys):
     assert [path.name for path in backlit] == names[2:]
     train(wanted, dry_run=True)
     assert f"{len(names) - 2} backlit" in capsys.readouterr().out
+    (tmp_path / "typos.txt").write_text("nothing.jpg\nnobody.jpg\n")
+    with pytest.raises(UserError, match=r"data\.leave_out: .* found none of the 2 names in .*typos\.txt there"):
+        training_photos(config(overrides, f"data.leave_out=[{tmp_path / 'typos.txt'}]").data)
     with pytest.raises(UserError, match=r"data\.leave_out: .*missing\.txt"):
         training_photos(config(overrides, "data.leave_out=[missing.txt]").data)
