@@ -4,6 +4,7 @@ Read top to bottom: `train` prepares, `Trainer.run` walks through the phases, `T
 iteration. What a step computes is in `training.unet_task` and `training.guidance_task`.
 """
 
+import contextlib
 import math
 import os
 import signal
@@ -128,8 +129,8 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, l
         if resume:
             run.reopen(trainer.state.total, trainer.state.log_lines)
         else:
-            note = run.create(config, used)
-            say(f"note       {note}") if note else None
+            if note := run.create(config, used):
+                say(f"note       {note}")
             if residual:
                 counts = tuple(
                     len(paths) - sum(reason.startswith(tuple(f"{path}: " for path in paths)) for reason in skipped)
@@ -209,9 +210,9 @@ class Trainer:
         except KeyboardInterrupt:
             if main and stop.between_iterations:
                 self._save()
-                self._tell(bar, f"state saved to {self.run_folder.state_file}; go on with --resume")
-            elif main:
-                self._tell(bar, f"stopped inside an iteration; --resume goes on from the state saved before: {self.run_folder.state_file}")
+                bar.write(f"state saved to {self.run_folder.state_file}; go on with --resume")
+            elif main:  # the state may count a step that was not made
+                bar.write(f"stopped inside an iteration; --resume goes on from the state saved before: {self.run_folder.state_file}")
             raise
         finally:
             stop.close()
@@ -369,12 +370,10 @@ class Trainer:
         report = self.guidance.report()
         self.run_folder.log(self.state.total, {"phase": phase.name, **report}, tag="guidance")
         similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report)
-        self._tell(
-            bar, f"iteration {self.state.total:5}  {phase.name}: accuracy {100 * report['guidance_accuracy']:.1f} %, mean S: {similarity}"
-        )
+        bar.write(f"iteration {self.state.total:5}  {phase.name}: accuracy {100 * report['guidance_accuracy']:.1f} %, mean S: {similarity}")
         for name in ("backlit", "welllit"):
             if f"tokens_{name}" in report:
-                self._tell(bar, f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
+                bar.write(f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
 
     def _finish(self) -> None:
         if not self.accelerator.is_main_process:
@@ -427,9 +426,7 @@ class Trainer:
             values = self.validation.run(weights, device)
             self.run_folder.log(state.total, {"phase": name, **values, "seconds": state.seconds}, tag="validation")
             if bar:
-                self._tell(
-                    bar, f"iteration {state.total:5}  {name}: validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
-                )
+                bar.write(f"iteration {state.total:5}  {name}: validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
             if values["val_psnr"] > state.best_val_psnr:
                 state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
         if self.preview is not None:
@@ -537,7 +534,8 @@ class _StopRequest:
             raise KeyboardInterrupt
         self.asked = True
         if self.main:
-            tqdm.write("stopping after this iteration; Ctrl-C again: at once", file=sys.stderr)
+            with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
+                os.write(2, b"\nstopping after this iteration; Ctrl-C again: at once\n")
 
     def raise_if_asked(self) -> None:
         if self.asked:

@@ -22,8 +22,8 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     if precision == "auto":
         gpu = device == "auto" and torch.cuda.is_available()
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # processes without a GPU find each other only where Accelerate is told so: otherwise each would train alone
     exact_fp32()  # also beside bf16: validation is in float32
+    # processes without a GPU find each other only where Accelerate is told so: otherwise each would train alone
     cpu = device == "cpu" or not torch.accelerator.is_available()
     return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
 

@@ -26,7 +26,7 @@ from serving.backends import _has_compiler
 from tests.helpers import arguments, assert_same_run, config, metrics
 from training.loop import Trainer, TrainingDiverged, train
 from training.phases import describe_schedule, rave_schedule
-from training.runtime import adam
+from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
 from training.validation import Validation, training_photos, validation_pairs
@@ -461,6 +461,15 @@ def test_compiled_training_has_the_same_names_and_nearly_the_same_losses(overrid
 def test_luma_error():
     a, b = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), 0.6)
     assert luma_error(a, b).item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(("gpu", "device", "cpu"), [(False, "auto", True), (True, "auto", False), (True, "cpu", True)])
+def test_processes_without_a_gpu_are_told_to_work_together(monkeypatch, gpu, device, cpu):
+    asked = []
+    monkeypatch.setattr("training.runtime.Accelerator", lambda **options: asked.append(options["cpu"]))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    make_accelerator(device, "fp32")
+    assert asked == [cpu]  # Accelerate forms a group of CPU processes only where it is told `cpu`
 
 
 # --- command line -------------------------------------------------------------------------------
