@@ -10,6 +10,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 from errors import UserError
 
@@ -70,10 +71,10 @@ class _Output(io.TextIOWrapper):
 
 def _patient(stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
     if stream is None:  # closed by the caller, `>&-`
-        return open(os.devnull, "w")  # noqa: PTH123
-    encoding = stream.encoding
+        return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
+    stream.flush()
     # by lines, so that they appear in a log file as they are printed; characters that the terminal lacks are spelt out
-    return _Output(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=True)
+    return _Output(stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def run(main: Callable[[list[str]], int]) -> None:

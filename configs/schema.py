@@ -75,7 +75,7 @@ class TrainData(Section):
     welllit_images_path: str
     """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
     leave_out: list[str] = []
-    """Text files with one file name a line: these photos of both folders are not trained on, so that a split needs no copies."""
+    """Text files with one file name, or path in its folder, a line: these photos of both folders are not trained on."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
     augment: bool = True
@@ -87,7 +87,7 @@ class TrainData(Section):
     val_gt_path: str | None = None
     """Ground truths of `val_backlit_path`, matched by file name without extension."""
     val_list: str | None = None
-    """Optional text file with one file name a line: only these photos of `val_backlit_path` are used."""
+    """Optional text file with one file name, or path, a line: only these photos of `val_backlit_path` are used."""
     val_size: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Side in pixels at which validation photos are squashed before measuring; null: `image_size`."""
 

@@ -301,7 +301,8 @@ def _to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None
 def _camera_profile(exif: Image.Exif) -> bytes | None:
     """The profile that a camera means by its EXIF alone: Adobe RGB, or None for sRGB (DCF 2.0, optional colour space)."""
     try:
-        if exif.get_ifd(ExifTags.IFD.Exif).get(_BASE.ColorSpace) != _UNCALIBRATED:
+        # asked first, as get_ifd would make an empty directory
+        if _BASE.ExifOffset not in exif or exif.get_ifd(ExifTags.IFD.Exif).get(_BASE.ColorSpace) != _UNCALIBRATED:
             return None
         index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
     except Exception:  # a damaged block, which is told elsewhere

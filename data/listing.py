@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -44,10 +44,11 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
     if found:
         raise UserError(f"{key}: expected a folder, found {found}: {folder}")
     out = set(leave_out)
+    files, locked = _files(folder)
     paths = [
         path
-        for path in sorted(_files(folder))
-        if (path.suffix.lower() in image_suffixes() or path.is_dir()) and out.isdisjoint({path.name, path.relative_to(folder).as_posix()})
+        for path in sorted([*files, *locked])
+        if (path.suffix.lower() in image_suffixes() or path in locked) and out.isdisjoint({path.name, path.relative_to(folder).as_posix()})
     ]
     if not paths:
         raise UserError(f"{key}: expected images, found none in {folder}")
@@ -56,26 +57,46 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
 
 def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
     """Path relative to the folder -> bytes; -1 for what cannot be read. It tells whether a folder's photos are still the same."""
-    return {path.relative_to(folder).as_posix(): path.stat().st_size if path.is_file() else -1 for path in paths}
+
+    def size(path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return -1
+
+    return {path.relative_to(folder).as_posix(): size(path) for path in paths}
 
 
 def other_photos(folder: str | Path) -> Counter[str]:
     """How many photos below `folder` have a format that is not read here, by suffix (".heic")."""
-    suffixes = (path.suffix.lower() for path in _files(Path(folder)))
+    suffixes = (path.suffix.lower() for path in _files(Path(folder))[0])
     return Counter(suffix for suffix in suffixes if suffix in CAMERA_SUFFIXES - image_suffixes())
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path) -> tuple[list[Path], set[Path]]:
     """Files and broken links below a folder, and folders that cannot be read; nothing hidden, no folder twice."""
-    locked: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    for where, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: locked.append(Path(error.filename))):
-        status = os.stat(where)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, or to one that was listed already
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(where, name) for name in files if not name.startswith("."))
-        yield from (path for path in paths if path.is_file() or path.is_symlink())
-    yield from locked
+    root, files, locked = folder.resolve(), [], set()
+    seen: set[Path] = set()
+
+    def elsewhere(path: Path) -> bool:
+        """Whether the walk meets this folder under no other name."""
+        if not path.is_symlink():
+            return True
+        target = path.resolve()
+        inside = target.is_relative_to(root) and not any(part.startswith(".") for part in target.relative_to(root).parts)
+        return not inside and target not in seen and not root.is_relative_to(target)
+
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: locked.add(Path(error.filename))):
+        here = Path(where)
+        seen.add(here.resolve())
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and elsewhere(here / name)]
+        files += [here / name for name in names if not name.startswith(".") and _is_file(here / name)]
+    return files, locked
+
+
+def _is_file(path: Path) -> bool:
+    """A file, or what only reading can tell: a broken link, a file out of reach."""
+    try:
+        return path.is_file() or path.is_symlink()
+    except OSError:
+        return True

@@ -26,9 +26,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: expected a weight file, found {'a folder' if path.is_dir() else 'nothing there'}")
-    with path.open("rb") as file:
-        head = file.read(9)
     try:
+        with path.open("rb") as file:
+            head = file.read(9)
         if head[8:] == b"{":  # safetensors: the length of a JSON header, then the header
             tensors = safetensors.torch.load_file(path)
         elif path.suffix == ".npz":
@@ -42,6 +42,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # readers meet damaged files with every kind of exception
         reason = str(error).strip().splitlines()
+        if isinstance(error, PermissionError):
+            raise UserError(f"{path}: expected a weight file, found no permission to read it") from None
         if any("TorchScript" in line for line in reason):
             raise UserError(f"{path}: expected a state dict, found a TorchScript archive; save its state_dict() as .safetensors") from None
         if any("central directory" in line for line in reason):

@@ -16,8 +16,8 @@ LEAKY_SLOPE = 0.2
 
 def exact_fp32() -> None:
     """Let float32 be float32 on NVIDIA GPUs, whose convolutions PyTorch otherwise rounds to TF32's 10 bits of mantissa."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 class Conv3x3(nn.Conv2d):

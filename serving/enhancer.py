@@ -145,7 +145,8 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     inputs: folders (searched recursively, sub-folders kept) and files; of several, paths are kept
     relative to the folder that holds them all. Duplicates count once.
     output: folder of the results. None: `FOLDER_enhanced` beside the folder that is, or holds, all the
-    inputs, so that this folder stays as it is and results are never taken for photos.
+    inputs, so that this folder stays as it is and results are never taken for photos; where nothing can
+    be written there (a mounted card, a home folder), `enhanced` inside it.
     An output folder inside an input folder is not searched.
     fmt: "keep", or a key of `SUFFIXES`. "keep" keeps the suffix of PNG, JPEG, WebP and TIFF files;
     other formats become PNG.
@@ -171,7 +172,7 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     if output is not None and not str(output).strip():
         raise UserError("data.output: expected a folder, found an empty name")
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-    root = _absolute(output) if output is not None else _sibling(common, "enhanced")
+    root = _absolute(output) if output is not None else _default_output(common)
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
     sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots)))
@@ -181,11 +182,12 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
             raise UserError(f"data.output: expected another folder than that of the photos, found {folder}")
     names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
+    above = common.resolve().is_relative_to(root.resolve())
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if identity(target) in originals:
                 raise UserError(f"data.output: expected a folder where no photo is overwritten, found {target}, which is one of the inputs")
-        if common.is_relative_to(root) and not keep and identity(job.target):
+        if above and not keep and identity(job.target):
             hint = "choose another folder, or --skip-existing"
             raise UserError(f"data.output: expected a folder where no photo is overwritten, found {job.target}; {hint}")
     return jobs
@@ -231,6 +233,11 @@ def _unique_names(relative: dict[Path, Path], suffix: str | None) -> dict[Path, 
 def _absolute(path: str | Path) -> Path:
     # not resolve(): names stay as the user sees them, also where they are links
     return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _default_output(common: Path) -> Path:
+    beside = _sibling(common, "enhanced")
+    return beside if common.name and (beside.exists() or os.access(common.parent, os.W_OK)) else common / "enhanced"
 
 
 def _sibling(folder: Path, what: str) -> Path:

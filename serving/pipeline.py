@@ -58,7 +58,7 @@ def enhance_files(
 
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
-    photos of which all that is wanted is there. Progress goes to stderr, if that is a terminal.
+    photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is a terminal.
     Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
@@ -94,7 +94,7 @@ def enhance_files(
             computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
-                item.writing = writer.submit(_write, job, replace(photo, rgb=computed[0]), source, computed[1], quality)
+                item.writing = writer.submit(_write, job, replace(photo, rgb=computed[0]), source, computed[1], quality, skip_existing)
             photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING:
                 settle()
@@ -159,18 +159,24 @@ def _checked(photo: Photo, job: Job, side_by_side: bool) -> Photo:
 
 
 def _note(photo: Photo, job: Job) -> str | None:
-    flattened = photo.alpha is not None and WRITABLE.get(job.target.suffix.lower()) == "JPEG"
+    flattened = WRITABLE.get(job.target.suffix.lower()) == "JPEG" and photo.alpha is not None
+    flattened = flattened and photo.alpha.min() < np.iinfo(photo.alpha.dtype).max
     return "; ".join(filter(None, [photo.note, "transparent parts became white, JPEG has no transparency" if flattened else None])) or None
 
 
-def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int) -> None:
-    """Write the result; with `source`, both side by side; with `illumination`, the map."""
-    write_photo(job.target, result, quality)
-    if source is not None:
+def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int, keep: bool) -> None:
+    """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: leave alone what is there."""
+
+    def wanted(target: Path) -> bool:
+        return not (keep and identity(target))
+
+    if wanted(job.target):
+        write_photo(job.target, result, quality)
+    if source is not None and wanted(job.beside("side_by_side")):
         alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
         both = replace(result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, exif=None)  # EXIF is about one photo
         write_photo(job.beside("side_by_side"), both, quality)
-    if illumination is not None:
+    if illumination is not None and wanted(job.beside("illumination")):
         grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
         write_photo(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True), quality)
 

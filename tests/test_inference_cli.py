@@ -1,9 +1,14 @@
 """inference.py as a user calls it."""
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -195,8 +200,25 @@ def test_originals_above_the_photos_are_not_overwritten(weights, photos):
     before = (photos / "b.jpg").read_bytes()
     with pytest.raises(UserError, match=r"no photo is overwritten, found .*b\.jpg; choose another folder, or --skip-existing"):
         call(weights, photos / "sub", "--output", photos)
-    assert call(weights, photos / "sub", "--output", photos, "--skip-existing") == 0
+    assert call(weights, photos / "sub", "--output", photos, "--skip-existing", "--side-by-side") == 0
     assert (photos / "b.jpg").read_bytes() == before
+    assert (photos.with_name("photos_side_by_side") / "b.jpg").is_file()
+    (photos.parent / "link").symlink_to(photos / "sub")
+    with pytest.raises(UserError, match=r"no photo is overwritten, found .*b\.jpg"):
+        call(weights, photos.parent / "link", "--output", photos)
+
+
+def test_help_is_as_wide_as_the_terminal():
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 170, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen([sys.executable, ROOT / "inference.py", "--help"], stdout=follower, env=environment)
+    os.close(follower)
+    printed = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(leader, 4096):
+            printed += part
+    assert process.wait() == 0 and max(map(len, printed.splitlines())) > 140
 
 
 def test_nothing_is_left_behind_where_nothing_was_enhanced(weights, tmp_path):
@@ -219,13 +241,13 @@ def test_what_cannot_be_read_is_named(weights, photos, capsys):
     assert two.startswith(f"failed: {photos}/two\\nlines.jpg: expected an image")
 
 
-@pytest.mark.parametrize("streams", ["| true", ">&-", "2>&-", ">/dev/full"])
+@pytest.mark.parametrize("streams", ["| true", ">&-", "2>&-", ">/dev/full", ">&- 2>&-"])
 def test_enhancing_goes_on_where_nobody_reads(weights, photos, streams):
     (photos / "broken.jpg").write_text("no photo")
     script = f"{sys.executable} {ROOT / 'inference.py'} {photos} --checkpoint {weights} {streams}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "Traceback" not in done.stderr
-    assert streams == "2>&-" or f"failed: {photos}/broken.jpg" in done.stderr
+    assert "2>&-" in streams or f"failed: {photos}/broken.jpg" in done.stderr
     assert (photos.with_name("photos_enhanced") / "sub" / "b.jpg").is_file()
 
 

@@ -53,7 +53,8 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
             results = [future.result() for future in coming]
             following = batches[number + 1] if number + 1 < len(batches) else ()  # is prepared while this one is encoded
             coming = [pool.submit(_prepared, path, encoder) for _, path in following]
-            skipped.update({h: str(r) for (h, _), r in zip(batch, results, strict=True) if isinstance(r, ImageError)})
+            pairs = list(zip(batch, results, strict=True))
+            skipped.update({h: str(r).removeprefix(f"{path}: ") for (h, path), r in pairs if isinstance(r, ImageError)})
             prepared = {h: r for (h, _), r in zip(batch, results, strict=True) if isinstance(r, Tensor)}
             if prepared:
                 images = torch.cat(list(prepared.values())).contiguous(memory_format=torch.channels_last)
@@ -62,9 +63,10 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
     if new:
         _write_cache(cache_file, known)
     found = [known[digest] for digest in hashes if digest in known]
+    unread = [f"{path}: {skipped[h]}" for path, h in zip(paths, hashes, strict=True) if h in skipped]
     if not found:
-        raise UserError(f"{key}: none of the {len(paths)} photos can be read, the first because: {next(iter(skipped.values()))}")
-    return torch.stack(found), list(skipped.values())
+        raise UserError(f"{key}: none of the {len(paths)} photos can be read, the first because: {unread[0]}")
+    return torch.stack(found), unread
 
 
 def _content(path: Path, skipped: dict[str, str]) -> str:
@@ -72,7 +74,7 @@ def _content(path: Path, skipped: dict[str, str]) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        skipped[str(path)] = f"{path}: expected a readable file, found: {error.strerror}"
+        skipped[str(path)] = f"expected a readable file, found: {error.strerror}"
         return str(path)
 
 

@@ -30,6 +30,10 @@ def test_listing_follows_links_once_and_names_what_is_out_of_reach(tmp_path, mon
         (tmp_path / name).touch()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "up").symlink_to(tmp_path)
+    (tmp_path / "in" / "z").mkdir()
+    (tmp_path / "in" / "z" / "c.png").touch()
+    (tmp_path / "in" / "alias").symlink_to(tmp_path / "in" / "z")  # the folder's own name counts
     (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     scandir = os.scandir
 
@@ -40,7 +44,7 @@ def test_listing_follows_links_once_and_names_what_is_out_of_reach(tmp_path, mon
 
     monkeypatch.setattr(os, "scandir", guarded)
     names = [p.relative_to(tmp_path / "in").as_posix() for p in list_images(tmp_path / "in", "key")]
-    assert names == ["a.png", "gone.png", "link/b.png", "locked"]
+    assert names == ["a.png", "gone.png", "link/b.png", "locked", "z/c.png"]
     with pytest.raises(UserError, match="key: expected a folder, found no permission to read"):
         list_images(tmp_path / "in" / "locked", "key")
 

@@ -102,6 +102,13 @@ def test_adobe_rgb_told_by_exif_alone_is_converted(tmp_path):
     assert ExifTags.IFD.Interop not in exif_of(photo).get_ifd(ExifTags.IFD.Exif)
 
 
+def test_exif_without_details_gets_none(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    Image.fromarray(smooth(8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    assert dict(exif_of(read_photo(tmp_path / "a.jpg"))) == {ExifTags.Base.Make: "Maker"}
+
+
 def test_a_camera_raw_file_is_no_photo_though_its_preview_opens(tmp_path):
     tifffile.imwrite(tmp_path / "a.dng", smooth(8, 9), photometric="rgb", subfiletype=1)
     with pytest.raises(ImageError, match=r"a\.dng: expected a photo, found a preview on its first page"):

@@ -1,5 +1,6 @@
 """The enhancer on arrays, and the plan of outputs."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -120,6 +121,8 @@ def test_default_output(tmp_path, monkeypatch):
     assert [job.target for job in plan_outputs([a, b], None)] == [tmp_path / "in_enhanced/x/a.jpg", tmp_path / "in_enhanced/y/b.jpg"]
     monkeypatch.chdir(tmp_path / "in")
     assert plan_outputs(["."], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # a mounted card, a home folder
+    assert plan_outputs([tmp_path / "in"], None)[0].target == tmp_path / "in" / "enhanced" / "x" / "a.jpg"
 
 
 def test_duplicates_count_once(tmp_path):

@@ -114,6 +114,12 @@ def test_our_own_failures_are_not_hidden(enhancer, tmp_path, monkeypatch, where)
     assert outcome.fault.startswith("Traceback") and ", in bug" in outcome.fault
 
 
+@pytest.mark.parametrize(("alpha", "notes"), [(255, 0), (254, 1)])
+def test_lost_transparency_is_noted_where_there_was_any(enhancer, tmp_path, alpha, notes):
+    Image.new("RGBA", (4, 3), (90, 90, 90, alpha)).save(tmp_path / "a.png")
+    assert len(enhance_files(plan_outputs([tmp_path / "a.png"], tmp_path / "out", "jpeg"), enhancer).notes) == notes
+
+
 def test_notes_name_the_photo(enhancer, tmp_path):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

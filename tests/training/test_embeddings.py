@@ -48,6 +48,10 @@ def test_unreadable_photos_are_named_and_left_out(encoder, photo_folders, tmp_pa
     found, skipped = embed_photos(list_images(photo_folders[1], "key"), encoder, tmp_path / "cache", 4, "key")
     assert len(found) == 8
     assert "a.jpg" in skipped[0]
+    (photo_folders[1] / "z.jpg").write_bytes(b"")  # the same content, and one more that is told
+    (photo_folders[1] / "zz.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    _, skipped = embed_photos(list_images(photo_folders[1], "key"), encoder, tmp_path / "cache", 4, "key")
+    assert [reason.partition(": expected")[0].rpartition("/")[2] for reason in skipped] == ["a.jpg", "z.jpg", "zz.jpg"]
     with pytest.raises(UserError, match=r"some\.key: none of the 1 photos can be read"):
         embed_photos([photo_folders[1] / "a.jpg"], encoder, tmp_path / "cache", 4, "some.key")
 
