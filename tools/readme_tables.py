@@ -16,6 +16,7 @@ from files import write_atomically
 from tools.log_experiments import flat
 
 RESULTS = REPO_ROOT / "docs" / "results"
+CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
 DOCUMENTS = (REPO_ROOT / "README.md", REPO_ROOT / "docs" / "experiments.md")
 
 
@@ -98,7 +99,7 @@ def training() -> str:
         "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | minutes | commit |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in ("rave_unpaired", "clip_lit_unpaired", "clip_lit_latent_unpaired", "rave_weights", "rave_weights_paired"):
+    for name in ("rave_unpaired", *CLIP_LIT_RUNS, "rave_weights", "rave_weights_paired"):
         run = _read(name)
         best, val = run["summary"]["best"], run["summary"]["best_val"]
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
@@ -179,9 +180,9 @@ def _speed_cell(row: dict | None, rows: dict) -> str:
 
 
 def guidance() -> str:
-    """What the learned guidance of the two CLIP-LIT runs can do, phase by phase."""
+    """What the learned guidance of the CLIP-LIT runs can do, phase by phase."""
     lines = ["| run, after | accuracy on held-back photos | S: backlit | enhanced | well-lit |", "|---|---|---|---|---|"]
-    for name in ("clip_lit_unpaired", "clip_lit_latent_unpaired"):
+    for name in CLIP_LIT_RUNS:
         for report in _read(name)["guidance"]:
             scores = [f"{report[key]:.3f}" if key in report else "–" for key in ("s_backlit", "s_enhanced", "s_welllit")]
             lines.append(f"| `{name}`, {report['phase']} | {100 * report['guidance_accuracy']:.1f} % | {' | '.join(scores)} |")

@@ -210,9 +210,13 @@ def test_a_stop_inside_an_iteration_goes_on_from_the_state_saved_before(override
     assert_same_run(whole, train(config(overrides, "exp.exp_name=stopped"), resume=True))
 
 
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
 def test_a_run_stopped_after_its_last_step_is_finished_by_resume(overrides, monkeypatch):
     whole = train(config(overrides))
-    monkeypatch.setattr("training.loop.plot_curves", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("training.loop.plot_curves", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config(overrides, "exp.exp_name=stopped"))
     monkeypatch.undo()
@@ -241,7 +245,7 @@ def keep_first_best(keep_best):
 
 
 def test_resume_refuses_other_photos_and_tells_which_code_went_on(overrides, photo_folders, monkeypatch):
-    monkeypatch.setattr(Trainer, "_finish", lambda self: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Trainer, "_finish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config(overrides))
     monkeypatch.undo()
