@@ -4,6 +4,7 @@ Ours are `.safetensors` with text metadata. Published ones are plain state dicts
 every key prefixed `module.`.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             with np.load(path, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
         elif head.startswith((b"PK", b"\x80")):  # PyTorch's archives, and the pickles of before version 1.6
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of pickles that are refused anyway
+                tensors = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise UserError(f"{path}: not a readable weight file (neither safetensors nor PyTorch's; was the download complete?)")
     except (MemoryError, UserError):
