@@ -43,16 +43,20 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
         found = "no permission to read"
     if found:
         raise UserError(f"{key}: expected a folder, found {found}: {folder}")
-    out = set(leave_out)
     files, locked = _files(folder)
     paths = [
         path
         for path in sorted([*files, *locked])
-        if (path.suffix.lower() in image_suffixes() or path in locked) and out.isdisjoint({path.name, path.relative_to(folder).as_posix()})
+        if (path.suffix.lower() in image_suffixes() or path in locked) and not named(path.relative_to(folder), leave_out)
     ]
     if not paths:
         raise UserError(f"{key}: expected images, found none in {folder}")
     return paths
+
+
+def named(relative: Path, names: Collection[str]) -> bool:
+    """Whether a list names a photo, by its file name or by its path in the folder."""
+    return relative.name in names or relative.as_posix() in names
 
 
 def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Which photos are trained on and which are held back; PSNR and SSIM of validation pairs while training goes on."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from configs.load import find_file
 from configs.schema import TrainData
 from data.folders import ResizedPhotos
-from data.listing import list_images
+from data.listing import list_images, named
 from errors import UserError
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
@@ -24,11 +24,11 @@ def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
     Raises UserError for folders and lists that cannot be used; also for a list that names no photo at all: it was meant to.
     """
     folders = {f"data.{key}": getattr(data, key) for key in ("backlit_images_path", "welllit_images_path")}
+    photos = [path.relative_to(folder) for key, folder in folders.items() for path in list_images(folder, key)]
     held_back: set[str] = set()
     for file in data.leave_out:
         names = read_names(find_file(file, "data.leave_out"), "data.leave_out")
-        found = (path for key, folder in folders.items() for path in list_images(folder, key))
-        if not any(_named(path.relative_to(folder), names) for path in found for folder in folders.values() if path.is_relative_to(folder)):
+        if not any(named(photo, names) for photo in photos):
             raise UserError(
                 f"data.leave_out: expected names of photos in the two folders, found none of the {len(names)} names in {file} there"
             )
@@ -49,18 +49,13 @@ def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -
     notes = [f"validation: {len(lonely)} photos have not one ground truth of their name, such as {lonely[0]}"] if lonely else []
     if list_file is not None:
         wanted = read_names(list_file, "data.val_list")
-        pairs = [p for p in pairs if _named(Path(p.name), wanted)]
-        missing = sorted(name for name in wanted if not any(_named(Path(p.name), {name}) for p in pairs))
+        pairs = [p for p in pairs if named(Path(p.name), wanted)]
+        missing = sorted(name for name in wanted if not any(named(Path(p.name), {name}) for p in pairs))
         notes = [f"data.val_list: {len(missing)} of its {len(wanted)} names belong to no pair, such as {missing[0]}"] if missing else []
     if not pairs:
         among = " among those in data.val_list" if list_file else ""
         raise UserError(f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{among}")
     return pairs, notes
-
-
-def _named(relative: Path, names: Collection[str]) -> bool:
-    """Whether a list names a photo, by its file name or by its path in the folder."""
-    return relative.name in names or relative.as_posix() in names
 
 
 class Validation:
