@@ -84,6 +84,8 @@ def test_yaml_traps_are_gone(load):
         (PATHS + "unet_model: {batch_size: '8'}", [], "unet_model.batch_size: expected integer, found the text '8'"),
         (PATHS + "unet_model: {batch_size: 8.5}", [], "unet_model.batch_size: expected integer, found 8.5"),
         (PATHS + "unet_model: {lr: true}", [], "unet_model.lr: expected number, found True"),
+        (PATHS + "loss: {residual: .inf}", [], "loss.residual: expected a finite number, found inf"),
+        (PATHS + "unet_model: {map_bias: .nan}", [], "unet_model.map_bias: expected a finite number, found nan"),
         (PATHS + "unet_model: {lr: -1.0}", [], "unet_model.lr: expected greater than 0"),
         (PATHS + "unet_model: {batch_size: 0}", [], "unet_model.batch_size: expected greater than or equal to 1, found 0"),
         (PATHS + "exp: {mode: raev}", [], "exp.mode: expected 'rave', 'clip_lit' or 'clip_lit_latent', found the text 'raev'"),

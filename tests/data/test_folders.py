@@ -79,6 +79,15 @@ def test_resized_photos_values_cache_and_augmentation_key(photo_folders, tmp_pat
     assert len(list((tmp_path / "cache" / "resized").glob("*.npy"))) == 2
 
 
+@pytest.mark.parametrize("suffix", [".json", ".npy"])
+def test_a_damaged_cache_is_made_anew(photo_folders, tmp_path, suffix):
+    paths = list_images(photo_folders[0], "key")
+    before = ResizedPhotos(paths, 16, tmp_path / "cache")[0]
+    (file,) = (tmp_path / "cache" / "resized").glob(f"*{suffix}")
+    file.write_bytes(file.read_bytes()[:40])
+    assert torch.equal(ResizedPhotos(paths, 16, tmp_path / "cache")[0], before)
+
+
 def test_broken_photos_are_left_out_and_named(photo_folders, tmp_path):
     (photo_folders[0] / "0.png").write_bytes(b"not an image")
     photos = ResizedPhotos(list_images(photo_folders[0], "key"), 16, tmp_path / "cache")
