@@ -25,7 +25,6 @@ from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, y
 from configs.load import find_folder, load_config
 from configs.provenance import provenance
 from configs.schema import MetricsConfig
-from data.listing import image_suffixes
 from errors import UserError
 from files import write_atomically
 
@@ -105,6 +104,8 @@ def _folder(value: str | None, flag: str, key: str) -> Path:
 
 def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path]:
     """Where JSON and CSV go; their folders are made now, so that a bad path costs no measuring."""
+    from data.listing import image_suffixes
+
     folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
     json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))
     csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -43,12 +43,7 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
         found = "no permission to read"
     if found:
         raise UserError(f"{key}: expected a folder, found {found}: {folder}")
-    files, locked = _files(folder)
-    paths = [
-        path
-        for path in sorted([*files, *locked])
-        if (path.suffix.lower() in image_suffixes() or path in locked) and not named(path.relative_to(folder), leave_out)
-    ]
+    paths = [path for path in sorted(_files(folder, image_suffixes(), locked=True)) if not named(path.relative_to(folder), leave_out)]
     if not paths:
         raise UserError(f"{key}: expected images, found none in {folder}")
     return paths
@@ -73,14 +68,15 @@ def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
 
 def other_photos(folder: str | Path) -> Counter[str]:
     """How many photos below `folder` have a format that is not read here, by suffix (".heic")."""
-    suffixes = (path.suffix.lower() for path in _files(Path(folder))[0])
-    return Counter(suffix for suffix in suffixes if suffix in CAMERA_SUFFIXES - image_suffixes())
+    return Counter(path.suffix.lower() for path in _files(Path(folder), CAMERA_SUFFIXES - image_suffixes(), locked=False))
 
 
-def _files(folder: Path) -> tuple[list[Path], set[Path]]:
-    """Files and broken links below a folder, and folders that cannot be read; nothing hidden, no folder twice."""
-    root, files, locked = folder.resolve(), [], set()
-    seen: set[Path] = set()
+def _files(folder: Path, suffixes: Collection[str], *, locked: bool) -> Iterator[Path]:
+    """Files and broken links of these suffixes below a folder; nothing hidden, no folder twice.
+
+    locked: the folders that cannot be read too.
+    """
+    root, closed, seen = folder.resolve(), [], set()
 
     def elsewhere(path: Path) -> bool:
         """Whether the walk meets this folder under no other name."""
@@ -90,12 +86,14 @@ def _files(folder: Path) -> tuple[list[Path], set[Path]]:
         inside = target.is_relative_to(root) and not any(part.startswith(".") for part in target.relative_to(root).parts)
         return not inside and target not in seen and not root.is_relative_to(target)
 
-    for where, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: locked.add(Path(error.filename))):
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))):
         here = Path(where)
         seen.add(here.resolve())
         folders[:] = [name for name in sorted(folders) if not name.startswith(".") and elsewhere(here / name)]
-        files += [here / name for name in names if not name.startswith(".") and _is_file(here / name)]
-    return files, locked
+        shown = (here / name for name in names if not name.startswith("."))
+        yield from (path for path in shown if path.suffix.lower() in suffixes and _is_file(path))
+    if locked:
+        yield from closed
 
 
 def _is_file(path: Path) -> bool:

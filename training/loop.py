@@ -132,10 +132,8 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, l
             if note := run.create(config, used):
                 say(f"note       {note}")
             if residual:
-                counts = tuple(
-                    len(paths) - sum(reason.startswith(tuple(f"{path}: " for path in paths)) for reason in skipped)
-                    for paths in (backlit_paths, welllit_paths)
-                )
+                unread = {reason.partition(": expected ")[0] for reason in skipped}
+                counts = tuple(sum(str(path) not in unread for path in paths) for paths in (backlit_paths, welllit_paths))
                 save_direction(residual, run.direction_file, config.guidance, guidance_encoder, counts)
     accelerator.wait_for_everyone()
     say(f"run        {run.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
