@@ -32,7 +32,11 @@ METRICS = {"psnr": ("PSNR dB", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"), "lpips": (
 FLAGS = {
     "gt": ("data.gt_images_path", "DIR", "folder of ground truths"),
     "enhanced": ("data.enhanced_images_path", "DIR", "folder of results"),
-    "json": ("metrics.json_file", "FILE", "JSON to write (default: ENHANCED_metrics.json beside the folder of results)"),
+    "json": (
+        "metrics.json_file",
+        "FILE",
+        "JSON to write (default: ENHANCED_metrics.json beside the folder of results)",
+    ),
     "csv": ("metrics.csv_file", "FILE", "CSV to write (default: beside the JSON)"),
     "protocol": ("metrics.protocol", "NAME", "rgb, paper or both"),
     "lpips": ("metrics.lpips", "MODE", "auto, on or off"),
@@ -52,7 +56,9 @@ def main(argv: list[str]) -> int:
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
     args = parser.parse_args(argv)
     given = {key: getattr(args, flag) for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
-    config = load_config(MetricsConfig, args.cfg, args.overrides + [f"{key}={yaml_text(value)}" for key, value in given.items()])
+    config = load_config(
+        MetricsConfig, args.cfg, args.overrides + [f"{key}={yaml_text(value)}" for key, value in given.items()]
+    )
 
     enhanced_dir = _folder(config.data.enhanced_images_path, "--enhanced", "data.enhanced_images_path")
     gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")
@@ -136,7 +142,9 @@ def _measure(pairs: list, protocols: list[str], lpips: Any) -> tuple[dict[str, d
     try:
         done = pool.map(lambda item: _measure_one(item, protocols, lpips, room), pairs)
         # disable=None: no bar where stderr is not a terminal
-        for item, (values, problem) in zip(pairs, tqdm(done, total=len(pairs), unit="photo", disable=None), strict=True):
+        for item, (values, problem) in zip(
+            pairs, tqdm(done, total=len(pairs), unit="photo", disable=None), strict=True
+        ):
             if values:
                 scores[item.name] = values
             if problem:
@@ -230,7 +238,10 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
     worst_first = sorted(scores, key=lambda name: scores[name].get(first, {}).get("psnr", math.inf))
     groups = {"": list(scores)}
     if len(scores) > ALL_SHOWN:
-        groups = {f"lowest PSNR ({first})": worst_first[:EXTREMES], f"highest PSNR ({first})": worst_first[: -EXTREMES - 1 : -1]}
+        groups = {
+            f"lowest PSNR ({first})": worst_first[:EXTREMES],
+            f"highest PSNR ({first})": worst_first[: -EXTREMES - 1 : -1],
+        }
     metrics = [metric for metric in METRICS if metric != "lpips" or not reason]
     titles = [f"{protocol} {metric.upper()}" for protocol in protocols for metric in metrics]
     rows = [["image", *titles]]
@@ -243,7 +254,10 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
         print()
         _print_table(rows)
 
-    for kind, what in (("enhanced", "results without a ground truth"), ("ground_truth", "ground truths without a result")):
+    for kind, what in (
+        ("enhanced", "results without a ground truth"),
+        ("ground_truth", "ground truths without a result"),
+    ):
         names = summary["unmatched"][kind]
         if names:
             print(f"\n{what}: {len(names)}", *names[:UNMATCHED_SHOWN], sep="\n  ")
@@ -252,14 +266,21 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
 
 
 def _cells(values: dict[str, float | None], metrics: list[str] | None = None) -> list[str]:
-    return ["-" if values.get(metric) is None else METRICS[metric][1].format(values[metric]) for metric in metrics or METRICS]
+    return [
+        "-" if values.get(metric) is None else METRICS[metric][1].format(values[metric])
+        for metric in metrics or METRICS
+    ]
 
 
 def _print_table(rows: list[list[str]]) -> None:
     """First column left, others right; a row of one cell is a title and takes no part in the widths."""
     widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1), strict=True)]
     for name, *cells in rows:
-        print("   ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))]).rstrip())
+        print(
+            "   ".join(
+                [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))]
+            ).rstrip()
+        )
 
 
 if __name__ == "__main__":

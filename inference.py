@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from serving.enhancer import Job
     from serving.pipeline import Outcome
 
-FLAGS = {"output": "data.output", "checkpoint": "model.checkpoint", "format": "save.format"}  # flag -> config key, for texts
-SWITCHES = {"side_by_side": "save.side_by_side", "illumination": "save.illumination", "skip_existing": "save.skip_existing"}
+FLAGS = {
+    "output": "data.output",
+    "checkpoint": "model.checkpoint",
+    "format": "save.format",
+}  # flag -> config key, for texts
+SWITCHES = {
+    "side_by_side": "save.side_by_side",
+    "illumination": "save.illumination",
+    "skip_existing": "save.skip_existing",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +41,9 @@ def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, "configs/inference/inference.yaml", example="save.quality=90")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folders (searched recursively) and photos")
     parser.add_argument("--input", nargs="+", metavar="PATH", help="the same as INPUT")
-    parser.add_argument("--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)"
+    )
     parser.add_argument("--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
     parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg, webp or tiff")
@@ -50,7 +60,9 @@ def main(argv: list[str]) -> int:
     config = load_config(InferenceConfig, args.cfg, args.overrides + _overrides(args))
     inputs = [config.data.input] if isinstance(config.data.input, str) else config.data.input
     if inputs is None:
-        raise UserError("data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS")
+        raise UserError(
+            "data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS"
+        )
     checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
 
     from serving.enhancer import Enhancer, plan_outputs
@@ -67,7 +79,9 @@ def main(argv: list[str]) -> int:
         if not os.access(jobs[0].output, os.W_OK):
             raise PermissionError(errno.EACCES, "no permission to write")
     except OSError as error:
-        raise UserError(f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}") from None
+        raise UserError(
+            f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}"
+        ) from None
 
     from serving.pipeline import enhance_files
 
@@ -78,7 +92,9 @@ def main(argv: list[str]) -> int:
         _print(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
         _print(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
     start = time.perf_counter()
-    outcome = enhance_files(jobs[rank::world], enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"}))
+    outcome = enhance_files(
+        jobs[rank::world], enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"})
+    )
     if processes:
         outcome = _gathered(outcome, jobs)
         processes.destroy_process_group()
@@ -124,7 +140,9 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     if args.inputs and args.input:
         raise UserError("expected photos as INPUT or with --input, found both")
     paths = args.inputs or args.input
-    overrides = [f"{key}={yaml_text(getattr(args, flag))}" for flag, key in FLAGS.items() if getattr(args, flag) is not None]
+    overrides = [
+        f"{key}={yaml_text(getattr(args, flag))}" for flag, key in FLAGS.items() if getattr(args, flag) is not None
+    ]
     overrides += [f"{key}=true" for switch, key in SWITCHES.items() if getattr(args, switch)]
     overrides += [f"data.input=[{', '.join(map(yaml_text, paths))}]"] if paths else []
     overrides += [f"model.strength={args.strength}"] if args.strength is not None else []

@@ -28,7 +28,10 @@ def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1")
     """A parser with `--cfg` and `--set`; `example` of a setting, for the help."""
     parser = ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--cfg", default=default_cfg, metavar="FILE", help="YAML config: a path, or a name under configs/ (default: %(default)s)"
+        "--cfg",
+        default=default_cfg,
+        metavar="FILE",
+        help="YAML config: a path, or a name under configs/ (default: %(default)s)",
     )
     parser.add_argument(
         "--set",

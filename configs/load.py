@@ -37,7 +37,9 @@ class _Loader(yaml.SafeLoader):
             try:
                 duplicate = key in seen
             except TypeError:
-                raise UserError(f"line {key_node.start_mark.line + 1}: a key must be text, found a list or mapping") from None
+                raise UserError(
+                    f"line {key_node.start_mark.line + 1}: a key must be text, found a list or mapping"
+                ) from None
             if duplicate:
                 raise UserError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
             seen.add(key)
@@ -48,10 +50,14 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"),
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -76,7 +82,9 @@ def find_config(name: str) -> Path:
         if (root / path).is_file():
             return root / path
     shipped = sorted(p.name for p in CONFIG_ROOT.rglob("*.yaml"))
-    raise UserError(f"--cfg {name}: no such file; configs shipped under configs/: {', '.join(shipped)}{_did_you_mean(name, shipped)}")
+    raise UserError(
+        f"--cfg {name}: no such file; configs shipped under configs/: {', '.join(shipped)}{_did_you_mean(name, shipped)}"
+    )
 
 
 def load_config(schema: type[ConfigT], name: str, overrides: list[str] | None = None) -> ConfigT:

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from configs.load import REPO_ROOT
 
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "scikit-image", "lpips", "safetensors")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "accelerate",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "lpips",
+    "safetensors",
+)
 
 
 def provenance() -> dict:

@@ -19,7 +19,9 @@ Mode = Literal["rave", "clip_lit", "clip_lit_latent"]
 class Section(BaseModel):
     """Base of every section: unknown keys refused, strict types, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -61,7 +63,10 @@ class SimulatedBacklight(Section):
     """Exposure that the foreground loses, in stops: drawn from this range."""
     background_stops: Range = [0.0, 0.7]
     """Exposure that the rest gains, in stops."""
-    foreground_share: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [0.6, 1.0]
+    foreground_share: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [
+        0.6,
+        1.0,
+    ]
     """Share of the picture that is foreground; 1: all of it, an evenly under-exposed photo."""
     noise: Range = [0.0, 0.0]
     """Standard deviation of sensor noise, of full scale."""
@@ -222,7 +227,10 @@ class Guidance(Section):
     direction: Literal["folders", "texts", "saved", "sum"] = "folders"
     """Where the direction from backlit to well-lit comes from: `folders` (RAVE: the mean embeddings of the two folders), `texts`
     (a pair of texts), `saved` (a file), or `sum` of these by `weights`. Of our own: all but `folders`."""
-    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] = ["a backlit photo", "a well-lit photo"]
+    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] = [
+        "a backlit photo",
+        "a well-lit photo",
+    ]
     """For `texts`: the direction from the first to the second text; needs an encoder with a text tower."""
     saved: str | None = None
     """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of a CLIP-LIT

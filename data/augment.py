@@ -58,7 +58,9 @@ class RandomReflectAffine(v2.Transform):
         # output position -> input position, both in [-1, 1]; `aspect` undoes the axes' different units
         theta = torch.tensor([[cos / zoom_x, -sin * aspect / zoom_y, 0.0], [sin / aspect / zoom_x, cos / zoom_y, 0.0]])
         grid = F.affine_grid(theta[None], [1, 1, height, width], align_corners=False)
-        return _like(F.grid_sample(inpt[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0], inpt)
+        return _like(
+            F.grid_sample(inpt[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0], inpt
+        )
 
 
 def training_augmentation(zoom: tuple[float, float] = (0.7, 1.3)) -> v2.Transform:

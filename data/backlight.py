@@ -23,7 +23,10 @@ class BacklightRanges:
     foreground_stops: tuple[float, float] = (1.5, 3.5)  # exposure lost by the foreground, in stops (factors of 2)
     background_stops: tuple[float, float] = (0.0, 0.7)  # exposure gained by the rest, in stops
     foreground_share: tuple[float, float] = (0.6, 1.0)  # of the picture; 1: an evenly under-exposed photo
-    noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of read noise, linear, of full scale; shot noise goes with it
+    noise: tuple[float, float] = (
+        0.0,
+        0.0,
+    )  # standard deviation of read noise, linear, of full scale; shot noise goes with it
 
 
 class RandomBacklight:
@@ -71,7 +74,9 @@ def simulate_backlight(
     stops = drawn["background_stops"] * (1 - mask) - drawn["foreground_stops"] * mask
     linear = _compress_highlights(srgb_to_linear(photo) * torch.exp2(stops))
     if drawn["noise"] > 0:
-        deviation = (drawn["noise"] ** 2 + drawn["noise"] * 0.02 * linear.clamp(min=0)).sqrt()  # read noise, and shot noise ~ signal
+        deviation = (
+            drawn["noise"] ** 2 + drawn["noise"] * 0.02 * linear.clamp(min=0)
+        ).sqrt()  # read noise, and shot noise ~ signal
         linear = linear + deviation * torch.randn(linear.shape, generator=generator)
     return BacklitPhoto(linear_to_srgb(linear.clamp(0, 1)), mask, drawn)
 
@@ -85,12 +90,16 @@ def smooth_mask(photo: Tensor, share: float, generator: torch.Generator) -> Tens
     height, width = photo.shape[-2:]
     if share >= 0.999:
         return torch.ones(1, height, width)
-    noise = F.interpolate(torch.randn(1, 1, 4, 4, generator=generator), (height, width), mode="bicubic", align_corners=True)[0]
+    noise = F.interpolate(
+        torch.randn(1, 1, 4, 4, generator=generator), (height, width), mode="bicubic", align_corners=True
+    )[0]
     coarse = F.interpolate(photo.mean(dim=0)[None, None], (12, 12), mode="bilinear", antialias=True)
     brightness = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
     y = torch.linspace(-1, 1, height).view(1, -1, 1)
     x = torch.linspace(-1, 1, width).view(1, 1, -1)
-    field = 0.5 * noise + 1.5 * y - x.square() - 2.0 * (brightness - brightness.mean()) / brightness.std().clamp(min=0.05)
+    field = (
+        0.5 * noise + 1.5 * y - x.square() - 2.0 * (brightness - brightness.mean()) / brightness.std().clamp(min=0.05)
+    )
     ordered = field.flatten().sort().values
     threshold = ordered[int((1 - share) * (len(ordered) - 1))]
     return torch.sigmoid((field - threshold) * 5.0)

@@ -52,7 +52,9 @@ class ResizedPhotos(PhotoArray):
     Raises UserError where no photo can be read.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[..., Any] | None = None
+    ) -> None:
         self.size = size
         self.paths, self.skipped, pixels = _resized_cache(list(paths), size, Path(cache_dir))
         super().__init__(pixels[: len(self.paths)], augmentation)
@@ -76,7 +78,9 @@ class PhotoStages(Dataset):
     all T images get the same augmentation (CLIP-LIT release).
     """
 
-    def __init__(self, stages: Sequence[PhotoArray], well_lit: PhotoArray, augmentation: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, stages: Sequence[PhotoArray], well_lit: PhotoArray, augmentation: Callable[..., Any] | None = None
+    ) -> None:
         self.stages, self.well_lit, self.augmentation = stages, well_lit, augmentation
 
     def __getitem__(self, key: tuple[int, int, int]) -> Tensor:
@@ -112,7 +116,15 @@ class BatchOrder(Sampler):
     """
 
     def __init__(
-        self, photos: int, batch_size: int, seed: int, *, start: int = 0, rank: int = 0, world: int = 1, key: str = "unet_model.batch_size"
+        self,
+        photos: int,
+        batch_size: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        key: str = "unet_model.batch_size",
     ) -> None:
         if batch_size % world:
             raise UserError(f"{key}: expected a multiple of the {world} processes, found {batch_size}")
@@ -164,16 +176,22 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
                 except ImageError as error:
                     skipped.append(str(error))
                     continue
-                pixels[len(read)] = photo.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's bilinear antialiases
+                pixels[len(read)] = photo.resize(
+                    (size, size), Image.Resampling.BILINEAR
+                )  # Pillow's bilinear antialiases
                 read.append(index)
             pixels.flush()
 
         write_atomically(pixels_file, fill)
-        write_atomically(list_file, lambda temporary: temporary.write_text(json.dumps({"read": read, "skipped": skipped})))
+        write_atomically(
+            list_file, lambda temporary: temporary.write_text(json.dumps({"read": read, "skipped": skipped}))
+        )
         cached = _read_cache(list_file, pixels_file)
     read, skipped, pixels = cached
     if not read:
-        raise UserError(f"{paths[0].parent}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}")
+        raise UserError(
+            f"{paths[0].parent}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}"
+        )
     return [paths[i] for i in read], skipped, pixels
 
 

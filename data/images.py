@@ -24,7 +24,10 @@ from files import write_atomically
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 _ICC_TAG, _BITS_TAG, _SUBFILE_TAG = 34675, 258, 254  # of TIFF
-_UNCALIBRATED, _ADOBE_RGB = 0xFFFF, "R03"  # EXIF ColorSpace and interoperability index by which cameras mark Adobe RGB (DCF)
+_UNCALIBRATED, _ADOBE_RGB = (
+    0xFFFF,
+    "R03",
+)  # EXIF ColorSpace and interoperability index by which cameras mark Adobe RGB (DCF)
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels to a side that libjpeg and WebP can hold
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG_EXIF_LIMIT = 65533  # bytes in one JPEG segment
@@ -153,7 +156,9 @@ def _decode_file(path: Path, file: BinaryIO) -> _Decoded:
         image = None  # a TIFF layout that Pillow lacks, such as 16-bit grey with alpha
     notes = []
     if image is not None and image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TAG, 0) & 1:
-        raise ImageError(f"{path}: expected a photo, found a preview on its first page, as in camera raw files; develop it to TIFF or JPEG")
+        raise ImageError(
+            f"{path}: expected a photo, found a preview on its first page, as in camera raw files; develop it to TIFF or JPEG"
+        )
     if image is None or (image.format == "TIFF" and np.max(image.tag_v2.get(_BITS_TAG, 1)) > 8):
         colour, alpha, frames = _decode_tiff(path, file)
         file.seek(0)
@@ -170,14 +175,18 @@ def _decode_file(path: Path, file: BinaryIO) -> _Decoded:
             file.seek(0)
         else:
             colour, alpha = _decode_pillow(path, image)
-        profile = None if image.mode == "LAB" else image.info.get("icc_profile")  # LAB is its own profile, applied already
+        profile = (
+            None if image.mode == "LAB" else image.info.get("icc_profile")
+        )  # LAB is its own profile, applied already
         try:
             exif = image.getexif()  # after load, which turns a TIFF upright and forgets its orientation
         except Exception as error:  # a damaged block must not cost the photo
             exif = Image.Exif()
             notes.append(f"EXIF left out, it is damaged ({_one_line(error)})")
     if frames > 1 and kind in ("GIF", "PNG", "WEBP", "AVIF", "TIFF"):  # an MPO's further frames are previews
-        notes.append(f"{'several pages' if kind == 'TIFF' else 'animated'}: first of {frames} {'pages' if kind == 'TIFF' else 'frames'}")
+        notes.append(
+            f"{'several pages' if kind == 'TIFF' else 'animated'}: first of {frames} {'pages' if kind == 'TIFF' else 'frames'}"
+        )
     profile = profile or _camera_profile(exif)
     if profile:
         colour, note = _to_srgb(colour, bytes(profile))
@@ -201,11 +210,15 @@ def _decode_pillow(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarr
     if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):  # a 16-bit PGM, which Pillow scales to 65535
         return np.asarray(image).astype(np.uint16), None
     if mode in ("I", "F"):
-        raise ImageError(f"{path}: expected 8 or 16 bits a channel, found 32-bit {'floats' if mode == 'F' else 'integers'}")
+        raise ImageError(
+            f"{path}: expected 8 or 16 bits a channel, found 32-bit {'floats' if mode == 'F' else 'integers'}"
+        )
     alpha = None
     flat = "L" if mode in ("1", "L", "LA", "La") else "CMYK" if mode == "CMYK" else "RGB"
     if mode == "LAB":
-        image = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        image = ImageCms.profileToProfile(
+            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
     elif image.has_transparency_data and flat != "CMYK":
         image = image.convert(flat + "A")
         alpha = np.asarray(image.getchannel("A"))
@@ -242,16 +255,26 @@ def _decode_tiff(path: Path, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | N
         page = tiff.pages[0]
         bits, layout = page.bitspersample, tifffile.PHOTOMETRIC(page.photometric).name
         colours = {"MINISWHITE": 1, "MINISBLACK": 1, "RGB": 3, "SEPARATED": 4}.get(layout)
-        if page.dtype is None or page.dtype.kind != "u" or bits > 16 or colours is None or page.axes not in ("YX", "YXS", "SYX"):
+        if (
+            page.dtype is None
+            or page.dtype.kind != "u"
+            or bits > 16
+            or colours is None
+            or page.axes not in ("YX", "YXS", "SYX")
+        ):
             raise ImageError(
                 f"{path}: expected a TIFF with grey, RGB or CMYK at 8 or 16 bits, found {layout.lower()} of type {page.dtype}, {bits} bits"
             )
         if page.imagewidth * page.imagelength > 2 * Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
         pixels = page.asarray()
-        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels[..., None] if page.axes == "YX" else pixels
+        pixels = (
+            np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels[..., None] if page.axes == "YX" else pixels
+        )
         if pixels.ndim != 3 or pixels.shape[2] < colours:
-            raise ImageError(f"{path}: expected a TIFF with {colours} channels of {layout.lower()}, found an array of shape {pixels.shape}")
+            raise ImageError(
+                f"{path}: expected a TIFF with {colours} channels of {layout.lower()}, found an array of shape {pixels.shape}"
+            )
         pages, extras = len(tiff.pages), [int(extra) for extra in page.extrasamples]
     if bits not in (8, 16):  # 10, 12 and 14 bits of scanners and cameras
         pixels = ((pixels.astype(np.uint32) * 65535 + (2**bits - 1) // 2) // (2**bits - 1)).astype(np.uint16)
@@ -264,7 +287,9 @@ def _decode_tiff(path: Path, file: BinaryIO) -> tuple[np.ndarray, np.ndarray | N
     alpha = pixels[..., colours + index]
     if extras[index] == 1:  # premultiplied
         scale = np.iinfo(alpha.dtype).max / np.maximum(alpha, 1, dtype=np.float64)
-        colour = np.minimum(np.rint(colour * (scale if colours == 1 else scale[..., None])), np.iinfo(alpha.dtype).max).astype(alpha.dtype)
+        colour = np.minimum(
+            np.rint(colour * (scale if colours == 1 else scale[..., None])), np.iinfo(alpha.dtype).max
+        ).astype(alpha.dtype)
     return colour, alpha, pages
 
 
@@ -274,7 +299,9 @@ def _to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None
 
     space, channels = _SPACES.get(profile[16:20], ("unknown", 0))
     grey = colour.ndim == 2
-    pixels = np.stack([colour] * 3, axis=-1) if grey and space == "rgb" else colour  # grey files often carry an RGB profile
+    pixels = (
+        np.stack([colour] * 3, axis=-1) if grey and space == "rgb" else colour
+    )  # grey files often carry an RGB profile
     if channels != (1 if pixels.ndim == 2 else pixels.shape[2]):
         return colour, f"colour profile ignored, it is for other colours ({space})"
     srgb = imagecodecs.cms_profile("srgb")
@@ -288,7 +315,9 @@ def _to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None
     try:
         if space != "cmyk":
             axis = np.linspace(0, 65535, 17).astype(np.uint16)
-            probe = axis[None] if space == "gray" else np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
+            probe = (
+                axis[None] if space == "gray" else np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
+            )
             change = transform(probe).astype(np.int64) - (probe[..., None] if space == "gray" else probe)
             if np.abs(change).max() <= 128:  # half an 8-bit step: sRGB itself, whose pixels must stay as they are
                 return colour, None
@@ -422,7 +451,13 @@ def _encode_png16(pixels: np.ndarray, exif: bytes | None) -> bytes:
         return data
     chunk = b"eXIf" + exif.removeprefix(b"Exif\0\0")
     end_of_header = 33  # signature and IHDR have a fixed length
-    return data[:end_of_header] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[end_of_header:]
+    return (
+        data[:end_of_header]
+        + struct.pack(">I", len(chunk) - 4)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + data[end_of_header:]
+    )
 
 
 def _encode_tiff16(pixels: np.ndarray, has_alpha: bool, exif: bytes | None) -> bytes:
@@ -440,7 +475,9 @@ def _encode_tiff16(pixels: np.ndarray, has_alpha: bool, exif: bytes | None) -> b
         metadata=None,  # tifffile's own description of the array
         software=False,
         extratags=[
-            (tag, "s", 0, text.encode("latin-1", "replace"), True) for tag, text in _load_exif(exif).items() if isinstance(text, str)
+            (tag, "s", 0, text.encode("latin-1", "replace"), True)
+            for tag, text in _load_exif(exif).items()
+            if isinstance(text, str)
         ],
     )
     return buffer.getvalue()

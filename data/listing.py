@@ -16,7 +16,9 @@ def image_suffixes() -> frozenset[str]:
     """Lower-case suffixes (".jpg", ...) of every format that Pillow can open."""
     suffixes = Image.registered_extensions()  # loads Pillow's plug-ins
     # Pillow also opens documents and video stills, which nobody means by a folder of photos
-    return frozenset(s for s, name in suffixes.items() if name in Image.OPEN and name not in {"PDF", "MPEG", "EPS", "WMF", "HDF5"})
+    return frozenset(
+        s for s, name in suffixes.items() if name in Image.OPEN and name not in {"PDF", "MPEG", "EPS", "WMF", "HDF5"}
+    )
 
 
 # Photos that people have beside those that Pillow opens: camera raw files, and HEIC where no plug-in is installed
@@ -43,7 +45,11 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
         found = "no permission to read"
     if found:
         raise UserError(f"{key}: expected a folder, found {found}: {folder}")
-    paths = [path for path in sorted(_files(folder, image_suffixes(), locked=True)) if not named(path.relative_to(folder), leave_out)]
+    paths = [
+        path
+        for path in sorted(_files(folder, image_suffixes(), locked=True))
+        if not named(path.relative_to(folder), leave_out)
+    ]
     if not paths:
         raise UserError(f"{key}: expected images, found none in {folder}")
     return paths
@@ -68,7 +74,9 @@ def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
 
 def other_photos(folder: str | Path) -> Counter[str]:
     """How many photos below `folder` have a format that is not read here, by suffix (".heic")."""
-    return Counter(path.suffix.lower() for path in _files(Path(folder), CAMERA_SUFFIXES - image_suffixes(), locked=False))
+    return Counter(
+        path.suffix.lower() for path in _files(Path(folder), CAMERA_SUFFIXES - image_suffixes(), locked=False)
+    )
 
 
 def _files(folder: Path, suffixes: Collection[str], *, locked: bool) -> Iterator[Path]:
@@ -83,10 +91,14 @@ def _files(folder: Path, suffixes: Collection[str], *, locked: bool) -> Iterator
         if not path.is_symlink():
             return True
         target = path.resolve()
-        inside = target.is_relative_to(root) and not any(part.startswith(".") for part in target.relative_to(root).parts)
+        inside = target.is_relative_to(root) and not any(
+            part.startswith(".") for part in target.relative_to(root).parts
+        )
         return not inside and target not in seen and not root.is_relative_to(target)
 
-    for where, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))):
+    for where, folders, names in os.walk(
+        folder, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))
+    ):
         here = Path(where)
         seen.add(here.resolve())
         folders[:] = [name for name in sorted(folders) if not name.startswith(".") and elsewhere(here / name)]

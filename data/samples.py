@@ -37,7 +37,10 @@ def make_quickstart_set(folder: str | Path, seed: int = 0) -> Path:
     folder = Path(folder)
     recipe = f"v1 {seed} {TRAIN_PICTURES} {HELD_OUT_PICTURES} {CROP} {TRAIN_PHOTOS} {HELD_OUT_PHOTOS} {RANGES}"
     stamp = folder / "quickstart.json"
-    wanted = {"recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16], "source": "scikit-image's sample photos, backlight simulated"}
+    wanted = {
+        "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
+        "source": "scikit-image's sample photos, backlight simulated",
+    }
     if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
         return folder
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +53,10 @@ def make_quickstart_set(folder: str | Path, seed: int = 0) -> Path:
         name = HELD_OUT_PICTURES[number % len(HELD_OUT_PICTURES)]
         truth = _crop(name, generator)
         _save(truth, folder / f"held_out/ground_truth/{Path(name).stem}_{number}.png")
-        _save(simulate_backlight(truth, generator, RANGES).photo, folder / f"held_out/backlit/{Path(name).stem}_{number}.png")
+        _save(
+            simulate_backlight(truth, generator, RANGES).photo,
+            folder / f"held_out/backlit/{Path(name).stem}_{number}.png",
+        )
     write_atomically(stamp, lambda temporary: temporary.write_text(json.dumps(wanted)))
     return folder
 

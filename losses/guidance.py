@@ -33,6 +33,8 @@ def clip_guidance_loss(image_embeddings: Tensor, guidance: Tensor, scale: float 
     return negative_similarity(image_embeddings, guidance, scale).mean()
 
 
-def initialisation_loss(image_embeddings: Tensor, guidance: Tensor, labels: Tensor, scale: float = LOGIT_SCALE) -> Tensor:
+def initialisation_loss(
+    image_embeddings: Tensor, guidance: Tensor, labels: Tensor, scale: float = LOGIT_SCALE
+) -> Tensor:
     """Cross-entropy of backlit (label 0) against well-lit (label 1): (B,D), (2,D), (B,) int -> scalar (CLIP-LIT, section 3.1)."""
     return F.cross_entropy(guidance_logits(image_embeddings, guidance, scale), labels)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def identity_loss(maps_result: Sequence[Tensor], maps_input: Sequence[Tensor], weights: Sequence[float], reduction: str = "sum") -> Tensor:
+def identity_loss(
+    maps_result: Sequence[Tensor], maps_input: Sequence[Tensor], weights: Sequence[float], reduction: str = "sum"
+) -> Tensor:
     """L_id = Σ_l α_l · MSE(Φ_l(I_b), Φ_l(I_t))  (CLIP-LIT, section 3.1; RAVE, section 3).
 
     maps_result, maps_input: feature maps (B,C_l,h_l,w_l) of the result and of the photo, l = stem,
@@ -17,7 +19,9 @@ def identity_loss(maps_result: Sequence[Tensor], maps_input: Sequence[Tensor], w
     Returns a scalar. Raises ValueError where numbers of maps, shapes or the reduction do not fit.
     """
     if not len(maps_result) == len(maps_input) == len(weights):
-        raise ValueError(f"expected as many maps as weights, found {len(maps_result)}, {len(maps_input)} maps and {len(weights)} weights")
+        raise ValueError(
+            f"expected as many maps as weights, found {len(maps_result)}, {len(maps_input)} maps and {len(weights)} weights"
+        )
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction: expected 'sum' or 'mean', found {reduction!r}")
     per_photo = 0.0

@@ -54,15 +54,23 @@ def residual_guidance(well_lit_embeddings: Tensor, backlit_embeddings: Tensor) -
     Embeddings (N,D) of well-lit and of backlit photos, any norm. Raises ValueError where a side is
     empty or both means are the same, so that no direction exists.
     """
-    if well_lit_embeddings.ndim != 2 or backlit_embeddings.ndim != 2 or well_lit_embeddings.shape[1] != backlit_embeddings.shape[1]:
-        raise ValueError(f"expected (N, D) and (N', D), found {tuple(well_lit_embeddings.shape)} and {tuple(backlit_embeddings.shape)}")
+    if (
+        well_lit_embeddings.ndim != 2
+        or backlit_embeddings.ndim != 2
+        or well_lit_embeddings.shape[1] != backlit_embeddings.shape[1]
+    ):
+        raise ValueError(
+            f"expected (N, D) and (N', D), found {tuple(well_lit_embeddings.shape)} and {tuple(backlit_embeddings.shape)}"
+        )
     if len(well_lit_embeddings) == 0 or len(backlit_embeddings) == 0:
         raise ValueError("expected at least one photo on each side")
     well_lit = _unit(_unit(well_lit_embeddings).mean(dim=0))
     backlit = _unit(_unit(backlit_embeddings).mean(dim=0))
     difference = well_lit - backlit
     if not difference.norm() > 1e-7:
-        raise ValueError("well-lit and backlit photos have the same mean embedding: no residual (the same folder twice?)")
+        raise ValueError(
+            "well-lit and backlit photos have the same mean embedding: no residual (the same folder twice?)"
+        )
     vector = _unit(difference)
     return ResidualGuidance(vector, float(well_lit @ vector), well_lit, backlit)
 

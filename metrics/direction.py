@@ -36,12 +36,88 @@ LIGHT_STEMS = (
         "contre",
         "lumin",
     ),
-    *("illumin", "radian", "shine", "shini", "shiny", "glar", "flash", "dim", "black", "white", "gray", "grey", "pale", "fade", "faded"),
-    *("haz", "fog", "mist", "murk", "gloom", "washed", "burnt", "blown", "contrast", "vivid", "vibran", "satur", "colorful", "colourful"),
-    *("tone", "tonal", "hdr", "nois", "grain", "clear", "crisp", "sharp", "blur", "backlit", "twilight", "overcast", "lit"),
-    *("brilliant", "dull", "drab", "flat", "even", "normal", "natural", "visib", "dazzl", "gleam", "glimmer", "lamp", "lantern"),
+    *(
+        "illumin",
+        "radian",
+        "shine",
+        "shini",
+        "shiny",
+        "glar",
+        "flash",
+        "dim",
+        "black",
+        "white",
+        "gray",
+        "grey",
+        "pale",
+        "fade",
+        "faded",
+    ),
+    *(
+        "haz",
+        "fog",
+        "mist",
+        "murk",
+        "gloom",
+        "washed",
+        "burnt",
+        "blown",
+        "contrast",
+        "vivid",
+        "vibran",
+        "satur",
+        "colorful",
+        "colourful",
+    ),
+    *(
+        "tone",
+        "tonal",
+        "hdr",
+        "nois",
+        "grain",
+        "clear",
+        "crisp",
+        "sharp",
+        "blur",
+        "backlit",
+        "twilight",
+        "overcast",
+        "lit",
+    ),
+    *(
+        "brilliant",
+        "dull",
+        "drab",
+        "flat",
+        "even",
+        "normal",
+        "natural",
+        "visib",
+        "dazzl",
+        "gleam",
+        "glimmer",
+        "lamp",
+        "lantern",
+    ),
 )
-SHORT_STEMS = {"lit", "dim", "haz", "fog", "sun", "hdr", "shad", "tone", "even", "flat", "pale", "nois", "fade", "glar", "mist", "dull"}
+SHORT_STEMS = {
+    "lit",
+    "dim",
+    "haz",
+    "fog",
+    "sun",
+    "hdr",
+    "shad",
+    "tone",
+    "even",
+    "flat",
+    "pale",
+    "nois",
+    "fade",
+    "glar",
+    "mist",
+    "dull",
+}
 # words that name nothing: small words, judgements, and "a photo of"
 _FILLERS = """a an the of in on at to by for with without from and or not no is are was be been that this it its as too very more most
 less nearly strongly strong good bad badly well wrong wrongly great best better worse nice out over under un re against low high so
@@ -67,8 +143,12 @@ class Vocabulary:
     """
 
     def __init__(self, texts: Sequence[str], whole_words: Sequence[bool], embeddings: Tensor) -> None:
-        _, group, counts = torch.unique((embeddings * 1e4).round().to(torch.int16), dim=0, return_inverse=True, return_counts=True)
-        best: dict[int, int] = {}  # the token that stands for each group: a whole word if there is one, the shortest, the first
+        _, group, counts = torch.unique(
+            (embeddings * 1e4).round().to(torch.int16), dim=0, return_inverse=True, return_counts=True
+        )
+        best: dict[
+            int, int
+        ] = {}  # the token that stands for each group: a whole word if there is one, the shortest, the first
         for index, number in enumerate(group.tolist()):
             rank = (not whole_words[index], len(texts[index]), texts[index].lower() != texts[index], index)
             if number not in best or rank < best[number][0]:
@@ -131,7 +211,9 @@ def bootstrap_cosines(build: Build, well_lit: Tensor, backlit: Tensor, repeats: 
     return torch.stack(cosines)
 
 
-def agreement(build: Build, well_lit: Tensor, backlit: Tensor, sizes: Iterable[int], repeats: int, seed: int) -> dict[int, float]:
+def agreement(
+    build: Build, well_lit: Tensor, backlit: Tensor, sizes: Iterable[int], repeats: int, seed: int
+) -> dict[int, float]:
     """Mean cosine between the directions of two disjoint samples of k photos a side, for each k up to half of the smaller set."""
     generator, found = torch.Generator().manual_seed(seed), {}
     for size in sizes:
@@ -141,7 +223,8 @@ def agreement(build: Build, well_lit: Tensor, backlit: Tensor, sizes: Iterable[i
         for _ in range(repeats):
             orders = [torch.randperm(len(e), generator=generator) for e in (well_lit, backlit)]
             first, second = (
-                build(*(e[order[i : i + size]] for e, order in zip((well_lit, backlit), orders, strict=True))) for i in (0, size)
+                build(*(e[order[i : i + size]] for e, order in zip((well_lit, backlit), orders, strict=True)))
+                for i in (0, size)
             )
             cosines.append(float(first @ second))
         found[size] = sum(cosines) / repeats

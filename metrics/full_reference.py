@@ -58,7 +58,8 @@ def ssim_rgb(result: np.ndarray, truth: np.ndarray) -> float:
     result, truth = _comparable(result, truth, RGB_WINDOW)
     options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     channels = (  # one at a time: float64 copies of a large photo are what fills the memory
-        structural_similarity(_to_unit(truth[..., channel]), _to_unit(result[..., channel]), **options) for channel in range(3)
+        structural_similarity(_to_unit(truth[..., channel]), _to_unit(result[..., channel]), **options)
+        for channel in range(3)
     )
     return float(np.mean(list(channels)))
 
@@ -177,14 +178,27 @@ def load_lpips_network() -> "torch.nn.Module":
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _socket_timeout(FETCH_TIMEOUT):
             warnings.simplefilter("ignore", UserWarning)
-            state = torch.hub.load_state_dict_from_url(ALEXNET_URL, map_location="cpu", check_hash=True, weights_only=True)
+            state = torch.hub.load_state_dict_from_url(
+                ALEXNET_URL, map_location="cpu", check_hash=True, weights_only=True
+            )
         network = _build_lpips(state)
-    except (OSError, HTTPException, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        HTTPException,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         cause = getattr(error, "reason", error)  # a URLError wraps the system's error
         cause = " ".join(str(getattr(cause, "strerror", None) or cause).split())[:120] or type(error).__name__
         if file.is_file():
             raise UserError(f"{file} does not hold AlexNet's weights ({cause})") from error
-        looked = Path("~") / folder.relative_to(Path.home()) if folder.is_relative_to(Path.home()) else folder  # results are published
+        looked = (
+            Path("~") / folder.relative_to(Path.home()) if folder.is_relative_to(Path.home()) else folder
+        )  # results are published
         raise UserError(f"AlexNet weights could not be fetched ({cause}); looked in {looked}") from error
     return network
 
@@ -221,7 +235,9 @@ def _unit_range(image: np.ndarray) -> np.ndarray:
 def _check(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected an image of shape (H, W, 3), found {image.shape}")
-    if image.dtype != np.uint8 and (not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1)):
+    if image.dtype != np.uint8 and (
+        not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1)
+    ):
         raise ValueError(f"expected uint8 or floats in [0, 1], found {image.dtype} from {image.min()} to {image.max()}")
 
 
@@ -250,7 +266,9 @@ def _capped_psnr(result: np.ndarray, truth: np.ndarray, data_range: float) -> fl
 def _paper_range(grey: np.ndarray) -> float:
     spread = float(grey.max()) - float(grey.min())
     if spread == 0:
-        raise MetricError(f"protocol paper: the result is flat (grey {grey.flat[0]} everywhere), so its data range is 0")
+        raise MetricError(
+            f"protocol paper: the result is flat (grey {grey.flat[0]} everywhere), so its data range is 0"
+        )
     return spread
 
 

@@ -61,7 +61,9 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
             result.pairs.append(Pair(name, path, truths[key][0], first_of_family=False))
     first_names = {name for _, name in first.values()}
     result.pairs[:] = [Pair(p.name, p.enhanced, p.truth, p.name in first_names) for p in result.pairs]
-    result.unmatched_gt.extend(_name(path, gt_dir) for key, paths in truths.items() if key not in matched for path in paths)
+    result.unmatched_gt.extend(
+        _name(path, gt_dir) for key, paths in truths.items() if key not in matched for path in paths
+    )
     return result
 
 
@@ -69,7 +71,9 @@ def read_names(file: str | Path, key: str) -> set[str]:
     """File names listed in a text file, one a line; empty lines and lines with # are left out. Raises UserError."""
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"{key}: expected a text file, found {'a folder' if path.is_dir() else 'nothing there'}: {file}")
+        raise UserError(
+            f"{key}: expected a text file, found {'a folder' if path.is_dir() else 'nothing there'}: {file}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

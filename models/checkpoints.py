@@ -40,7 +40,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
                 warnings.simplefilter("ignore", UserWarning)  # of pickles that are refused anyway
                 tensors = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            raise UserError(f"{path}: not a readable weight file (neither safetensors nor PyTorch's; was the download complete?)")
+            raise UserError(
+                f"{path}: not a readable weight file (neither safetensors nor PyTorch's; was the download complete?)"
+            )
     except (MemoryError, UserError):
         raise
     except Exception as error:  # readers meet damaged files with every kind of exception
@@ -48,16 +50,22 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         if isinstance(error, PermissionError):
             raise UserError(f"{path}: expected a weight file, found no permission to read it") from None
         if any("TorchScript" in line for line in reason):
-            raise UserError(f"{path}: expected a state dict, found a TorchScript archive; save its state_dict() as .safetensors") from None
+            raise UserError(
+                f"{path}: expected a state dict, found a TorchScript archive; save its state_dict() as .safetensors"
+            ) from None
         if any("central directory" in line for line in reason):
             raise UserError(f"{path}: expected a complete weight file, found one that is cut off") from None
         if any("Unsupported" in line or "weights_only" in line.lower() for line in reason):
             raise UserError(f"{path}: expected tensors only, found pickled objects, which are never loaded") from None
-        raise UserError(f"{path}: not a readable weight file ({reason[0] if reason else type(error).__name__})") from None
+        raise UserError(
+            f"{path}: not a readable weight file ({reason[0] if reason else type(error).__name__})"
+        ) from None
     for nested in ("state_dict", "model_state_dict", "params"):
         if isinstance(tensors, Mapping) and isinstance(tensors.get(nested), Mapping):
             tensors = tensors[nested]
-    if not isinstance(tensors, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
         raise UserError(f"{path}: expected a state dict of tensors, found {type(tensors).__name__}")
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
@@ -76,11 +84,19 @@ def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], source: str 
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())
     if missing or unknown:
-        parts = [f"{len(names)} {word} (such as '{names[0]}')" for names, word in ((missing, "missing"), (unknown, "unknown")) if names]
-        raise UserError(f"{source}: expected the {len(expected)} tensors of {what}, found {len(tensors)}: {', '.join(parts)}")
+        parts = [
+            f"{len(names)} {word} (such as '{names[0]}')"
+            for names, word in ((missing, "missing"), (unknown, "unknown"))
+            if names
+        ]
+        raise UserError(
+            f"{source}: expected the {len(expected)} tensors of {what}, found {len(tensors)}: {', '.join(parts)}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            raise UserError(f"{source}: '{name}': expected shape {tuple(expected[name].shape)} of {what}, found {tuple(tensor.shape)}")
+            raise UserError(
+                f"{source}: '{name}': expected shape {tuple(expected[name].shape)} of {what}, found {tuple(tensor.shape)}"
+            )
     module.load_state_dict(dict(tensors))
 
 

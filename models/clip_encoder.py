@@ -78,7 +78,9 @@ class ClipEncoder(nn.Module):
         # open_clip's ResNet leaves out the layers above where it is not asked to stop early, timm's where it is
         found = tower.forward_intermediates(
             self._prepare(images).to(self._dtype()),
-            indices=None if count == MAPS else list(range(count)),  # None: all, of which a transformer has another number
+            indices=None
+            if count == MAPS
+            else list(range(count)),  # None: all, of which a transformer has another number
             stop_early=not isinstance(tower, ModifiedResNet),
             intermediates_only=True,
         )
@@ -187,7 +189,9 @@ class ClipEncoder(nn.Module):
         return maps
 
     def _no_maps(self) -> UserError:
-        return UserError(f"clip.identity.model: expected a ResNet with five feature maps (stem, layer1..4), found {self.name}")
+        return UserError(
+            f"clip.identity.model: expected a ResNet with five feature maps (stem, layer1..4), found {self.name}"
+        )
 
     def _text_features(self, tokens: Tensor) -> Tensor:
         """Tokens (N,L) -> (N,D) float32, not normalised."""
@@ -202,7 +206,9 @@ class ClipEncoder(nn.Module):
         self._require_text()
         text = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps the tower in .text, CLIP in itself
         if not _takes_token_embeddings(text):
-            raise UserError(f"{self.name}: prompts are learned through open_clip's own text transformer, found {type(text).__name__}")
+            raise UserError(
+                f"{self.name}: prompts are learned through open_clip's own text transformer, found {type(text).__name__}"
+            )
         return text
 
     def _require_text(self) -> None:
@@ -214,7 +220,9 @@ def _takes_token_embeddings(text: nn.Module) -> bool:
     parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "attn_mask")
     # CoCa appends a token of its own; padding masks depend on the tokens, which a learned prompt has not
     return (
-        all(hasattr(text, part) for part in parts) and getattr(text, "cls_emb", None) is None and not getattr(text, "use_pad_mask", False)
+        all(hasattr(text, part) for part in parts)
+        and getattr(text, "cls_emb", None) is None
+        and not getattr(text, "use_pad_mask", False)
     )
 
 
@@ -256,7 +264,11 @@ def load_clip(
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision: expected 'fp32' or 'bf16', found {precision!r}")
-    file = pretrained if pretrained is not None and (model == "auto" or Path(pretrained).suffix or Path(pretrained).is_file()) else None
+    file = (
+        pretrained
+        if pretrained is not None and (model == "auto" or Path(pretrained).suffix or Path(pretrained).is_file())
+        else None
+    )
     with torch.random.fork_rng(devices=[]):  # random weights must neither depend on nor disturb the caller's generator
         torch.manual_seed(seed)
         if model == "auto":
@@ -276,16 +288,24 @@ def load_clip(
 
 def _from_openai_file(file: str | None) -> tuple[nn.Module, dict]:
     if file is None:
-        raise UserError("clip model 'auto': expected a weight file in OpenAI's naming as its pretrained value, found null")
+        raise UserError(
+            "clip model 'auto': expected a weight file in OpenAI's naming as its pretrained value, found null"
+        )
     tensors = read_tensors(file)
     image_names = {"visual.proj", "visual.attnpool.positional_embedding"}
     if not image_names & tensors.keys() or not {"text_projection", "ln_final.weight"} <= tensors.keys():
         raise UserError(f"{file}: expected OpenAI's CLIP state-dict naming, image and text tower, found other names")
-    for name in ("input_resolution", "context_length", "vocab_size"):  # numbers that OpenAI's files carry beside the weights
+    for name in (
+        "input_resolution",
+        "context_length",
+        "vocab_size",
+    ):  # numbers that OpenAI's files carry beside the weights
         tensors.pop(name, None)
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     network = open_clip.model.build_model_from_openai_state_dict(dict(tensors), cast_dtype=torch.float32).float()
-    load_matching(network, tensors, file, "the CLIP model that its shapes describe")  # the builder rounds to half precision
+    load_matching(
+        network, tensors, file, "the CLIP model that its shapes describe"
+    )  # the builder rounds to half precision
     _assert_quick_gelu(network, file)
     tokenizer = open_clip.SimpleTokenizer(context_length=network.context_length)
     return network, _open_clip_settings(network, f"auto:{Path(file).name}", tokenizer)
@@ -308,7 +328,9 @@ def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tup
         tokenizer = open_clip.get_tokenizer(model)
     except (ImportError, OSError, RuntimeError) as error:  # text towers and tokenizers of other libraries
         reason = str(error).strip().splitlines()
-        raise UserError(f"clip model '{model}': open_clip cannot build it here: {reason[0] if reason else type(error).__name__}") from None
+        raise UserError(
+            f"clip model '{model}': open_clip cannot build it here: {reason[0] if reason else type(error).__name__}"
+        ) from None
     finally:
         logging.disable(logging.NOTSET)
     has_text = True
@@ -439,7 +461,9 @@ def _assert_quick_gelu(network: nn.Module, source: str) -> None:
     if any(type(module) is nn.GELU for module in network.modules()) or not any(
         isinstance(module, QuickGELU) for module in network.modules()
     ):
-        raise UserError(f"{source}: OpenAI's weights need QuickGELU, found GELU; use the 'openai' tag or a '-quickgelu' model name")
+        raise UserError(
+            f"{source}: OpenAI's weights need QuickGELU, found GELU; use the 'openai' tag or a '-quickgelu' model name"
+        )
 
 
 def _close_name(model: str) -> str:

@@ -17,7 +17,10 @@ from errors import UserError
 from models.checkpoints import read_metadata, read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 
-KINDS = {"prompts": "prompt_embedding", "latents": "guidance_embeddings"}  # kind -> name of its tensor (the releases' names)
+KINDS = {
+    "prompts": "prompt_embedding",
+    "latents": "guidance_embeddings",
+}  # kind -> name of its tensor (the releases' names)
 
 
 class PromptPair(nn.Module):
@@ -71,11 +74,17 @@ def new_guidance(kind: str, encoder: ClipEncoder, length_prompt: int = 16) -> Pr
 
 def save_guidance(pair: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a pair as `.safetensors`, atomically; `metadata` says where it comes from."""
-    about = {"kind": pair.kind, **({"eos_index": str(pair.eos_index)} if pair.kind == "prompts" else {}), **(metadata or {})}
+    about = {
+        "kind": pair.kind,
+        **({"eos_index": str(pair.eos_index)} if pair.kind == "prompts" else {}),
+        **(metadata or {}),
+    }
     save_tensors(pair.state_dict(), path, about)
 
 
-def load_guidance(path: str | Path, kind: str, encoder: ClipEncoder, length_prompt: int = 16) -> PromptPair | LatentPair:
+def load_guidance(
+    path: str | Path, kind: str, encoder: ClipEncoder, length_prompt: int = 16
+) -> PromptPair | LatentPair:
     """A pair from our `.safetensors` or the releases' `.pth` (`prompt_embedding` or `guidance_embeddings`, with or without `module.`).
 
     length_prompt: of the releases' prompts, whose files do not say where they end.
@@ -90,7 +99,9 @@ def load_guidance(path: str | Path, kind: str, encoder: ClipEncoder, length_prom
     pair = new_guidance(kind, encoder, length_prompt)
     expected = pair.state_dict()[name].shape
     if tensors[name].shape != expected:
-        raise UserError(f"{path}: '{name}': expected shape {tuple(expected)} for {encoder.name}, found {tuple(tensors[name].shape)}")
+        raise UserError(
+            f"{path}: '{name}': expected shape {tuple(expected)} for {encoder.name}, found {tuple(tensors[name].shape)}"
+        )
     if not torch.isfinite(tensors[name]).all():
         raise UserError(f"{path}: expected finite guidance, found NaN or infinity (a training that diverged?)")
     pair.load_state_dict(tensors)

@@ -81,7 +81,10 @@ class ReflectedConvolution(torch.autograd.Function):
             gradient, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (*wanted, False)
         )
         with torch.enable_grad():  # the ring is four lines of the input: second row, last but one, and columns likewise
-            lines = [line.detach().requires_grad_() for line in (x[:, :, 1:2], x[:, :, -2:-1], x[:, :, :, 1:2], x[:, :, :, -2:-1])]
+            lines = [
+                line.detach().requires_grad_()
+                for line in (x[:, :, 1:2], x[:, :, -2:-1], x[:, :, :, 1:2], x[:, :, :, -2:-1])
+            ]
             kernel = weight.detach().requires_grad_()
             rows = [F.pad(row, (1, 1, 0, 0), mode="reflect") for row in lines[:2]]  # with the corners
             ring = [
@@ -124,7 +127,8 @@ class PyramidPooling(nn.Module):
     def __init__(self, channels: int = 32, reduced: int = 8) -> None:
         super().__init__()
         self.features = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, reduced, 1, bias=False), nn.PReLU(1)) for bins in POOL_BINS
+            nn.Sequential(nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, reduced, 1, bias=False), nn.PReLU(1))
+            for bins in POOL_BINS
         )
         fused = channels + reduced * len(POOL_BINS)
         self.fuse = nn.Sequential(Conv3x3(fused, channels, bias=False, padding_mode="zeros"), nn.PReLU(1))

@@ -186,7 +186,9 @@ class OpenVinoNetwork:
         example = tuple(map(torch.zeros, shapes))
         frontend = FrontEndManager().load_by_framework("pytorch")
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # tracing is deprecated, and says that it takes the sides for two pixels or more
+            warnings.simplefilter(
+                "ignore"
+            )  # tracing is deprecated, and says that it takes the sides for two pixels or more
             # tracing again to check would import half of PyTorch first: a second, of which small photos take few
             traced = TorchScriptPythonDecoder(
                 _parts(self._unet, interior)[part], example_input=example, trace_kwargs={"check_trace": False}

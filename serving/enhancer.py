@@ -74,7 +74,9 @@ class Enhancer:
                 illumination[rows, columns] = tile[0, 0].cpu().numpy()
         return illumination
 
-    def enhance(self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    def enhance(
+        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Photo (H,W,3), float32 in [0, 1] or uint8 or uint16 -> result of the same shape and type, and illumination map M.
 
         The map is (H,W) float32, or None without `keep_map`. `strength` in [0, 1]: the photo is divided
@@ -139,7 +141,9 @@ class Job:
         return _sibling(self.output, what) / self.relative
 
 
-def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str = "keep", *, keep: bool = False) -> list[Job]:
+def plan_outputs(
+    inputs: list[str | Path], output: str | Path | None, fmt: str = "keep", *, keep: bool = False
+) -> list[Job]:
     """Which photo gets which result. Touches no file.
 
     inputs: folders (searched recursively, sub-folders kept) and files; of several, paths are kept
@@ -186,7 +190,9 @@ def plan_outputs(inputs: list[str | Path], output: str | Path | None, fmt: str =
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if identity(target) in originals:
-                raise UserError(f"data.output: expected a folder where no photo is overwritten, found {target}, which is one of the inputs")
+                raise UserError(
+                    f"data.output: expected a folder where no photo is overwritten, found {target}, which is one of the inputs"
+                )
         if above and not keep and identity(job.target):
             hint = "choose another folder, or --skip-existing"
             raise UserError(f"data.output: expected a folder where no photo is overwritten, found {job.target}; {hint}")
@@ -200,8 +206,14 @@ def _photos_of(path: Path, roots: list[Path]) -> list[Path]:
     if not path.is_dir():
         return [path]
     resolve = cache(Path.resolve)
-    inside = [resolve(root) for root in roots if resolve(root) != resolve(path) and resolve(root).is_relative_to(resolve(path))]
-    photos = [p for p in list_images(path, "data.input") if not any(resolve(p.parent).is_relative_to(root) for root in inside)]
+    inside = [
+        resolve(root)
+        for root in roots
+        if resolve(root) != resolve(path) and resolve(root).is_relative_to(resolve(path))
+    ]
+    photos = [
+        p for p in list_images(path, "data.input") if not any(resolve(p.parent).is_relative_to(root) for root in inside)
+    ]
     if not photos:
         raise UserError(f"data.input: expected photos, found only earlier results in {path}")
     return photos

@@ -39,7 +39,9 @@ def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
     order = {job.source: number for number, job in enumerate(jobs)}
     result = Outcome(*(sum(getattr(o, name) for o in outcomes) for name in ("enhanced", "skipped", "pixels")))
     for name in ("failures", "notes"):
-        getattr(result, name).extend(sorted((item for o in outcomes for item in getattr(o, name)), key=lambda item: order[item[0]]))
+        getattr(result, name).extend(
+            sorted((item for o in outcomes for item in getattr(o, name)), key=lambda item: order[item[0]])
+        )
     result.fault = next((o.fault for o in outcomes if o.fault), None)
     return result
 
@@ -94,7 +96,9 @@ def enhance_files(
             computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
-                item.writing = writer.submit(_write, job, replace(photo, rgb=computed[0]), source, computed[1], quality, skip_existing)
+                item.writing = writer.submit(
+                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], quality, skip_existing
+                )
             photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING:
                 settle()
@@ -161,10 +165,19 @@ def _checked(photo: Photo, job: Job, side_by_side: bool) -> Photo:
 def _note(photo: Photo, job: Job) -> str | None:
     flattened = WRITABLE.get(job.target.suffix.lower()) == "JPEG" and photo.alpha is not None
     flattened = flattened and photo.alpha.min() < np.iinfo(photo.alpha.dtype).max
-    return "; ".join(filter(None, [photo.note, "transparent parts became white, JPEG has no transparency" if flattened else None])) or None
+    return (
+        "; ".join(
+            filter(
+                None, [photo.note, "transparent parts became white, JPEG has no transparency" if flattened else None]
+            )
+        )
+        or None
+    )
 
 
-def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int, keep: bool) -> None:
+def _write(
+    job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int, keep: bool
+) -> None:
     """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: leave alone what is there."""
 
     def wanted(target: Path) -> bool:
@@ -174,7 +187,9 @@ def _write(job: Job, result: Photo, source: np.ndarray | None, illumination: np.
         write_photo(job.target, result, quality)
     if source is not None and wanted(job.beside("side_by_side")):
         alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
-        both = replace(result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, exif=None)  # EXIF is about one photo
+        both = replace(
+            result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, exif=None
+        )  # EXIF is about one photo
         write_photo(job.beside("side_by_side"), both, quality)
     if illumination is not None and wanted(job.beside("illumination")):
         grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))

@@ -94,14 +94,18 @@ def illumination_tiles(
     Raises ValueError for sizes under 1.
     """
     if min(height, width, tile_size, batch) < 1:
-        raise ValueError(f"expected sizes of at least 1, found {height}x{width} pixels, tiles of {tile_size}, {batch} at once")
+        raise ValueError(
+            f"expected sizes of at least 1, found {height}x{width} pixels, tiles of {tile_size}, {batch} at once"
+        )
     sides = height, width
     pooled, kept = _PooledGrids(height, width), None
     for group in _batches(height, width, tile_size, HALO_POOLING, batch):
         features = network.below(_stack(read, group), _interior(group, sides))
         if kept is None and height * width <= KEPT:
             layout = torch.channels_last if features.stride(1) == 1 else torch.contiguous_format
-            kept = torch.empty((1, 32, height, width), dtype=features.dtype, device=features.device, memory_format=layout)
+            kept = torch.empty(
+                (1, 32, height, width), dtype=features.dtype, device=features.device, memory_format=layout
+            )
         for x, tile in zip(features, group, strict=True):
             pooled.add(x, tile)
             if kept is not None:
@@ -117,7 +121,9 @@ def illumination_tiles(
         else:
             parts = [kept[(..., *(span.window for span in tile))] for tile in group]
             features = parts[0] if len(parts) == 1 else torch.cat(parts)
-        weights = [torch.stack([_weights(tile[axis].window, side) for tile in group]) for axis, side in enumerate(sides)]
+        weights = [
+            torch.stack([_weights(tile[axis].window, side) for tile in group]) for axis, side in enumerate(sides)
+        ]
         maps = network.above(features, *weights, grids, interior)
         for photo, illumination, (rows, columns) in zip(images, maps, group, strict=True):
             part = (slice(None), slice(None), rows.inside, columns.inside)
@@ -178,5 +184,7 @@ def _members(span: Span, side: int) -> Tensor:
 def _weights(window: slice, side: int) -> Tensor:
     """How much each grid line counts at each pixel of the window, (h,G): bilinear upsampling to `side`, aligned corners."""
     position = torch.arange(window.start, window.stop, dtype=torch.float64)[:, None]
-    lines = [(1 - (position * (bins - 1) / max(1, side - 1) - torch.arange(bins)).abs()).clamp(min=0) for bins in POOL_BINS]
+    lines = [
+        (1 - (position * (bins - 1) / max(1, side - 1) - torch.arange(bins)).abs()).clamp(min=0) for bins in POOL_BINS
+    ]
     return torch.cat(lines, dim=1).float()

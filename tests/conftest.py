@@ -54,5 +54,7 @@ def photo_folders(tmp_path: Path) -> tuple[Path, Path]:
         (tmp_path / name).mkdir()
         for number in range(count):
             coarse = generator.random((5, 7, 3)) * level * 255
-            Image.fromarray(coarse.astype(np.uint8)).resize((56, 40), Image.Resampling.BICUBIC).save(tmp_path / name / f"{number}.png")
+            Image.fromarray(coarse.astype(np.uint8)).resize((56, 40), Image.Resampling.BICUBIC).save(
+                tmp_path / name / f"{number}.png"
+            )
     return tmp_path / "backlit", tmp_path / "welllit"

@@ -39,7 +39,9 @@ def folders(tmp_path):
 
 def _call(folder: Path, *more: str, lpips: str = "off") -> int:
     """`main` on the two folders of `folder`."""
-    return compute_metrics.main(["--gt", str(folder / "gt"), "--enhanced", str(folder / "enhanced"), "--lpips", lpips, *more])
+    return compute_metrics.main(
+        ["--gt", str(folder / "gt"), "--enhanced", str(folder / "enhanced"), "--lpips", lpips, *more]
+    )
 
 
 def _summary(folder: Path) -> dict:
@@ -110,7 +112,12 @@ def test_json_csv_and_table(folders, capsys):
     assert [row["name"] for row in rows] == ["a(1).png", "a(2).png", "b.png"]
     assert float(rows[1]["rgb_psnr"]) == expected["a(2).png"]["psnr"]
     assert rows[1]["paper_psnr"] == rows[1]["rgb_lpips"] == "" != rows[0]["paper_psnr"]
-    assert sorted(p.name for p in folder.iterdir()) == ["enhanced", "enhanced_metrics.csv", "enhanced_metrics.json", "gt"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "enhanced",
+        "enhanced_metrics.csv",
+        "enhanced_metrics.json",
+        "gt",
+    ]
 
     out = capsys.readouterr().out
     assert out.count("switched off") == 1 and "family, so 1 not measured" in out
@@ -140,7 +147,15 @@ def test_same_folder_twice_and_chosen_files(folders):
 def test_bad_files_are_named_and_the_others_measured(folders, capsys):
     folder, _ = folders
     Image.fromarray(_picture(9, (30, 48))).save(folder / "enhanced/a(1).png")
-    for name in ("enhanced/c.png", "enhanced/d.png", "enhanced/flat.png", "gt/c.png", "gt/d.png", "gt/d.jpg", "gt/flat.png"):
+    for name in (
+        "enhanced/c.png",
+        "enhanced/d.png",
+        "enhanced/flat.png",
+        "gt/c.png",
+        "gt/d.png",
+        "gt/d.jpg",
+        "gt/flat.png",
+    ):
         Image.fromarray(_picture(3)).save(folder / name)
     (folder / "enhanced/c.png").write_bytes(b"not a picture")
     Image.new("RGB", (48, 32), "grey").save(folder / "enhanced/flat.png")
@@ -192,7 +207,9 @@ def test_lpips_offline(folders, monkeypatch, capsys):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     assert _call(folder, lpips="auto") == 0
     mean = _summary(folder)["mean"]
-    assert mean["lpips"] is None and mean["lpips_reason"].startswith("not available: AlexNet weights could not be fetched (offline)")
+    assert mean["lpips"] is None and mean["lpips_reason"].startswith(
+        "not available: AlexNet weights could not be fetched (offline)"
+    )
     assert capsys.readouterr().out.count("could not be fetched") == 1
     with pytest.raises(UserError, match=r"metrics\.lpips=on"):
         _call(folder, lpips="on")
@@ -204,7 +221,8 @@ def test_mistakes(folders, tmp_path):
     (tmp_path / "123").mkdir()
     (tmp_path / "x.png").rename(tmp_path / "123/x.png")
     with pytest.raises(
-        UserError, match=r"no result has the name of a ground truth: 1 in .*123 \(such as x\.png\), 2 in .*gt \(such as a\.png\)"
+        UserError,
+        match=r"no result has the name of a ground truth: 1 in .*123 \(such as x\.png\), 2 in .*gt \(such as a\.png\)",
     ):
         compute_metrics.main(["--gt", str(folder / "gt"), "--enhanced", str(tmp_path / "123")])
     for arguments, message in (
@@ -213,8 +231,14 @@ def test_mistakes(folders, tmp_path):
         (["--gt", "1", "--enhanced", str(folder / "enhanced")], "found nothing there: 1"),
         (["--protocol", "grey"], "metrics.protocol: expected 'rgb', 'paper' or 'both'"),
         (["--set", "metrics.lpip=off"], "did you mean 'metrics.lpips'"),
-        (["--gt", str(folder / "gt"), "--enhanced", str(folder / "gt"), "--json", str(folder)], "expected a file, found a folder"),
-        (["--gt", str(folder / "gt"), "--enhanced", str(folder / "gt"), "--json", "m.csv"], "expected two files, found one"),
+        (
+            ["--gt", str(folder / "gt"), "--enhanced", str(folder / "gt"), "--json", str(folder)],
+            "expected a file, found a folder",
+        ),
+        (
+            ["--gt", str(folder / "gt"), "--enhanced", str(folder / "gt"), "--json", "m.csv"],
+            "expected two files, found one",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             compute_metrics.main(arguments)
@@ -226,4 +250,6 @@ def test_as_a_process_a_mistake_is_one_line_and_quick():
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert done.returncode == 2 and done.stdout == ""
     assert said == ["error: --enhanced (data.enhanced_images_path): expected a folder, found nothing there: nowhere"]
-    assert not any(line.split("|")[-1].strip() in {"torch", "skimage", "numpy"} for line in done.stderr.splitlines() if "|" in line)
+    assert not any(
+        line.split("|")[-1].strip() in {"torch", "skimage", "numpy"} for line in done.stderr.splitlines() if "|" in line
+    )

@@ -50,7 +50,9 @@ def call(weights: str, *arguments: str | Path) -> int:
 
 
 def run_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "inference.py"), *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "inference.py"), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 def test_folder(weights, photos, capsys):
@@ -60,15 +62,30 @@ def test_folder(weights, photos, capsys):
     assert (photos.with_name("photos_enhanced") / "sub" / "b.jpg").is_file()
     out = capsys.readouterr().out
     assert re.search(
-        r"weights: .*unet\.safetensors\ndevice:  cpu, \w+, \w+ [\d.]+\S* \(.+\)\nphotos:  2\noutput:  .*photos_enhanced\n", out
+        r"weights: .*unet\.safetensors\ndevice:  cpu, \w+, \w+ [\d.]+\S* \(.+\)\nphotos:  2\noutput:  .*photos_enhanced\n",
+        out,
     )
-    assert re.search(r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ photos/s, [\d.]+ megapixels/s\)\n$", out)
+    assert re.search(
+        r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ photos/s, [\d.]+ megapixels/s\)\n$", out
+    )
 
 
 def test_every_flag_reaches_the_config(weights, photos, tmp_path, capsys):
-    flags = ["--strength", "0", "--format", "png", "--side-by-side", "--illumination", "--skip-existing", "--cfg", "inference.yaml"]
+    flags = [
+        "--strength",
+        "0",
+        "--format",
+        "png",
+        "--side-by-side",
+        "--illumination",
+        "--skip-existing",
+        "--cfg",
+        "inference.yaml",
+    ]
     assert call(weights, "--input", photos, "--output", tmp_path / "out", *flags) == 0
-    assert np.array_equal(read_rgb8(tmp_path / "out" / "sub" / "b.png"), read_rgb8(photos / "sub" / "b.jpg"))  # strength 0
+    assert np.array_equal(
+        read_rgb8(tmp_path / "out" / "sub" / "b.png"), read_rgb8(photos / "sub" / "b.jpg")
+    )  # strength 0
     assert read_photo(tmp_path / "out_side_by_side" / "a.png").rgb.shape == (6, 16, 3)
     assert read_photo(tmp_path / "out_illumination" / "a.png").grey
     assert call(weights, photos, "--output", tmp_path / "out", "--format", "png", "--skip-existing") == 0
@@ -97,12 +114,16 @@ def test_one_broken_photo_exits_with_3_and_the_others_are_done(weights, photos, 
 
 def test_several_files_and_the_config_file(weights, photos, tmp_path):
     config = tmp_path / "mine.yaml"
-    config.write_text(f"data:\n  input: [{photos / 'a.png'}, {photos / 'sub' / 'b.jpg'}]\n  output: {tmp_path / 'out'}\n")
+    config.write_text(
+        f"data:\n  input: [{photos / 'a.png'}, {photos / 'sub' / 'b.jpg'}]\n  output: {tmp_path / 'out'}\n"
+    )
     assert call(weights, "--cfg", config) == 0
     assert (tmp_path / "out" / "a.png").is_file() and (tmp_path / "out" / "sub" / "b.jpg").is_file()
 
 
-@pytest.mark.parametrize("name", ["123", "a: b", "true", "null", "{x}", "[y]", '"q"', "back\\slash", "1e5", "# no", " lead", "ü 😀", "a=b"])
+@pytest.mark.parametrize(
+    "name", ["123", "a: b", "true", "null", "{x}", "[y]", '"q"', "back\\slash", "1e5", "# no", " lead", "ü 😀", "a=b"]
+)
 def test_names_that_yaml_would_read_as_something_else(weights, tmp_path, monkeypatch, capsys, name):
     (tmp_path / name).mkdir()
     Image.new("RGB", (4, 3)).save(tmp_path / name / "a.png")
@@ -198,7 +219,9 @@ def test_mistakes_on_the_command_line_are_not_blamed_on_the_file(photos):
 def test_originals_above_the_photos_are_not_overwritten(weights, photos):
     Image.new("RGB", (4, 4)).save(photos / "b.jpg")
     before = (photos / "b.jpg").read_bytes()
-    with pytest.raises(UserError, match=r"no photo is overwritten, found .*b\.jpg; choose another folder, or --skip-existing"):
+    with pytest.raises(
+        UserError, match=r"no photo is overwritten, found .*b\.jpg; choose another folder, or --skip-existing"
+    ):
         call(weights, photos / "sub", "--output", photos)
     assert call(weights, photos / "sub", "--output", photos, "--skip-existing", "--side-by-side") == 0
     assert (photos / "b.jpg").read_bytes() == before
@@ -244,7 +267,9 @@ def test_what_cannot_be_read_is_named(weights, photos, capsys):
 @pytest.mark.parametrize("streams", ["| true", ">&-", "2>&-", ">/dev/full", ">&- 2>&-"])
 def test_enhancing_goes_on_where_nobody_reads(weights, photos, streams):
     (photos / "broken.jpg").write_text("no photo")
-    script = f"{sys.executable} {ROOT / 'inference.py'} {photos} --checkpoint {weights} {streams}; exit ${{PIPESTATUS[0]}}"
+    script = (
+        f"{sys.executable} {ROOT / 'inference.py'} {photos} --checkpoint {weights} {streams}; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "Traceback" not in done.stderr
     assert "2>&-" in streams or f"failed: {photos}/broken.jpg" in done.stderr
@@ -255,9 +280,24 @@ def test_enhancing_goes_on_where_nobody_reads(weights, photos, streams):
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_two_processes_share_the_photos(weights, photos, tmp_path, device):
     (photos / "broken.jpg").write_bytes(b"broken")
-    arguments = [str(photos), "--checkpoint", weights, "--set", f"model.device={device}", "--set", "model.backend=torch"]
+    arguments = [
+        str(photos),
+        "--checkpoint",
+        weights,
+        "--set",
+        f"model.device={device}",
+        "--set",
+        "model.backend=torch",
+    ]
     alone = run_script(*arguments, "--output", "alone", cwd=tmp_path)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "inference.py")]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(ROOT / "inference.py"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launcher, *arguments, "--output", "shared"]
     shared = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)

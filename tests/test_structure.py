@@ -33,7 +33,11 @@ def test_modules_only_define_things_at_import(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         is_guard = isinstance(node, ast.If) and ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        is_path = isinstance(node, ast.Expr) and ast.unparse(node).startswith("sys.path.insert") and path.parent.name == "tools"
+        is_path = (
+            isinstance(node, ast.Expr)
+            and ast.unparse(node).startswith("sys.path.insert")
+            and path.parent.name == "tools"
+        )
         allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
         ok = isinstance(node, allowed) or is_guard or is_docstring or is_path
         # a YAML loader is set up by calls on its own class
@@ -50,7 +54,9 @@ def test_nothing_unsafe_or_silent(path):
             assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), path
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{path}:{node.lineno}: bare except"
-            assert not all(isinstance(statement, ast.Pass) for statement in node.body), f"{path}:{node.lineno}: swallowed exception"
+            assert not all(isinstance(statement, ast.Pass) for statement in node.body), (
+                f"{path}:{node.lineno}: swallowed exception"
+            )
 
 
 @pytest.mark.parametrize("script", ["train_rave.py", "inference.py", "compute_metrics.py"])

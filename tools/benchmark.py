@@ -46,7 +46,11 @@ RUNS = {"photo": (612, 816), "12": (3000, 4000), "24": (4000, 6000), "100": (800
 FOLDER = 50  # photos
 PLAIN_RUNS = ("photo", "folder")  # others do not fit: the plain way takes about 1.8 GB a megapixel
 TRAINING = ("rave256", "rave512", "guidance", "residual", "scaling")
-VARIANTS = {"fp32": ("torch", "fp32"), "torch": ("torch", "auto"), "openvino": ("openvino", "auto")}  # backend, precision
+VARIANTS = {
+    "fp32": ("torch", "fp32"),
+    "torch": ("torch", "auto"),
+    "openvino": ("openvino", "auto"),
+}  # backend, precision
 
 
 def main(argv: list[str]) -> int:
@@ -55,7 +59,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cases", nargs="+", default=cases, choices=cases, metavar="CASE", help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="of all but large photos (default: %(default)s)")
     parser.add_argument("--json", default=str(REPO_ROOT / "benchmarks" / "results.json"), metavar="FILE")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # variant, photo, result: this script, started by itself
+    parser.add_argument(
+        "--worker", nargs=3, help=argparse.SUPPRESS
+    )  # variant, photo, result: this script, started by itself
     parser.add_argument("--train-worker", nargs=2, help=argparse.SUPPRESS)  # case, way
     parser.add_argument("--plain-run", nargs=2, help=argparse.SUPPRESS)  # folder, folder of results
     args = parser.parse_args(argv)
@@ -70,7 +76,9 @@ def main(argv: list[str]) -> int:
     elif args.repeats < 1:
         raise UserError(f"--repeats: expected at least 1, found {args.repeats}")
     else:
-        found = {"uncommitted_changes": provenance()["uncommitted_changes"]}  # the figures themselves, written case by case, are one
+        found = {
+            "uncommitted_changes": provenance()["uncommitted_changes"]
+        }  # the figures themselves, written case by case, are one
         _inference([case for case in args.cases if case not in TRAINING], args.repeats, Path(args.json), found)
         _training([case for case in args.cases if case in TRAINING], args.repeats, Path(args.json), found)
     return EXIT_OK
@@ -147,10 +155,16 @@ def _inference(cases: list[str], repeats: int, path: Path, found: dict) -> None:
     here = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
     choices = {name: _without_reason(choose(*how, torch.device("cpu"))) for name, how in here.items()}
     twins = {name: next(other for other in choices if choices[other] == choice) for name, choice in choices.items()}
-    variants = {name: how for name, how in here.items() if twins[name] == name}  # what "auto" resolves to is measured once
+    variants = {
+        name: how for name, how in here.items() if twins[name] == name
+    }  # what "auto" resolves to is measured once
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            measured = _frames(case, variants, Path(folder), repeats) if case in FRAMES else _runs(case, variants, Path(folder), repeats)
+            measured = (
+                _frames(case, variants, Path(folder), repeats)
+                if case in FRAMES
+                else _runs(case, variants, Path(folder), repeats)
+            )
         for name, twin in twins.items():
             measured["rows"].setdefault(name, {"same_as": twin}).setdefault("choice", choices[name])
         for name, row in measured["rows"].items():
@@ -195,7 +209,10 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     photo = folder / f"{case}.npy"
     np.save(photo, synthetic(*FRAMES[case]))
     names = ("baseline", *variants)
-    workers = {name: Worker.start([__file__, "--worker", name, str(photo), str(folder / f"{case}_{name}.npy")]) for name in names}
+    workers = {
+        name: Worker.start([__file__, "--worker", name, str(photo), str(folder / f"{case}_{name}.npy")])
+        for name in names
+    }
     for worker in workers.values():
         worker.ask("run")  # warms up
     seconds: dict[str, list[float]] = {name: [] for name in workers}
@@ -205,7 +222,11 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     expected = np.load(folder / f"{case}_baseline.npy").astype(np.float32)
     rows: dict[str, dict] = {}
     for name, worker in workers.items():
-        rows[name] = {"choice": worker.choice, **_with_speed(summary(seconds[name]), FRAMES[case]), "peak_mb": worker.stop()}
+        rows[name] = {
+            "choice": worker.choice,
+            **_with_speed(summary(seconds[name]), FRAMES[case]),
+            "peak_mb": worker.stop(),
+        }
         if name != "baseline":
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
             mse = float(np.mean((np.load(folder / f"{case}_{name}.npy") - expected) ** 2))
@@ -223,7 +244,13 @@ def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
         commands["baseline"] = [__file__, "--plain-run", str(photos), str(folder / f"{case}_baseline")]
     for name, (backend, precision) in variants.items():
         switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
-        commands[name] = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(folder / f"{case}_{name}"), *switches]
+        commands[name] = [
+            str(REPO_ROOT / "inference.py"),
+            str(photos),
+            "--output",
+            str(folder / f"{case}_{name}"),
+            *switches,
+        ]
     runs: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(repeats if case in PLAIN_RUNS else 1):
         for name, command in commands.items():
@@ -244,7 +271,9 @@ def _without_reason(choice: "Choice") -> str:
 def timed(arguments: list[str], environment: dict[str, str] | None = None) -> dict:
     """Run a script -> seconds, largest resident memory of its process. Raises UserError where it fails."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     printed = process.stdout.read()
     peak = _peak_mb(process)
     if process.returncode:
@@ -285,7 +314,9 @@ class Worker(NamedTuple):
 
     @classmethod
     def start(cls, arguments: list[str]) -> "Worker":
-        process = subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         return cls(process, json.loads(process.stdout.readline())["choice"])
 
     def ask(self, what: str) -> dict | int:

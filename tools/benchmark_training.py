@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 STEPS = {"rave256": (256, 4), "rave512": (512, 2)}  # side in pixels, photos a step
 CASES = (*STEPS, "guidance", "residual", "scaling")
 ENCODERS = ("ViT-B-32", "RN101")  # guidance, identity; random weights
-WAYS = {"fp32": ["train.precision=fp32"], "compiled": ["train.precision=fp32", "train.compile=true"], "bf16": ["train.precision=bf16"]}
+WAYS = {
+    "fp32": ["train.precision=fp32"],
+    "compiled": ["train.precision=fp32", "train.compile=true"],
+    "bf16": ["train.precision=bf16"],
+}
 PHOTOS = 8  # of the step cases
 FOLDER = {"guidance": 32, "residual": 64, "scaling": 24}  # photos in each folder, of the cases that read files
 GUIDANCE_STEPS = 3  # of each way in each round
@@ -113,7 +117,9 @@ def plain_steps(config: TrainConfig) -> Iterator[float]:
     task = _task(config)
     for encoder in (task.guidance_encoder, task.identity_encoder):
         encoder.to(memory_format=torch.contiguous_format)
-    weights = {name: tensor.detach().clone().contiguous().requires_grad_() for name, tensor in task.module.state_dict().items()}
+    weights = {
+        name: tensor.detach().clone().contiguous().requires_grad_() for name, tensor in task.module.state_dict().items()
+    }
     optimizer = torch.optim.Adam(weights.values(), lr=config.unet_model.lr, weight_decay=config.unet_model.weight_decay)
     phase = schedule(config, PHOTOS)[-1]
 
@@ -125,7 +131,9 @@ def plain_steps(config: TrainConfig) -> Iterator[float]:
         results = enhance(photos, plain(weights, photos, "constant"))
         pairs = list(zip(results.split(1), photos.split(1), strict=True))
         identity = sum(identity_loss(maps(result), maps(photo), phase.identity_layers) for result, photo in pairs)
-        residual = sum(residual_loss(task.guidance_encoder.embed_images(result), task.residual) for result, _ in pairs) / len(pairs)
+        residual = sum(
+            residual_loss(task.guidance_encoder.embed_images(result), task.residual) for result, _ in pairs
+        ) / len(pairs)
         terms = {"identity": phase.terms["identity"] * identity, "residual": phase.terms["residual"] * residual}
         loss = sum(terms.values())
         optimizer.zero_grad()
@@ -220,15 +228,23 @@ def _steps(case: str, repeats: int) -> dict:
     ways = ["baseline", *(way for way in WAYS if way != "bf16" or here)]
     script = str(REPO_ROOT / "tools" / "benchmark.py")
     workers = {way: Worker.start([script, "--train-worker", case, way]) for way in ways}
-    answers: dict[str, list[dict]] = {way: [worker.ask("step")] for way, worker in workers.items()}  # warms up, compiles
+    answers: dict[str, list[dict]] = {
+        way: [worker.ask("step")] for way, worker in workers.items()
+    }  # warms up, compiles
     for _ in range(repeats):
         for way, worker in workers.items():
             answers[way].append(worker.ask("step"))
-    flops = {way: workers[way].ask("flops") for way in ("baseline", "fp32")}  # not of compiled code, which cannot be counted
+    flops = {
+        way: workers[way].ask("flops") for way in ("baseline", "fp32")
+    }  # not of compiled code, which cannot be counted
     rows: dict[str, dict] = {}
     for way, worker in workers.items():
         seconds, losses = ([answer[key] for answer in answers[way]] for key in ("seconds", "loss"))
-        rows[way] = row = {**summary(seconds[1:]), "photos_per_second": STEPS[case][1] / statistics.median(seconds[1:]), "losses": losses}
+        rows[way] = row = {
+            **summary(seconds[1:]),
+            "photos_per_second": STEPS[case][1] / statistics.median(seconds[1:]),
+            "losses": losses,
+        }
         row["peak_mb"] = worker.stop()
         row["tflops"] = flops.get(way, flops["fp32"]) / row["median"] / 1e12
         if gpu:
@@ -237,7 +253,9 @@ def _steps(case: str, repeats: int) -> dict:
             row["ratio"] = rows["baseline"]["median"] / row["median"]
             row["loss_agreement"] = agreement(rows["baseline"]["losses"], losses)
             if way == "fp32" and row["loss_agreement"] > SAME_LOSS:
-                raise UserError(f"{case}: expected losses of the plain way {rows['baseline']['losses']}, found {losses}")
+                raise UserError(
+                    f"{case}: expected losses of the plain way {rows['baseline']['losses']}, found {losses}"
+                )
     limits = {precision: _limit_tflops(device, precision) for precision in ("fp32", *(["bf16"] if here else []))}
     for way, row in rows.items():
         row["limit_tflops"] = limits["bf16" if way == "bf16" else "fp32"]
@@ -331,7 +349,8 @@ def _residual(folder: Path, repeats: int) -> dict:
     encoder = f"clip.guidance={{model: {ENCODERS[0]}, pretrained: null}}"
     result = residual_speed(load_config(TrainConfig, "rave.yaml", [encoder, *_folders(folder)]), 20, 60)
     total = {
-        "baseline": result["seconds"]["one by one: photos"]["wall"] + result["seconds"]["one by one: tokens, padded"]["wall"],
+        "baseline": result["seconds"]["one by one: photos"]["wall"]
+        + result["seconds"]["one by one: tokens, padded"]["wall"],
         "batched": result["seconds"]["batched: photos"]["wall"] + result["seconds"]["batched: tokens"]["wall"],
     }
     rows = {way: summary([seconds]) for way, seconds in total.items()}
@@ -385,7 +404,9 @@ def _train(folder: Path, processes: int) -> dict:
         "unet_model.max_extensions=0",
         "unet_model.display_iter=1",
     ]
-    wall = _launch(processes, ["train_rave.py", "--cfg", "rave_quickstart.yaml", *(f"--set={setting}" for setting in settings)])
+    wall = _launch(
+        processes, ["train_rave.py", "--cfg", "rave_quickstart.yaml", *(f"--set={setting}" for setting in settings)]
+    )
     lines = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
     steps = [b["seconds"] - a["seconds"] for a, b in pairwise(lines)]
@@ -402,7 +423,9 @@ def _same(one: dict | list, two: dict | list) -> dict:
 
 def _launch(processes: int, arguments: list[str]) -> float:
     script, *rest = arguments
-    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = (
+        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return timed([*launcher, str(REPO_ROOT / script), *rest], environment)["seconds"]
 
@@ -416,7 +439,9 @@ def _write_folders(folder: Path, count: int, sides: tuple[int, int] = (256, 256)
     for number in range(count):
         dark = synthetic(*sides, seed=number)
         write_photo(folder / "backlit" / f"{number}.png", Photo(dark))
-        write_photo(folder / "welllit" / f"{number}.png", Photo(np.minimum(dark.astype(np.int32) * 2, 255).astype(np.uint8)))
+        write_photo(
+            folder / "welllit" / f"{number}.png", Photo(np.minimum(dark.astype(np.int32) * 2, 255).astype(np.uint8))
+        )
 
 
 def _folders(folder: Path) -> list[str]:

@@ -38,10 +38,19 @@ PROBES = 60  # photos, at most, that are changed for the responses
 
 def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, default_cfg="rave_mini_clip_quickstart.yaml")
-    parser.add_argument("--photos", type=int, default=60, metavar="K", help="of each folder, in the biased set and in the control")
-    parser.add_argument("--shifts", type=int, nargs="+", default=[5, 15, 50, 150], metavar="N", help="tokens to shift by")
+    parser.add_argument(
+        "--photos", type=int, default=60, metavar="K", help="of each folder, in the biased set and in the control"
+    )
+    parser.add_argument(
+        "--shifts", type=int, nargs="+", default=[5, 15, 50, 150], metavar="N", help="tokens to shift by"
+    )
     parser.add_argument("--train-shift", type=int, default=150, metavar="N", help="the shift that is also trained with")
-    parser.add_argument("--words", nargs="+", default=["textured", "detailed", "rough"], help="that `remove:` takes out of the direction")
+    parser.add_argument(
+        "--words",
+        nargs="+",
+        default=["textured", "detailed", "rough"],
+        help="that `remove:` takes out of the direction",
+    )
     parser.add_argument("--no-training", action="store_true", help="directions only")
     parser.add_argument("--out", default="runs/bias", help="folder of sets and runs (default: %(default)s)")
     parser.add_argument("--json", help="where to write the figures; a plot of the same name goes beside it")
@@ -55,7 +64,9 @@ def main(argv: list[str]) -> int:
         from files import write_atomically
 
         results |= provenance()
-        write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n"))
+        write_atomically(
+            args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        )
         plot(results, Path(args.json).with_suffix(".png"))
     return EXIT_OK
 
@@ -78,23 +89,46 @@ def experiment(config: TrainConfig, args) -> dict:
     if not encoder.has_text:
         raise UserError(f"clip.guidance.model: expected an encoder with a text tower, found {encoder.name}")
     amount = {side: np.array([texture(path) for path in paths]) for side, paths in listed.items()}
-    orders = {"backlit": (-amount["backlit"]).argsort(kind="stable"), "welllit": amount["welllit"].argsort(kind="stable")}
+    orders = {
+        "backlit": (-amount["backlit"]).argsort(kind="stable"),
+        "welllit": amount["welllit"].argsort(kind="stable"),
+    }
     drawn = random.Random(config.exp.seed)
     sets = {
         "biased": {side: sorted(order[: args.photos].tolist()) for side, order in orders.items()},
         "control": {side: sorted(drawn.sample(range(len(paths)), args.photos)) for side, paths in listed.items()},
     }
-    unused = {side: [i for i in range(len(paths)) if all(i not in s[side] for s in sets.values())] for side, paths in listed.items()}
+    unused = {
+        side: [i for i in range(len(paths)) if all(i not in s[side] for s in sets.values())]
+        for side, paths in listed.items()
+    }
     folders = {name: _copy(Path(args.out) / "sets" / name, listed, chosen) for name, chosen in sets.items()}
 
-    embeddings = dict(zip(("welllit", "backlit"), embed_folders(config, encoder, listed["backlit"], listed["welllit"])[:2], strict=True))
+    embeddings = dict(
+        zip(
+            ("welllit", "backlit"),
+            embed_folders(config, encoder, listed["backlit"], listed["welllit"])[:2],
+            strict=True,
+        )
+    )
     if any(len(embeddings[side]) != len(listed[side]) for side in listed):
-        raise UserError("data.backlit_images_path, data.welllit_images_path: some photos cannot be read; take them out first")
-    probes = _probes(encoder, [listed["welllit"][i] for i in unused["welllit"][:: max(1, len(unused["welllit"]) // PROBES)]][:PROBES])
+        raise UserError(
+            "data.backlit_images_path, data.welllit_images_path: some photos cannot be read; take them out first"
+        )
+    probes = _probes(
+        encoder, [listed["welllit"][i] for i in unused["welllit"][:: max(1, len(unused["welllit"]) // PROBES)]][:PROBES]
+    )
     variants = {"control": ("control", {}), "biased": ("biased", {})}
-    variants |= {f"biased, shifted by {n}": ("biased", {"remove_first_n_tokens": n}) for n in sorted({*args.shifts, args.train_shift})}
+    variants |= {
+        f"biased, shifted by {n}": ("biased", {"remove_first_n_tokens": n})
+        for n in sorted({*args.shifts, args.train_shift})
+    }
     variants[f"biased, remove {', '.join(args.words)}"] = ("biased", {"remove": args.words})
-    trained = [name for name, (_, keys) in variants.items() if keys.get("remove_first_n_tokens", args.train_shift) == args.train_shift]
+    trained = [
+        name
+        for name, (_, keys) in variants.items()
+        if keys.get("remove_first_n_tokens", args.train_shift) == args.train_shift
+    ]
     rows, curves = {}, {}
     for name, (source, keys) in variants.items():
         options = config.guidance.model_copy(update=keys)
@@ -103,7 +137,11 @@ def experiment(config: TrainConfig, args) -> dict:
             "guidance": keys,
             **_responses(config, options, encoder, embeddings, sets[source], unused, amount, probes),
         }
-        print(f"{name:45}", {key: value for key, value in rows[name].items() if isinstance(value, float)}, rows[name]["content_words"])
+        print(
+            f"{name:45}",
+            {key: value for key, value in rows[name].items() if isinstance(value, float)},
+            rows[name]["content_words"],
+        )
     for name in [] if args.no_training else trained:
         source, keys = variants[name]
         number = list(variants).index(name)
@@ -114,8 +152,15 @@ def experiment(config: TrainConfig, args) -> dict:
         curves[name] = _curve(folder)
         rows[name] |= _outcome(json.loads((folder / "summary.json").read_text()), curves[name])
         print(name, rows[name])
-    facts = {"photos_of_each_folder": args.photos, "probes": len(probes["plain"]), "training_iterations": config.train.num_iters}
-    selected = {name: {side: round(float(amount[side][chosen[side]].mean()), 4) for side in listed} for name, chosen in sets.items()}
+    facts = {
+        "photos_of_each_folder": args.photos,
+        "probes": len(probes["plain"]),
+        "training_iterations": config.train.num_iters,
+    }
+    selected = {
+        name: {side: round(float(amount[side][chosen[side]].mean()), 4) for side in listed}
+        for name, chosen in sets.items()
+    }
     return {"settings": facts, "mean_texture": selected, "rows": rows, "curves": curves}
 
 
@@ -126,7 +171,9 @@ def texture(path: Path) -> float:
 
     from data.images import read_rgb8
 
-    grey = np.asarray(Image.fromarray(read_rgb8(path)).convert("L").resize((GRID, GRID), Image.Resampling.BOX), dtype=float)
+    grey = np.asarray(
+        Image.fromarray(read_rgb8(path)).convert("L").resize((GRID, GRID), Image.Resampling.BOX), dtype=float
+    )
     ranks = grey.ravel().argsort(kind="stable").argsort(kind="stable").reshape(grey.shape) / grey.size
     return float((ranks - gaussian_filter(ranks, SIGMA)).std())
 
@@ -151,7 +198,9 @@ def _probes(encoder: "ClipEncoder", paths: list[Path]) -> "dict[str, Tensor]":
     found: dict[str, list[Tensor]] = {"plain": [], "smoother": [], "rougher": [], "darker": []}
     with torch.no_grad():
         for path in paths:
-            photo = torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None].to(encoder.mean.device).float() / 255
+            photo = (
+                torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None].to(encoder.mean.device).float() / 255
+            )
             linear = srgb_to_linear(encoder.to_input_size(photo).clamp(0, 1))
             changed = {"plain": linear, "darker": linear / 2**STOPS}
             for name, factor in zip(("smoother", "rougher"), DETAIL, strict=True):
@@ -180,7 +229,10 @@ def _responses(config, options, encoder, embeddings, chosen, unused, amount, pro
     guidance = built(recipe, *(embeddings[side][chosen[side]] for side in ("welllit", "backlit")))
     vector = guidance.vector
     readable = Vocabulary(*vocabulary(), embed_vocabulary(encoder, config.exp.cache_dir))
-    ends = {name: readable.nearest(vector, 15, whole_words=True, farthest=name == "backlit") for name in ("welllit", "backlit")}
+    ends = {
+        name: readable.nearest(vector, 15, whole_words=True, farthest=name == "backlit")
+        for name in ("welllit", "backlit")
+    }
     held = {side: embeddings[side][unused[side]] @ vector for side in unused}
     correlation = np.corrcoef(held["welllit"].numpy(), amount["welllit"][unused["welllit"]])[0, 1]
     values = {
@@ -203,14 +255,22 @@ def _curve(folder: Path) -> list[dict]:
     from training.tracking import read_metrics
 
     names = ("iteration", "val_psnr", "val_ssim")
-    return [{name: round(line[name], 4) for name in names} for line in read_metrics(folder / "metrics.jsonl") if "val_psnr" in line]
+    return [
+        {name: round(line[name], 4) for name in names}
+        for line in read_metrics(folder / "metrics.jsonl")
+        if "val_psnr" in line
+    ]
 
 
 def _outcome(summary: dict, curve: list[dict]) -> dict:
     if "best" not in summary:
         return {}
     measured = {"best": summary["best"], "best_val": summary["best_val"], "last": curve[-1]}
-    outcome = {f"{key}_{name}": round(values[f"val_{name}"], 4) for key, values in measured.items() for name in ("psnr", "ssim")}
+    outcome = {
+        f"{key}_{name}": round(values[f"val_{name}"], 4)
+        for key, values in measured.items()
+        for name in ("psnr", "ssim")
+    }
     return {**outcome, "input_psnr": round(summary["best"]["val_psnr_input"], 4), "seconds": summary["seconds"]}
 
 
@@ -231,12 +291,16 @@ def plot(results: dict, path: Path) -> None:
         left.barh(places + offset, [row[key] for row in rows.values()], 0.38, color=color, label=label)
     left.axvline(0, color="k", lw=0.8)
     left.set_yticks(places, list(rows), fontsize=8)
-    left.set(title="what moves the projection on r", xlabel="mean change of the projection", ylim=(-0.6, len(rows) - 0.4))
+    left.set(
+        title="what moves the projection on r", xlabel="mean change of the projection", ylim=(-0.6, len(rows) - 0.4)
+    )
     left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.3, 1.06), ncols=2, frameon=False)
     for axes, key, label in zip(others, ("val_psnr", "val_ssim"), ("PSNR / dB", "SSIM"), strict=True):
         for name, curve in curves.items():
             axes.plot([point["iteration"] for point in curve], [point[key] for point in curve], "o-", ms=3, label=name)
-        axes.set(title=f"RAVE trained with it: validation {label}", xlabel="iteration") if curves else axes.set_axis_off()
+        axes.set(
+            title=f"RAVE trained with it: validation {label}", xlabel="iteration"
+        ) if curves else axes.set_axis_off()
     if curves:
         others[1].legend(fontsize=7)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))

@@ -27,13 +27,16 @@ METHODS = {
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of all three")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of all three"
+    )
     parser.add_argument("--out", default="runs/compare", help="folder of runs and results (default: %(default)s)")
     args = parser.parse_args(argv)
     out = Path(args.out)
     common = [f"exp.save_dir={out}", f"exp.cache_dir={out / 'cache'}", "exp.overwrite=true"]
     configs = {
-        name: load_config(TrainConfig, cfg, [*args.overrides, *common, f"exp.exp_name={Path(cfg).stem}"]) for name, cfg in METHODS.items()
+        name: load_config(TrainConfig, cfg, [*args.overrides, *common, f"exp.exp_name={Path(cfg).stem}"])
+        for name, cfg in METHODS.items()
     }
 
     import inference
@@ -41,7 +44,10 @@ def main(argv: list[str]) -> int:
     from training.loop import train
     from training.phases import schedule
 
-    budgets = {name: sum(p.iterations for p in schedule(config, photos=1) if p.trains == "unet") for name, config in configs.items()}
+    budgets = {
+        name: sum(p.iterations for p in schedule(config, photos=1) if p.trains == "unet")
+        for name, config in configs.items()
+    }
     if len(set(budgets.values())) > 1:
         raise UserError(f"the methods need the same number of UNet iterations, found {budgets}")
     make_quickstart_set(PHOTOS)
@@ -53,17 +59,24 @@ def main(argv: list[str]) -> int:
         shutil.rmtree(config.exp.cache_dir, ignore_errors=True)
         folder = train(config)
         weights = folder / "checkpoints" / "best.safetensors"
-        code = inference.main([str(HELD_OUT / "backlit"), "--output", str(folder / "enhanced"), "--checkpoint", str(weights)])
+        code = inference.main(
+            [str(HELD_OUT / "backlit"), "--output", str(folder / "enhanced"), "--checkpoint", str(weights)]
+        )
         if code != EXIT_OK:
             return code
         curves[name] = _curve(folder)
-        rows[name] = {**measure(folder / "enhanced", folder / "metrics_enhanced.json")["mean"], **_times(folder, curves[name])}
+        rows[name] = {
+            **measure(folder / "enhanced", folder / "metrics_enhanced.json")["mean"],
+            **_times(folder, curves[name]),
+        }
     results = {"unet_iterations": budgets["RAVE"], "rows": rows, "speed": _speed(rows), "curves": curves}
     results["seconds"] = round(time.perf_counter() - started, 1)
     write_results(results, out / "results.json")
     _pictures(out, {name: out / config.exp.exp_name / "enhanced" for name, config in configs.items()}, curves)
     _print(results)
-    print(f"\nlook at   {out}/photos.png, {out}/curves.png\nnumbers   {out}/results.json\ntook      {results['seconds']:.0f} s")
+    print(
+        f"\nlook at   {out}/photos.png, {out}/curves.png\nnumbers   {out}/results.json\ntook      {results['seconds']:.0f} s"
+    )
     return EXIT_OK
 
 
@@ -72,7 +85,11 @@ def _curve(folder: Path) -> list[dict]:
     from training.tracking import read_metrics
 
     names = ("iteration", "seconds", "val_psnr", "val_ssim")
-    return [{name: round(line[name], 4) for name in names} for line in read_metrics(folder / "metrics.jsonl") if "val_psnr" in line]
+    return [
+        {name: round(line[name], 4) for name in names}
+        for line in read_metrics(folder / "metrics.jsonl")
+        if "val_psnr" in line
+    ]
 
 
 def _times(folder: Path, curve: list[dict]) -> dict:
@@ -95,7 +112,9 @@ def _speed(rows: dict[str, dict]) -> dict[str, float]:
 
 
 def _print(results: dict) -> None:
-    print(f"\n{'':18} {'PSNR / dB':>9} {'SSIM':>6} {'best by validation':>20} {'at iteration':>13} {'after':>8} {'x RAVE':>7}")
+    print(
+        f"\n{'':18} {'PSNR / dB':>9} {'SSIM':>6} {'best by validation':>20} {'at iteration':>13} {'after':>8} {'x RAVE':>7}"
+    )
     for name, row in results["rows"].items():
         line = f"{name:18} {row['psnr']:9.2f} {row['ssim']:6.3f}"
         if "seconds_to_best" in row:

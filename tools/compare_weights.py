@@ -46,8 +46,16 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--kinds", metavar="CSV", help="table with columns file, kind: a mean for each kind too")
     parser.add_argument("--well-lit", metavar="DIR", help="photos that should stay as they are")
-    parser.add_argument("--well-lit-photos", type=int, default=40, metavar="N", help="use N of them, evenly spread (default 40)")
-    parser.add_argument("--weights", nargs="*", default=[], metavar="PATH", help="UNet weights or folders of them; NAME=FILE names a row")
+    parser.add_argument(
+        "--well-lit-photos", type=int, default=40, metavar="N", help="use N of them, evenly spread (default 40)"
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="*",
+        default=[],
+        metavar="PATH",
+        help="UNet weights or folders of them; NAME=FILE names a row",
+    )
     parser.add_argument("--json", metavar="OUT.json")
     args = parser.parse_args(argv)
     for key in ("backlit", "gt"):
@@ -80,7 +88,11 @@ def main(argv: list[str]) -> int:
     photos = [(read_rgb8(p.enhanced), read_rgb8(p.truth)) for p in pairs]
 
     def members(names: set[str] | None = None, kind: str | None = None) -> list[int]:
-        return [i for i, p in enumerate(pairs) if (names is None or p.name in names) and (kind is None or kinds.get(p.name) == kind)]
+        return [
+            i
+            for i, p in enumerate(pairs)
+            if (names is None or p.name in names) and (kind is None or kinds.get(p.name) == kind)
+        ]
 
     parts, kind_names = lists if len(lists) > 1 else {}, sorted(set(kinds.values()))
     groups = {"all": members()}
@@ -92,7 +104,10 @@ def main(argv: list[str]) -> int:
         scores = [_score(method, *photo) for photo in tqdm(photos, desc=name, leave=False, disable=None)]
         rows[name] = {group: _mean([scores[i] for i in members]) for group, members in groups.items() if members}
         if well_lit:
-            changes = [_change(method, read_rgb8(path)) for path in tqdm(well_lit, desc=f"{name}, well-lit", leave=False, disable=None)]
+            changes = [
+                _change(method, read_rgb8(path))
+                for path in tqdm(well_lit, desc=f"{name}, well-lit", leave=False, disable=None)
+            ]
             rows[name]["change"] = round(float(np.mean(changes)), 4)
         _print_row(name, rows[name], header=len(rows) == 1)
     if args.json:
@@ -159,7 +174,12 @@ def _score(method: Method, backlit: np.ndarray, truth: np.ndarray) -> dict[str, 
     seconds = time.perf_counter() - start
     result = _to_uint8(result)
     clipped = ((result.max(axis=2) == 255) & (backlit.max(axis=2) < 255)).mean()
-    return {"psnr": psnr_rgb(result, truth), "ssim": ssim_rgb(result, truth), "clipped": clipped, "seconds_per_photo": seconds}
+    return {
+        "psnr": psnr_rgb(result, truth),
+        "ssim": ssim_rgb(result, truth),
+        "clipped": clipped,
+        "seconds_per_photo": seconds,
+    }
 
 
 def _change(method: Method, photo: np.ndarray) -> float:
@@ -175,7 +195,9 @@ def _print_row(name: str, row: dict, header: bool) -> None:
     groups = [group for group in row if group != "change" and ", " not in group]  # combined ones are in the JSON
     if header:
         tqdm.write(
-            f"{'PSNR / dB, SSIM':36}" + "".join(f" {group:>16}" for group in groups) + f" {'clipped':>8} {'change':>7} {'s/photo':>8}"
+            f"{'PSNR / dB, SSIM':36}"
+            + "".join(f" {group:>16}" for group in groups)
+            + f" {'clipped':>8} {'change':>7} {'s/photo':>8}"
         )
     cells = "".join(f" {row[group]['psnr']:9.2f}  {row[group]['ssim']:.3f}" for group in groups)
     change = f"{row['change']:7.3f}" if "change" in row else f"{'–':>7}"

@@ -74,7 +74,10 @@ def _type(annotation: typing.Any, metadata: typing.Sequence = ()) -> str:
     names = {int: "integer", float: "number", str: "text", bool: "`true` \\| `false`", type(None): "`null`"}
     signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
     limits = [
-        f"{sign} {getattr(m, attribute):g}" for m in _flat(metadata) for kind, (sign, attribute) in signs.items() if isinstance(m, kind)
+        f"{sign} {getattr(m, attribute):g}"
+        for m in _flat(metadata)
+        for kind, (sign, attribute) in signs.items()
+        if isinstance(m, kind)
     ]
     return names[annotation] + (f", {', '.join(limits)}" if limits and annotation in (int, float) else "")
 

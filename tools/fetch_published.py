@@ -44,9 +44,15 @@ TIMEOUT = 20  # seconds without an answer
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="pretrained_models/published", metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--source", metavar="FOLDER_OR_URL", help="where the files are; default: the authors' repositories")
     parser.add_argument(
-        "--only", nargs="+", choices=("clip_lit", "rave"), default=["clip_lit", "rave"], help="which of the two (default: both)"
+        "--source", metavar="FOLDER_OR_URL", help="where the files are; default: the authors' repositories"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("clip_lit", "rave"),
+        default=["clip_lit", "rave"],
+        help="which of the two (default: both)",
     )
     args = parser.parse_args(argv)
     out, failed = Path(args.out), 0
@@ -78,7 +84,9 @@ def fetch(name: str, target: Path, source: str | None) -> str:
     else:
         url = f"{source.rstrip('/')}/{name}" if source else AUTHORS.get(name)
         if url is None:
-            raise UserError("no address is known for this file; get it from the authors' page and give its folder as --source")
+            raise UserError(
+                "no address is known for this file; get it from the authors' page and give its folder as --source"
+            )
         word = _download(url, partial)
     if _sha256(partial) != SHA256[name]:
         partial.unlink()
@@ -94,7 +102,14 @@ def _download(url: str, partial: Path) -> str:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             resumed = start > 0 and answer.status == 206  # a server that knows no ranges sends the whole file
             total = int(answer.headers.get("Content-Length") or 0) + (start if resumed else 0)
-            bar = tqdm(total=total or None, initial=start if resumed else 0, unit="B", unit_scale=True, desc=partial.stem, leave=False)
+            bar = tqdm(
+                total=total or None,
+                initial=start if resumed else 0,
+                unit="B",
+                unit_scale=True,
+                desc=partial.stem,
+                leave=False,
+            )
             with bar, partial.open("ab" if resumed else "wb") as file:
                 while block := answer.read(CHUNK):
                     file.write(block)

@@ -19,11 +19,14 @@ from errors import UserError
 
 def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, default_cfg="clip_lit_latent.yaml")
-    parser.add_argument("--augmentations", type=int, nargs="+", default=[0, 4, 16], metavar="K", help="caches to compare; 0: none")
+    parser.add_argument(
+        "--augmentations", type=int, nargs="+", default=[0, 4, 16], metavar="K", help="caches to compare; 0: none"
+    )
     parser.add_argument("--json", help="where to write the figures")
     args = parser.parse_args(argv)
     configs = {
-        k: load_config(TrainConfig, args.cfg, [*args.overrides, f"guidance_model.cached_augmentations={k}"]) for k in args.augmentations
+        k: load_config(TrainConfig, args.cfg, [*args.overrides, f"guidance_model.cached_augmentations={k}"])
+        for k in args.augmentations
     }
     if any(config.exp.mode == "rave" for config in configs.values()):
         raise UserError(f"{args.cfg}: exp.mode: expected one with learned guidance, found 'rave'")
@@ -37,7 +40,11 @@ def main(argv: list[str]) -> int:
         from files import write_atomically
 
         shown = next(iter(configs.values()))
-        settings = {"mode": shown.exp.mode, "clip": shown.clip.guidance.model_dump(), **shown.guidance_model.model_dump()}
+        settings = {
+            "mode": shown.exp.mode,
+            "clip": shown.clip.guidance.model_dump(),
+            **shown.guidance_model.model_dump(),
+        }
         results = {"rows": rows, "settings": settings, **provenance()}
         write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
     return EXIT_OK

@@ -42,15 +42,30 @@ AGREE = 0.95  # cosine from which two directions are called the same; of our own
 def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, default_cfg="configs/train/rave.yaml")
     parser.add_argument("--out", metavar="DIR", help="report folder (default: SAVE_DIR/EXP_NAME_direction)")
-    parser.add_argument("--n", type=_natural, nargs="+", default=[0, 5, 15, 50], metavar="N", help="shifts to show (default: 0 5 15 50)")
-    parser.add_argument("--whole-words", action="store_true", help="list whole words that the encoder knows, no pieces of words")
     parser.add_argument(
-        "--tokens", type=_positive, metavar="T", help="read T tokens, spread evenly over the vocabulary, for encoders that are slow here"
+        "--n", type=_natural, nargs="+", default=[0, 5, 15, 50], metavar="N", help="shifts to show (default: 0 5 15 50)"
     )
-    parser.add_argument("--top", type=_positive, default=15, metavar="K", help="tokens to list at each end (default: %(default)s)")
-    parser.add_argument("--photos", type=_positive, default=6, metavar="K", help="photos to show at each end (default: %(default)s)")
     parser.add_argument(
-        "--bootstrap", type=_positive, default=100, metavar="B", help="times that photos are drawn anew (default: %(default)s)"
+        "--whole-words", action="store_true", help="list whole words that the encoder knows, no pieces of words"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=_positive,
+        metavar="T",
+        help="read T tokens, spread evenly over the vocabulary, for encoders that are slow here",
+    )
+    parser.add_argument(
+        "--top", type=_positive, default=15, metavar="K", help="tokens to list at each end (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--photos", type=_positive, default=6, metavar="K", help="photos to show at each end (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=_positive,
+        default=100,
+        metavar="B",
+        help="times that photos are drawn anew (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
@@ -90,7 +105,11 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     picked = None
     if encoder.has_text:
         texts, whole = vocabulary()
-        rows = range(len(texts)) if not args.tokens else sorted(set(np.linspace(0, len(texts) - 1, args.tokens).astype(int).tolist()))
+        rows = (
+            range(len(texts))
+            if not args.tokens
+            else sorted(set(np.linspace(0, len(texts) - 1, args.tokens).astype(int).tolist()))
+        )
         tokens = _tokens(encoder, config, rows) if args.tokens else embed_vocabulary(encoder, config.exp.cache_dir)
         picked = Vocabulary([texts[i] for i in rows], [whole[i] for i in rows], tokens)
     recipe = make_recipe(options.model_copy(update={"remove_first_n_tokens": 0}), encoder, config.exp.cache_dir)
@@ -106,16 +125,26 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     sides = dict(zip(("welllit", "backlit"), embeddings, strict=True))
     readable = {side: _readable(listed[side], values) for side, values in sides.items()}
     unshifted = built(recipe, *embeddings, 0)
-    residual = built(dataclasses.replace(recipe, weights={"folders": 1.0}, vectors={}, removed=recipe.removed[:0], n=0), *embeddings)
+    residual = built(
+        dataclasses.replace(recipe, weights={"folders": 1.0}, vectors={}, removed=recipe.removed[:0], n=0), *embeddings
+    )
     thumbnails: dict[Path, str] = {}
     parts, pictures = [], []
     for n in shifts:
         part, photos = _part(n, recipe, sides, unshifted, picked, readable, args, config.exp.seed)
         parts.append(part)
-        shown = {name: [{**photo, "uri": _thumbnail(photo.pop("path"), thumbnails)} for photo in row] for name, row in photos.items()}
+        shown = {
+            name: [{**photo, "uri": _thumbnail(photo.pop("path"), thumbnails)} for photo in row]
+            for name, row in photos.items()
+        }
         pictures.append({"photos": shown})
-        part["photos"] = {name: [{key: photo[key] for key in ("name", "projection")} for photo in row] for name, row in shown.items()}
-        print(f"n = {n:4}   AUC {part['auc']:.4f}, cosine with the unshifted {part['cosine_with_unshifted']:.3f}", flush=True)
+        part["photos"] = {
+            name: [{key: photo[key] for key in ("name", "projection")} for photo in row] for name, row in shown.items()
+        }
+        print(
+            f"n = {n:4}   AUC {part['auc']:.4f}, cosine with the unshifted {part['cosine_with_unshifted']:.3f}",
+            flush=True,
+        )
     report = {
         "direction": describe(options),
         "n": recipe.n,
@@ -132,17 +161,25 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
             "why_none": "" if picked else f"{encoder.name} has no text tower",
         },
         "shifts": parts,
-        "config": {"guidance": options.model_dump(), "clip": config.clip.model_dump(), "data": config.data.model_dump()},
+        "config": {
+            "guidance": options.model_dump(),
+            "clip": config.clip.model_dump(),
+            "data": config.data.model_dump(),
+        },
         "provenance": provenance(),
     }
     for part, picture in zip(parts, pictures, strict=True):
         picture["histogram"] = _figure(_histogram, part, _limits(parts))
     curves = _figure(_stability, parts) if report["depends_on_photos"] else None
     page = _page(report, pictures, curves)
-    save_direction(guidance, out / "direction.safetensors", options, encoder, (len(sides["backlit"]), len(sides["welllit"])))
+    save_direction(
+        guidance, out / "direction.safetensors", options, encoder, (len(sides["backlit"]), len(sides["welllit"]))
+    )
     write_atomically(
         out / "report.json",
-        lambda temporary: temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8", "replace"),
+        lambda temporary: temporary.write_text(
+            json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8", "replace"
+        ),
     )
     write_atomically(out / "report.html", lambda temporary: temporary.write_text(page, "utf-8", "replace"))
     return report
@@ -173,7 +210,9 @@ def _part(
     curve = agreement(build, *pair, SIZES, 10, seed)
     ends = {"plus": False, "minus": True}
     tokens = {
-        name: vocabulary.nearest(guidance.vector, args.top, whole_words=args.whole_words, farthest=far) if vocabulary else []
+        name: vocabulary.nearest(guidance.vector, args.top, whole_words=args.whole_words, farthest=far)
+        if vocabulary
+        else []
         for name, far in ends.items()
     }
     # words are judged wherever they stand among the pieces
@@ -204,7 +243,8 @@ def _part(
         count = min(args.photos, len(order))
         for name, indices in (("highest", order[:count]), ("lowest", order[::-1][:count])):
             photos[f"{side}_{name}"] = [
-                {"path": paths[side][i], "name": paths[side][i].name, "projection": round(float(values[i]), 3)} for i in indices
+                {"path": paths[side][i], "name": paths[side][i].name, "projection": round(float(values[i]), 3)}
+                for i in indices
             ]
     return part, photos
 
@@ -318,7 +358,9 @@ def _page(report: dict, pictures: list[dict], curves: str | None) -> str:
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     first = next(index for index, part in enumerate(report["shifts"]) if part["n"] == report["n"])
     sections = [{**part, **picture} for part, picture in zip(report["shifts"], pictures, strict=True)]
-    return template.render(report=report, sections=sections, main=sections[first], curves=curves, agree=AGREE, colors=(BACKLIT, WELLLIT))
+    return template.render(
+        report=report, sections=sections, main=sections[first], curves=curves, agree=AGREE, colors=(BACKLIT, WELLLIT)
+    )
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -39,7 +39,9 @@ def main(argv: list[str]) -> int:
             seconds = _uninterrupted(whole, console)
             print(f"uninterrupted: {seconds:.0f} s")
             lines = _lines(folder / "whole" / "metrics.jsonl")
-            _kill_over_and_over(killed, folder / "killed", args.kills, lines, seconds, random.Random(args.seed), console)
+            _kill_over_and_over(
+                killed, folder / "killed", args.kills, lines, seconds, random.Random(args.seed), console
+            )
         found = differences(folder / "whole", folder / "killed")
         for line in found:
             print(f"different: {line}")
@@ -56,7 +58,10 @@ def differences(a: Path, b: Path) -> list[str]:
     from training.tracking import read_metrics
 
     states = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (a, b)]
-    logs = [[{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(folder / "metrics.jsonl")] for folder in (a, b)]
+    logs = [
+        [{k: v for k, v in line.items() if "second" not in k} for line in read_metrics(folder / "metrics.jsonl")]
+        for folder in (a, b)
+    ]
     for state in states:
         state.pop("seconds")
     return [*_differences(*states, "state"), *_differences(*logs, "log")]
@@ -69,7 +74,9 @@ def _differences(a: Any, b: Any, where: str) -> list[str]:
         return [] if torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict):
         missing = [f"{where}.{key} (in one alone)" for key in a.keys() ^ b.keys()]
-        return missing + [line for key in a.keys() & b.keys() for line in _differences(a[key], b[key], f"{where}.{key}")]
+        return missing + [
+            line for key in a.keys() & b.keys() for line in _differences(a[key], b[key], f"{where}.{key}")
+        ]
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
         return [line for i, (x, y) in enumerate(zip(a, b, strict=True)) for line in _differences(x, y, f"{where}[{i}]")]
     return [] if a == b else [where]
@@ -100,7 +107,9 @@ def _kill_over_and_over(
             time.sleep(0.02)
         time.sleep(moments.uniform(0, seconds / lines))
         if process.poll() is not None:
-            raise UserError(f"--kills: the run ended (code {process.returncode}) before kill {number}; its console: {console.name}")
+            raise UserError(
+                f"--kills: the run ended (code {process.returncode}) before kill {number}; its console: {console.name}"
+            )
         process.kill()
         process.wait()
         print(f"kill {number:2}: {_lines(log)} of {lines} lines logged", flush=True)

@@ -40,7 +40,9 @@ def main(argv: list[str]) -> int:
     known = {entry["run"]: entry for entry in json.loads(out.read_text(encoding="utf-8"))} if out.is_file() else {}
     known.update({folder.name: entry(folder) for folder in folders})
     entries = sorted(known.values(), key=lambda e: e["started"])
-    write_atomically(out, lambda temporary: temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8"))
+    write_atomically(
+        out, lambda temporary: temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    )
     print(f"{out}: {len(entries)} runs")
     return EXIT_OK
 

@@ -30,10 +30,16 @@ def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", help="folder of normal photos (searched recursively)")
     parser.add_argument("out", help="folder of the set; must not hold one already")
-    parser.add_argument("--per-photo", type=int, default=1, metavar="N", help="backlit versions of each photo (default 1)")
-    parser.add_argument("--size", type=int, default=None, metavar="PIXELS", help="shrink photos whose longer side is above this")
+    parser.add_argument(
+        "--per-photo", type=int, default=1, metavar="N", help="backlit versions of each photo (default 1)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=None, metavar="PIXELS", help="shrink photos whose longer side is above this"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--masks", metavar="DIR", help="foreground masks (white: foreground) named like the photos; default: drawn")
+    parser.add_argument(
+        "--masks", metavar="DIR", help="foreground masks (white: foreground) named like the photos; default: drawn"
+    )
     for name, text in (
         ("foreground-stops", "exposure lost by the foreground, in stops"),
         ("background-stops", "exposure gained by the rest, in stops"),
@@ -41,7 +47,9 @@ def main(argv: list[str]) -> int:
         ("noise", "standard deviation of sensor noise, of full scale"),
     ):
         bounds = getattr(default, name.replace("-", "_"))
-        parser.add_argument(f"--{name}", nargs=2, type=float, default=bounds, metavar=("LOW", "HIGH"), help=f"{text} (default {bounds})")
+        parser.add_argument(
+            f"--{name}", nargs=2, type=float, default=bounds, metavar=("LOW", "HIGH"), help=f"{text} (default {bounds})"
+        )
     args = parser.parse_args(argv)
     if args.size is not None and args.size < 16:
         raise UserError(f"--size: expected at least 16 pixels, found {args.size}")
@@ -60,8 +68,14 @@ def main(argv: list[str]) -> int:
         raise UserError(f"out: expected a folder outside that of the photos, found {out}")
     if (out / "pairs.csv").exists():
         raise UserError(f"out: expected a folder without a set, found {out / 'pairs.csv'}")
-    masks = {path.relative_to(args.masks).with_suffix(""): path for path in list_images(args.masks, "--masks")} if args.masks else {}
-    rows, failures = make_pairs(paths, Path(args.photos), out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks)
+    masks = (
+        {path.relative_to(args.masks).with_suffix(""): path for path in list_images(args.masks, "--masks")}
+        if args.masks
+        else {}
+    )
+    rows, failures = make_pairs(
+        paths, Path(args.photos), out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks
+    )
     for path, reason in failures:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     print(f"{len(rows)} pairs out of {len(paths) - len(failures)} photos in {out}")
@@ -69,7 +83,14 @@ def main(argv: list[str]) -> int:
 
 
 def make_pairs(
-    paths: list[Path], root: Path, out: Path, per_photo: int, size: int | None, seed: int, ranges: BacklightRanges, masks: dict[Path, Path]
+    paths: list[Path],
+    root: Path,
+    out: Path,
+    per_photo: int,
+    size: int | None,
+    seed: int,
+    ranges: BacklightRanges,
+    masks: dict[Path, Path],
 ) -> tuple[list[dict], list[tuple[Path, str]]]:
     """Write the pairs and pairs.csv; photos that cannot be read or have no mask are returned with their reason.
 
@@ -91,7 +112,11 @@ def make_pairs(
             if masks:
                 if name not in masks:
                     raise ImageError(f"expected a mask of the same name, found none for {name}")
-                grey = Image.fromarray(read_rgb8(masks[name])).convert("L").resize(truth.shape[:0:-1], Image.Resampling.BILINEAR)
+                grey = (
+                    Image.fromarray(read_rgb8(masks[name]))
+                    .convert("L")
+                    .resize(truth.shape[:0:-1], Image.Resampling.BILINEAR)
+                )
                 mask = torch.from_numpy(np.array(grey))[None].float() / 255
         except ImageError as error:
             failures.append((path, str(error)))
@@ -104,7 +129,12 @@ def make_pairs(
             for folder, photo in (("backlit", backlit.photo), ("ground_truth", truth)):
                 write_photo(out / folder / file, Photo(photo.permute(1, 2, 0).numpy()))
             rows.append(
-                {"file": file.as_posix(), "source": path.name, "seed": seed, **{k: f"{v:.4f}" for k, v in backlit.parameters.items()}}
+                {
+                    "file": file.as_posix(),
+                    "source": path.name,
+                    "seed": seed,
+                    **{k: f"{v:.4f}" for k, v in backlit.parameters.items()},
+                }
             )
     if rows:
         write_atomically(out / "pairs.csv", lambda temporary: _write_csv(temporary, rows))

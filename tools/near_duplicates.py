@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
             print(f"{path.name}  {others[row.argmax()].name}  {row.max():.3f}")
     print(f"{seen.sum()} of {len(photos)} photos have a match among {len(others)}")
     if args.unseen:
-        names = [path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match]
+        names = [
+            path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match
+        ]
         write_atomically(args.unseen, lambda temporary: temporary.write_text("".join(f"{name}\n" for name in names)))
     return EXIT_OK
 

@@ -18,7 +18,9 @@ from tools.compare_weights import weight_files
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+")
-    parser.add_argument("--weights", nargs="+", required=True, metavar="PATH", help="UNet weights; NAME=FILE names a column")
+    parser.add_argument(
+        "--weights", nargs="+", required=True, metavar="PATH", help="UNet weights; NAME=FILE names a column"
+    )
     parser.add_argument("--truth", metavar="DIR", help="folder of ground truths of the same names, for a last column")
     parser.add_argument("--out", required=True, metavar="SHEET.png")
     parser.add_argument("--side", type=int, default=300, help="pixels a photo (default %(default)s)")

@@ -21,7 +21,14 @@ HELD_OUT = PHOTOS / "held_out"
 def main(argv: list[str]) -> int:
     """Four steps, each of which is a command of its own that the console shows."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of the training")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a key of the training",
+    )
     overrides = parser.parse_args(argv).overrides
     import inference
     from configs.load import load_config
@@ -38,9 +45,14 @@ def main(argv: list[str]) -> int:
     config = load_config(TrainConfig, "rave_quickstart.yaml", overrides)
     folder = train(config)
 
-    _heading("3/4", f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint {folder}/checkpoints/best.safetensors")
+    _heading(
+        "3/4",
+        f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint {folder}/checkpoints/best.safetensors",
+    )
     weights = folder / "checkpoints" / "best.safetensors"
-    code = inference.main([str(HELD_OUT / "backlit"), "--output", str(folder / "enhanced"), "--checkpoint", str(weights)])
+    code = inference.main(
+        [str(HELD_OUT / "backlit"), "--output", str(folder / "enhanced"), "--checkpoint", str(weights)]
+    )
     if code != EXIT_OK:
         return code
 
@@ -64,7 +76,16 @@ def measure(results: Path, json_file: Path) -> dict:
 
     with contextlib.redirect_stdout(io.StringIO()):  # the caller shows several folders in one table
         compute_metrics.main(
-            ["--gt", str(HELD_OUT / "ground_truth"), "--enhanced", str(results), "--json", str(json_file), "--protocol", "rgb"]
+            [
+                "--gt",
+                str(HELD_OUT / "ground_truth"),
+                "--enhanced",
+                str(results),
+                "--json",
+                str(json_file),
+                "--protocol",
+                "rgb",
+            ]
         )
     return json.loads(json_file.read_text())
 
@@ -75,11 +96,22 @@ def _compare(measured: dict, folder: Path) -> dict:
     from training.tracking import photo_grid
 
     print(f"\n{'held-out photo':22} {'PSNR / dB':>17} {'SSIM':>15} {'mean brightness':>24}")
-    print(f"{'':22} {'input':>7} {'enhanced':>9} {'input':>6} {'enhanced':>8} {'input':>7} {'enhanced':>8} {'truth':>7}")
+    print(
+        f"{'':22} {'input':>7} {'enhanced':>9} {'input':>6} {'enhanced':>8} {'input':>7} {'enhanced':>8} {'truth':>7}"
+    )
     rows, pictures = [], []
     for before, after in zip(measured["input"]["images"], measured["enhanced"]["images"], strict=True):
-        photos = [read_rgb8(path / before["name"]) for path in (HELD_OUT / "backlit", folder / "enhanced", HELD_OUT / "ground_truth")]
-        values = [before["psnr"], after["psnr"], before["ssim"], after["ssim"], *(float(p.mean()) / 255 for p in photos)]
+        photos = [
+            read_rgb8(path / before["name"])
+            for path in (HELD_OUT / "backlit", folder / "enhanced", HELD_OUT / "ground_truth")
+        ]
+        values = [
+            before["psnr"],
+            after["psnr"],
+            before["ssim"],
+            after["ssim"],
+            *(float(p.mean()) / 255 for p in photos),
+        ]
         _row(Path(before["name"]).stem, values)
         rows.append(values)
         pictures.append(photos)
@@ -87,7 +119,15 @@ def _compare(measured: dict, folder: Path) -> dict:
     _row("mean", means)
     print(f"\nPSNR {means[1] - means[0]:+.2f} dB, SSIM {means[3] - means[2]:+.3f} over the untouched input")
     photo_grid(pictures, ["backlit", "enhanced by RAVE", "ground truth"], folder / "before_after.png", side=240)
-    names = ("psnr_input", "psnr_enhanced", "ssim_input", "ssim_enhanced", "brightness_input", "brightness_enhanced", "brightness_truth")
+    names = (
+        "psnr_input",
+        "psnr_enhanced",
+        "ssim_input",
+        "ssim_enhanced",
+        "brightness_input",
+        "brightness_enhanced",
+        "brightness_truth",
+    )
     return dict(zip(names, means, strict=True))
 
 

@@ -55,7 +55,10 @@ def weights() -> str:
     columns = {"pairs_validation": "validation", "pairs_test": "test", "backlit": "backlit ones of both"}
     groups = [group for group in columns if group in result["pairs"]]
     heads = [f"{columns[group]} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
-    lines = [f"| | {' | '.join(heads)} | newly clipped | change of well-lit photos |", "|---|" + "---|" * (len(heads) + 2)]
+    lines = [
+        f"| | {' | '.join(heads)} | newly clipped | change of well-lit photos |",
+        "|---|" + "---|" * (len(heads) + 2),
+    ]
     for name, row in result["rows"].items():
         cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]
         lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['all']['clipped']:.2f} % | {row['change']:.3f} |")
@@ -64,16 +67,24 @@ def weights() -> str:
         f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement; the shipped weights "
         "had them among their training photos."
     )
-    return "\n".join(lines) + f"\n\n{notes} {_where(result)}; command: in [docs/results/weights.json](docs/results/weights.json)."
+    return (
+        "\n".join(lines)
+        + f"\n\n{notes} {_where(result)}; command: in [docs/results/weights.json](docs/results/weights.json)."
+    )
 
 
 def guidance_cache() -> str:
     result = _read("guidance_cache")
     names = {"clip_lit": "CLIP-LIT", "clip_lit_latent": "CLIP-LIT-Latent"}
-    lines = ["| cached augmentations | seconds | ms per iteration | accuracy on held-back photos |", "|---|---|---|---|"]
+    lines = [
+        "| cached augmentations | seconds | ms per iteration | accuracy on held-back photos |",
+        "|---|---|---|---|",
+    ]
     for row in result["rows"]:
         cached = row["augmentations"] or "none (as in the release)"
-        cells = f"{row['seconds']:.0f} | {row['milliseconds_per_iteration']:.1f} | {100 * row['guidance_accuracy']:.1f} %"
+        cells = (
+            f"{row['seconds']:.0f} | {row['milliseconds_per_iteration']:.1f} | {100 * row['guidance_accuracy']:.1f} %"
+        )
         lines.append(f"| {cached} | {cells} |")
     settings = result["settings"]
     what = f"{names[settings['mode']]} initialisation, {settings['num_pretrain_iters']} iterations, encoder {settings['clip']['model']}"
@@ -86,11 +97,13 @@ def compare() -> str:
     for name, row in result["rows"].items():
         cells = ["", "", ""]
         if "seconds_to_best" in row:
-            cells = [f"{row['best_val_psnr']:.2f} dB", f"{row['seconds_to_best']:.0f} s", f"{result['speed'][name]:.1f}"]
+            cells = [
+                f"{row['best_val_psnr']:.2f} dB",
+                f"{row['seconds_to_best']:.0f} s",
+                f"{result['speed'][name]:.1f}",
+            ]
         lines.append(f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} | {' | '.join(cells)} |")
-    budget = (
-        f"{result['unet_iterations']} UNet iterations each; PSNR and SSIM: of six held-out photos, snapshot chosen without ground truth"
-    )
+    budget = f"{result['unet_iterations']} UNet iterations each; PSNR and SSIM: of six held-out photos, snapshot chosen without ground truth"
     return "\n".join(lines) + f"\n\n{budget}; `make compare`, {result['seconds'] / 60:.0f} min, {_where(result)}."
 
 
@@ -105,7 +118,11 @@ def training() -> str:
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
         cells += [f"{v['val_psnr']:.2f}, {v['val_ssim']:.3f}" for v in (best, val)]
         seconds = run["summary"].get("seconds")
-        cells += [f"{run['summary']['iterations']}", "–" if seconds is None else f"{seconds / 60:.0f}", _commit(run["provenance"])]
+        cells += [
+            f"{run['summary']['iterations']}",
+            "–" if seconds is None else f"{seconds / 60:.0f}",
+            _commit(run["provenance"]),
+        ]
         lines.append(f"| [`{name}`](docs/results/{name}.json) | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{_device(run['provenance'])}; config, commit and command are in each JSON."
 
@@ -123,9 +140,16 @@ def speed() -> str:
     for name in ("0.5", "3", "photo", "12", "24", "100", "folder"):
         if name in cases:
             case = cases[name]
-            cells = [_speed_cell(case["rows"].get(variant), case["rows"]) for variant in ("baseline", "fp32", "torch", "openvino")]
-            lines.append(f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {_wheres(cases)}."
+            cells = [
+                _speed_cell(case["rows"].get(variant), case["rows"])
+                for variant in ("baseline", "fp32", "torch", "openvino")
+            ]
+            lines.append(
+                f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | {' | '.join(cells)} |"
+            )
+    return (
+        "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {_wheres(cases)}."
+    )
 
 
 def training_speed(cases: dict) -> list[str]:
@@ -136,28 +160,41 @@ def training_speed(cases: dict) -> list[str]:
         "guidance": "prompt initialisation step, batch {batch}",
         "residual": "residual vector of {detail[photos]} photos and {detail[tokens]:,} tokens",
     }
-    ways = {"fp32": "fp32", "compiled": "fp32, compiled", "bf16": "bf16", "batched": "batched", "cached": "cached embeddings"}
+    ways = {
+        "fp32": "fp32",
+        "compiled": "fp32, compiled",
+        "bf16": "bf16",
+        "batched": "batched",
+        "cached": "cached embeddings",
+    }
     tables = []
     measured = {name: case for name, case in cases.items() if name in whats}
     if measured:
         lines = ["| training | the authors' way | here |", "|---|---|---|"]
         for name, case in measured.items():
             here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]
-            lines.append(f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |")
-        notes = "Seconds (times as fast), peak memory of the process, arithmetic rate beside that of a large matrix product"
+            lines.append(
+                f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |"
+            )
+        notes = (
+            "Seconds (times as fast), peak memory of the process, arithmetic rate beside that of a large matrix product"
+        )
         if "residual" in measured:
             sampled = measured["residual"]["detail"]["sampled"]
-            notes += (
-                f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos and {sampled['tokens']} tokens"
-            )
+            notes += f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos and {sampled['tokens']} tokens"
         tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {_wheres(measured)}.")
     if "scaling" in cases:
         scaling = cases["scaling"]
         lines = ["| | 1 process | 2 processes | times as fast | equal results |", "|---|---|---|---|---|"]
-        names = {"inference": f"`inference.py`, {scaling['photos']} photos, with start-up", "training": "RAVE step, quick-start config"}
+        names = {
+            "inference": f"`inference.py`, {scaling['photos']} photos, with start-up",
+            "training": "RAVE step, quick-start config",
+        }
         for job, what in names.items():
             one, two = (scaling["rows"][f"{job}, {n} processes"] for n in (1, 2))
-            lines.append(f"| {what} | {one['median']:.2f} s | {two['median']:.2f} s | {two['ratio']:.2f} | {two['equal']} |")
+            lines.append(
+                f"| {what} | {one['median']:.2f} s | {two['median']:.2f} s | {two['ratio']:.2f} | {two['equal']} |"
+            )
         tables.append("\n".join(lines) + f"\n\nOne thread for each process; `make bench`, {_where(scaling)}.")
     return tables
 
@@ -181,11 +218,18 @@ def _speed_cell(row: dict | None, rows: dict) -> str:
 
 def guidance() -> str:
     """What the learned guidance of the CLIP-LIT runs can do, phase by phase."""
-    lines = ["| run, after | accuracy on held-back photos | S: backlit | enhanced | well-lit |", "|---|---|---|---|---|"]
+    lines = [
+        "| run, after | accuracy on held-back photos | S: backlit | enhanced | well-lit |",
+        "|---|---|---|---|---|",
+    ]
     for name in CLIP_LIT_RUNS:
         for report in _read(name)["guidance"]:
-            scores = [f"{report[key]:.3f}" if key in report else "–" for key in ("s_backlit", "s_enhanced", "s_welllit")]
-            lines.append(f"| `{name}`, {report['phase']} | {100 * report['guidance_accuracy']:.1f} % | {' | '.join(scores)} |")
+            scores = [
+                f"{report[key]:.3f}" if key in report else "–" for key in ("s_backlit", "s_enhanced", "s_welllit")
+            ]
+            lines.append(
+                f"| `{name}`, {report['phase']} | {100 * report['guidance_accuracy']:.1f} % | {' | '.join(scores)} |"
+            )
     return "\n".join(lines)
 
 
@@ -194,10 +238,15 @@ def experiments() -> str:
     runs = _read("experiments")
     defaults = flat(TrainConfig(data={"backlit_images_path": "", "welllit_images_path": ""}).model_dump())
     first = {**defaults, **runs[0]["settings"]}  # the first run is older than some keys
-    lines = ["| run | changed | PSNR / dB: start | best | at iteration | end | SSIM at best |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| run | changed | PSNR / dB: start | best | at iteration | end | SSIM at best |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for entry in runs:
         settings = entry["settings"]
-        changed = [f"`{key.split('.', 1)[1]}` {value}" for key, value in sorted(settings.items()) if value != first.get(key)]
+        changed = [
+            f"`{key.split('.', 1)[1]}` {value}" for key, value in sorted(settings.items()) if value != first.get(key)
+        ]
         points = [f"{entry[name]['val_psnr']:.2f}" for name in ("start", "best", "end")]
         points.insert(2, f"{entry['best']['iteration']}")
         lines.append(
@@ -212,7 +261,10 @@ def bias() -> str:
     lines = [head, "|---|---|---|---|---|---|"]
     for name, row in result["rows"].items():
         words = ", ".join(word for word in row["content_words"][:7]) or "none"
-        scores = [f"{row[f'{key}_psnr']:.2f} dB, {row[f'{key}_ssim']:.3f}" if "seconds" in row else "" for key in ("last", "best_val")]
+        scores = [
+            f"{row[f'{key}_psnr']:.2f} dB, {row[f'{key}_ssim']:.3f}" if "seconds" in row else ""
+            for key in ("last", "best_val")
+        ]
         cells = [f"{row['light_response']:+.2f}", f"{row['texture_response']:+.2f}", words, *scores]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     settings = result["settings"]
@@ -225,15 +277,26 @@ def residual_speed() -> str:
     seconds, times = result["seconds"], result["times_faster"]
     rows = [
         (f"{result['photos']} photos", seconds["batched: photos"], seconds["one by one: photos"], times["photos"]),
-        (f"{result['tokens']:,} tokens", seconds["batched: tokens"], seconds["one by one: tokens, padded"], times["tokens"]),
+        (
+            f"{result['tokens']:,} tokens",
+            seconds["batched: tokens"],
+            seconds["one by one: tokens, padded"],
+            times["tokens"],
+        ),
     ]
     lines = ["| | batched | one by one, as in the release | times faster |", "|---|---|---|---|"]
-    lines += [f"| {name} | {batch['wall']:.0f} s | {alone['wall']:.0f} s | {faster:.1f} |" for name, batch, alone, faster in rows]
+    lines += [
+        f"| {name} | {batch['wall']:.0f} s | {alone['wall']:.0f} s | {faster:.1f} |"
+        for name, batch, alone, faster in rows
+    ]
     total = [sum(row[column]["wall"] for row in rows) for column in (1, 2)]
     lines.append(f"| together | {total[0]:.0f} s | {total[1]:.0f} s | {times['all']:.1f} |")
     sampled = result["sampled"]
     what = f"mini-clip, no caches; one by one: measured on {sampled['photos']} photos and {sampled['tokens']} tokens and scaled up"
-    return "\n".join(lines) + f"\n\n{what}; `tools/residual_speed.py`, {_where(result)}. Later runs find both in the cache."
+    return (
+        "\n".join(lines)
+        + f"\n\n{what}; `tools/residual_speed.py`, {_where(result)}. Later runs find both in the cache."
+    )
 
 
 TABLES = {

@@ -25,8 +25,12 @@ from errors import UserError
 
 def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, default_cfg="rave_mini_clip_quickstart.yaml")
-    parser.add_argument("--sample-photos", type=int, default=100, metavar="N", help="photos encoded one by one (default: %(default)s)")
-    parser.add_argument("--sample-tokens", type=int, default=500, metavar="N", help="tokens encoded one by one (default: %(default)s)")
+    parser.add_argument(
+        "--sample-photos", type=int, default=100, metavar="N", help="photos encoded one by one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sample-tokens", type=int, default=500, metavar="N", help="tokens encoded one by one (default: %(default)s)"
+    )
     parser.add_argument("--json", help="where to write the figures")
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
@@ -93,7 +97,9 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
         same = [float(encoder.embed_texts([texts[i]]).cpu()[0] @ tokens[i]) for i in rows[:20]]
 
     def times(kind: str, tokens: str) -> float:
-        return round((alone["photos"][kind] + alone[tokens][kind]) / (batched["photos"][kind] + batched["tokens"][kind]), 2)
+        return round(
+            (alone["photos"][kind] + alone[tokens][kind]) / (batched["photos"][kind] + batched["tokens"][kind]), 2
+        )
 
     return {
         "encoder": encoder.name,
@@ -117,14 +123,21 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
 
 def _spread(items: Sequence, count: int) -> list:
     """About `count` of the items, evenly."""
-    return [items[int(i * len(items) / count)] for i in range(min(count, len(items)))] if count < len(items) else list(items)
+    return (
+        [items[int(i * len(items) / count)] for i in range(min(count, len(items)))]
+        if count < len(items)
+        else list(items)
+    )
 
 
 def _timed(work: Callable[[], object], scale: float = 1.0) -> dict[str, float]:
     """Seconds on the clock, and of the processor, all threads together; times `scale`."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return {"wall": round(scale * (time.perf_counter() - wall), 2), "cpu": round(scale * (time.process_time() - cpu), 2)}
+    return {
+        "wall": round(scale * (time.perf_counter() - wall), 2),
+        "cpu": round(scale * (time.process_time() - cpu), 2),
+    }
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def main(argv: list[str]) -> int:
     if not (folder / "summary.json").is_file():
         raise UserError(f"run: expected a finished run, found no summary.json in {folder}")
     summary = summarise(folder)
-    write_atomically(out.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n"))
+    write_atomically(
+        out.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    )
     write_atomically(out.with_suffix(".png"), lambda temporary: shutil.copyfile(folder / "curves.png", temporary))
     print(f"{out}.json, {out}.png")
     return EXIT_OK
@@ -49,7 +51,9 @@ def summarise(folder: Path) -> dict:
         "summary": json.loads((folder / "summary.json").read_text()),
         "validation": [_rounded(check) for check in checks],
         **({"guidance": [_rounded(report) for report in reports]} if reports else {}),
-        "seconds_per_step_median": {phase: round(sorted(values)[len(values) // 2], 3) for phase, values in per_phase.items()},
+        "seconds_per_step_median": {
+            phase: round(sorted(values)[len(values) // 2], 3) for phase, values in per_phase.items()
+        },
         "config": config,
         "provenance": json.loads((folder / "provenance.json").read_text()),
     }

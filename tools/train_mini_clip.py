@@ -36,7 +36,15 @@ LIGHT = {  # value: the words for it
     "backlit": ("backlit", "against the light", "silhouette", "contre-jour", "backlight", "with a dark foreground"),
     "dark": ("dark", "under-exposed", "underexposed", "dim", "shadowy", "too dark"),
     "very dark": ("very dark", "black", "nearly black", "strongly under-exposed", "night"),
-    "well lit": ("well-lit", "well lit", "normally exposed", "well exposed", "bright, normally exposed", "evenly lit", "in good light"),
+    "well lit": (
+        "well-lit",
+        "well lit",
+        "normally exposed",
+        "well exposed",
+        "bright, normally exposed",
+        "evenly lit",
+        "in good light",
+    ),
     "badly exposed": ("badly exposed", "badly lit", "in bad light", "wrongly exposed"),
     "over-exposed": ("over-exposed", "overexposed", "too bright", "blown out", "white", "burnt out"),
 }
@@ -61,10 +69,26 @@ LOOKS = {
     "noisy": ("noisy", "grainy"),
     "clean": ("clean", "noise-free"),
 }
-HUES = {"red": (-15, 15), "orange": (15, 45), "yellow": (45, 70), "green": (70, 165), "blue": (165, 260), "purple": (260, 345)}  # degrees
+HUES = {
+    "red": (-15, 15),
+    "orange": (15, 45),
+    "yellow": (45, 70),
+    "green": (70, 165),
+    "blue": (165, 260),
+    "purple": (260, 345),
+}  # degrees
 WORDS = {**LIGHT, **LOOKS}
 VALUES = tuple(WORDS)
-TEMPLATES = ("{}", "a {} photo", "a {} picture", "a {} image", "{} photo", "a photo, {}", "a photo that is {}", "the photo is {}")
+TEMPLATES = (
+    "{}",
+    "a {} photo",
+    "a {} picture",
+    "a {} image",
+    "{} photo",
+    "a photo, {}",
+    "a photo that is {}",
+    "the photo is {}",
+)
 
 
 def main(argv: list[str]) -> int:
@@ -123,7 +147,9 @@ def train(args: argparse.Namespace) -> dict:
         contrast = caption_loss(image_embeddings, text_embeddings, truth, scale)
         # each pair by itself: without it, which of two captions is nearer to an image depends on how common they are
         agreement = F.binary_cross_entropy_with_logits(scale * image_embeddings @ text_embeddings.T + bias, truth)
-        exposure = F.smooth_l1_loss(head(image_embeddings)[known] * 5, stops[known])  # a unit vector's coordinates are small, stops are not
+        exposure = F.smooth_l1_loss(
+            head(image_embeddings)[known] * 5, stops[known]
+        )  # a unit vector's coordinates are small, stops are not
         loss = contrast + 2 * agreement + 0.5 * exposure
         optimizer.zero_grad()
         loss.backward()
@@ -135,14 +161,21 @@ def train(args: argparse.Namespace) -> dict:
             model.token_embedding.weight[unseen] = 0
         losses.append(loss.item())
     tenth = max(1, len(losses) // 10)
-    settle_batch_norm(encoder, [relit_batch(*training, args.batch, generator, encoder.image_size)[0] for _ in range(20)])
+    settle_batch_norm(
+        encoder, [relit_batch(*training, args.batch, generator, encoder.image_size)[0] for _ in range(20)]
+    )
     tensors = {name: _half(tensor) for name, tensor in model.state_dict().items()}
     seconds = time.perf_counter() - started
     model.load_state_dict(tensors)  # what is evaluated is what is written
     model.requires_grad_(False).eval()
     figures = {"loss_first": sum(losses[:tenth]) / tenth, "loss_last": sum(losses[-tenth:]) / tenth}
     figures |= evaluate(encoder, head.requires_grad_(False), training, held_out)
-    about = {"steps": str(args.steps), "seed": str(args.seed), "seconds": f"{seconds:.0f}", "photos": str([len(t) for t in training])}
+    about = {
+        "steps": str(args.steps),
+        "seed": str(args.seed),
+        "seconds": f"{seconds:.0f}",
+        "photos": str([len(t) for t in training]),
+    }
     metadata = {**about, "figures": json.dumps(figures), "provenance": json.dumps(provenance())}
     write_atomically(args.out, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
     return figures
@@ -176,10 +209,14 @@ def relit_batch(well_lit: list[Tensor], backlit: list[Tensor], size: int, genera
     crops, masks = torch.stack(crops), torch.stack(masks)
     linear = srgb_to_linear(crops)
 
-    base = torch.where(uniform(0, 1) < 0.45, uniform(0.2, 3.5), uniform(-4.5, 0.0))  # nearly as many too bright as too dark
+    base = torch.where(
+        uniform(0, 1) < 0.45, uniform(0.2, 3.5), uniform(-4.5, 0.0)
+    )  # nearly as many too bright as too dark
     base = torch.where(kind["shifted"], base, uniform(-0.2, 0.2))
     base = torch.where(kind["against light"], uniform(-0.5, 0.7), base)
-    base = torch.where(kind["lifted"], (uniform(-3, -0.3).exp2() / linear.mean(dim=(1, 2, 3)).clamp(min=1e-3)).log2(), base)
+    base = torch.where(
+        kind["lifted"], (uniform(-3, -0.3).exp2() / linear.mean(dim=(1, 2, 3)).clamp(min=1e-3)).log2(), base
+    )
     base = torch.where(kind["real"], torch.zeros(size), base)
     front = torch.where(kind["against light"], uniform(1.0, 4.0), torch.zeros(size))
     stops = base.view(-1, 1, 1, 1) - front.view(-1, 1, 1, 1) * masks
@@ -240,7 +277,10 @@ def looks_truth(crops: Tensor) -> dict[str, Tensor]:
     luminance = crops.mean(dim=1)
     texture = (luminance + 0.02).log().diff(dim=-1).abs().mean(dim=(1, 2))  # of the logarithm: exposure cancels
     contrast = luminance.std(dim=(1, 2))
-    truth |= {"colourful": _ramp(saturation.mean(dim=(1, 2)), 0.35, 0.5), "greyish": 1 - _ramp(saturation.mean(dim=(1, 2)), 0.12, 0.22)}
+    truth |= {
+        "colourful": _ramp(saturation.mean(dim=(1, 2)), 0.35, 0.5),
+        "greyish": 1 - _ramp(saturation.mean(dim=(1, 2)), 0.12, 0.22),
+    }
     truth |= {"textured": _ramp(texture, 0.09, 0.13), "smooth": 1 - _ramp(texture, 0.04, 0.06)}
     return truth | {"high contrast": _ramp(contrast, 0.22, 0.26), "low contrast": 1 - _ramp(contrast, 0.11, 0.15)}
 
@@ -261,7 +301,10 @@ def compose(truth: Tensor, words: random.Random) -> tuple[str, tuple[int, ...]]:
 
 def caption_truth(truth: Tensor, values: list[tuple[int, ...]]) -> Tensor:
     """How far caption n holds for image b, (B,N): the weakest of its claims; 0.5 where it claims nothing. truth (B,V)."""
-    return torch.stack([truth[:, list(claims)].amin(dim=1) if claims else torch.full_like(truth[:, 0], 0.5) for claims in values], dim=1)
+    return torch.stack(
+        [truth[:, list(claims)].amin(dim=1) if claims else torch.full_like(truth[:, 0], 0.5) for claims in values],
+        dim=1,
+    )
 
 
 def caption_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor | float) -> Tensor:
@@ -291,7 +334,14 @@ def settle_batch_norm(encoder, batches: list[Tensor]) -> None:
 
 def unseen_tokens(tokenize, vocabulary: int) -> Tensor:
     """(vocabulary,) bool: tokens of no caption. Their embeddings are kept at zero: all such words mean the same, nothing."""
-    texts = [*(word for words in WORDS.values() for word in words), *TEMPLATES, "photo", "picture", "the image", ", and"]
+    texts = [
+        *(word for words in WORDS.values() for word in words),
+        *TEMPLATES,
+        "photo",
+        "picture",
+        "the image",
+        ", and",
+    ]
     unseen = torch.ones(vocabulary, dtype=torch.bool)
     unseen[tokenize([text.replace("{}", "") for text in texts]).unique()] = False
     return unseen

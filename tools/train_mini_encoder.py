@@ -82,7 +82,11 @@ def train(args: argparse.Namespace) -> float:
         images, stops = _relit_batch(photos, held_out, 256, torch.Generator().manual_seed(1))
         error = (predict(images) - stops).abs().mean().item()
     tensors = {f"visual.{name}": tensor.detach().contiguous() for name, tensor in tower.state_dict().items()}
-    about = {"error_stops": f"{error:.4f}", "seconds": f"{time.perf_counter() - started:.0f}", "photos": str(len(training))}
+    about = {
+        "error_stops": f"{error:.4f}",
+        "seconds": f"{time.perf_counter() - started:.0f}",
+        "photos": str(len(training)),
+    }
     metadata = {**about, "steps": str(args.steps), "seed": str(args.seed), "provenance": json.dumps(provenance())}
     write_atomically(args.out, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
     return error

@@ -14,8 +14,12 @@ SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "
 def train_command(argv: Sequence[str], *, script: str, description: str, default_cfg: str) -> int:
     """Parse, validate and train. Returns the exit code; raises UserError for a user's mistake."""
     parser = make_parser(description, default_cfg)
-    parser.add_argument("--resume", action="store_true", help="go on with the run of this config, from its last saved state")
-    parser.add_argument("--dry-run", action="store_true", help="check config and folders, print config and schedule, write nothing")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run of this config, from its last saved state"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check config and folders, print config and schedule, write nothing"
+    )
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
     mode = config.exp.mode

@@ -64,7 +64,9 @@ def check_guidance(options: Guidance) -> dict[str, float]:
     else:
         weights = {name: getattr(options.weights, name) for name in SOURCES if getattr(options.weights, name) != 0}
         if not weights:
-            raise UserError("guidance.weights: expected a weight other than 0 (guidance.direction is 'sum'), found none")
+            raise UserError(
+                "guidance.weights: expected a weight other than 0 (guidance.direction is 'sum'), found none"
+            )
     if "saved" in weights:
         if options.saved is None:
             raise UserError(
@@ -101,7 +103,9 @@ def make_recipe(options: Guidance, encoder: ClipEncoder, cache_dir: str | Path) 
     return Recipe(weights, vectors, removed, embed_vocabulary(encoder, cache_dir) if n else None, n)
 
 
-def embed_folders(config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]) -> tuple[Tensor, Tensor, list[str]]:
+def embed_folders(
+    config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
+) -> tuple[Tensor, Tensor, list[str]]:
     """Embeddings (N,D) of the well-lit and (N',D) of the backlit folder, and why photos were left out. Raises UserError."""
     cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
     well_lit_embeddings, skipped_well_lit = embed_photos(well_lit, encoder, cache, batch, "data.welllit_images_path")
@@ -138,13 +142,17 @@ def describe(options: Guidance) -> str:
         "saved": f"saved in {options.saved}",
     }
     weights = check_guidance(options)
-    text = " + ".join((f"{weight:g} × " if options.direction == "sum" else "") + parts[name] for name, weight in weights.items())
+    text = " + ".join(
+        (f"{weight:g} × " if options.direction == "sum" else "") + parts[name] for name, weight in weights.items()
+    )
     if options.remove_first_n_tokens:
         text += f", shifted by {options.remove_first_n_tokens} tokens"
     return text + (f", without {', '.join(map(repr, options.remove))}" if options.remove else "")
 
 
-def save_direction(guidance: ResidualGuidance, path: str | Path, options: Guidance, encoder: ClipEncoder, photos: tuple[int, int]) -> None:
+def save_direction(
+    guidance: ResidualGuidance, path: str | Path, options: Guidance, encoder: ClipEncoder, photos: tuple[int, int]
+) -> None:
     """Write guidance as `.safetensors`, atomically: `vector`, `well_lit`, `backlit` (D,), and as metadata where they come from.
 
     photos: how many backlit and well-lit ones.
@@ -181,7 +189,9 @@ def load_direction(path: str | Path, encoder: ClipEncoder) -> Tensor:
             raise UserError(f"guidance.saved: {path}: {error}") from None
     if "vector" not in tensors:
         names = ", ".join(["vector", *KINDS.values()])
-        raise UserError(f"guidance.saved: {path}: expected one of the tensors {names}, found '{next(iter(tensors), 'none')}'")
+        raise UserError(
+            f"guidance.saved: {path}: expected one of the tensors {names}, found '{next(iter(tensors), 'none')}'"
+        )
     vector, about = tensors["vector"], read_metadata(path)
     made_with = about.get("encoder_fingerprint", encoder.fingerprint())
     if vector.shape != (encoder.embed_dim,) or made_with != encoder.fingerprint():

@@ -32,7 +32,9 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
     return load_clip(encoder.model, pretrained, device=device, preprocess=clip.preprocess, seed=clip.seed)
 
 
-def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path, batch_size: int, key: str) -> tuple[Tensor, list[str]]:
+def embed_photos(
+    paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path, batch_size: int, key: str
+) -> tuple[Tensor, list[str]]:
     """f(Φ(I)) of every photo, (N,D) float32 on the CPU in the order of `paths`, and the reasons of those left out.
 
     key: the config key of the folder, for errors. Raises UserError where no photo can be read.
@@ -51,7 +53,9 @@ def embed_photos(paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path,
         coming = [pool.submit(_prepared, path, encoder) for _, path in batches[0]] if batches else []
         for number, batch in enumerate(batches):
             results = [future.result() for future in coming]
-            following = batches[number + 1] if number + 1 < len(batches) else ()  # is prepared while this one is encoded
+            following = (
+                batches[number + 1] if number + 1 < len(batches) else ()
+            )  # is prepared while this one is encoded
             coming = [pool.submit(_prepared, path, encoder) for _, path in following]
             pairs = list(zip(batch, results, strict=True))
             skipped.update({h: str(r).removeprefix(f"{path}: ") for (h, path), r in pairs if isinstance(r, ImageError)})
@@ -105,7 +109,9 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
 
     starts = range(0, len(tokens), chunk)  # large chunks: texts are sorted by length inside
     with ThreadPoolExecutor(2) as pool:  # tokenising one chunk takes as long as a small text tower takes for another
-        chunks = tqdm(pool.map(embed, starts), desc="embedding the vocabulary", total=len(starts), leave=False, disable=None)
+        chunks = tqdm(
+            pool.map(embed, starts), desc="embedding the vocabulary", total=len(starts), leave=False, disable=None
+        )
         embeddings = torch.cat(list(chunks))
     write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
     return embeddings
@@ -120,8 +126,15 @@ def vocabulary() -> tuple[list[str], list[bool]]:
 
     tokenizer = SimpleTokenizer()
     raw = [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]  # bytes spelt as letters; `</w>` ends a word
-    texts = [bytes(tokenizer.byte_decoder[c] for c in token.removesuffix("</w>")).decode("utf-8", errors="replace") for token in raw]
-    words = {text for text, token in zip(texts, raw, strict=True) if token.endswith("</w>") and text.isalpha() and len(text) > 1}
+    texts = [
+        bytes(tokenizer.byte_decoder[c] for c in token.removesuffix("</w>")).decode("utf-8", errors="replace")
+        for token in raw
+    ]
+    words = {
+        text
+        for text, token in zip(texts, raw, strict=True)
+        if token.endswith("</w>") and text.isalpha() and len(text) > 1
+    }
     return texts, [text in words for text in texts]
 
 
@@ -138,4 +151,6 @@ def _read_cache(path: Path) -> dict[str, Tensor]:
 def _write_cache(path: Path, known: dict[str, Tensor]) -> None:
     if known:
         tensors = {"embeddings": torch.stack(list(known.values()))}
-        write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"sha256": json.dumps(list(known))}))
+        write_atomically(
+            path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"sha256": json.dumps(list(known))})
+        )

@@ -51,7 +51,9 @@ class GuidanceTask:
         self.augmentation = training_augmentation(ZOOM) if data.augment else None
         size, cache_dir = options.image_size, config.exp.cache_dir
         with accelerator.main_process_first():  # one process computes, the others find the cache
-            self.backlit, self.well_lit = (ResizedPhotos(paths, size, cache_dir, self.augmentation) for paths in training_photos(data))
+            self.backlit, self.well_lit = (
+                ResizedPhotos(paths, size, cache_dir, self.augmentation) for paths in training_photos(data)
+            )
         self.train_backlit, self.held_backlit = hold_back(len(self.backlit), options.held_back, mix(seed, 0))
         self.train_well_lit, self.held_well_lit = hold_back(len(self.well_lit), options.held_back, mix(seed, 1))
         self.stages: list[PhotoArray] = []  # I_{t−1}, I_t, as far as there are any
@@ -60,7 +62,9 @@ class GuidanceTask:
         seed_everything(seed)
         kind = KIND[config.exp.mode]
         if options.load_pretrain:
-            pair = load_guidance(find_pretrained(options.pretrain_dir, "guidance_model"), kind, encoder, options.length_prompt)
+            pair = load_guidance(
+                find_pretrained(options.pretrain_dir, "guidance_model"), kind, encoder, options.length_prompt
+            )
         else:
             pair = new_guidance(kind, encoder, options.length_prompt)
         self.pair = pair
@@ -81,7 +85,9 @@ class GuidanceTask:
             return self._ranking_batches(start)
         return self._labelled_batches(start)
 
-    def losses(self, phase: Phase, batch: tuple[list[Tensor], Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(
+        self, phase: Phase, batch: tuple[list[Tensor], Tensor | None]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted loss, and what else is worth a line in the log, without gradient."""
         embeddings, labels = batch
         with self.accelerator.autocast():  # for the text tower only: cosines differ by little, and stay in float32
@@ -89,7 +95,9 @@ class GuidanceTask:
         pair = pair.float()
         if labels is not None:
             loss = initialisation_loss(embeddings[0], pair, labels, self.scale)
-            right = ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()
+            right = (
+                ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()
+            )
             return {"cross_entropy": phase.terms["cross_entropy"] * loss}, {"batch_accuracy": right}
         scores = [negative_similarity(stage, pair, self.scale) for stage in embeddings]
         loss = refinement_loss(scores, self.config.loss.margins.model_dump())
@@ -116,7 +124,10 @@ class GuidanceTask:
             yield [self._embed(photos)], labels.to(self.accelerator.device)
 
     def _ranking_batches(self, start: int) -> Iterator[tuple[list[Tensor], None]]:
-        orders = self._order(len(self.train_backlit), start), self._order(len(self.train_well_lit), start, mix(self.config.exp.seed, 2))
+        orders = (
+            self._order(len(self.train_backlit), start),
+            self._order(len(self.train_well_lit), start, mix(self.config.exp.seed, 2)),
+        )
         keys = (
             [(self.train_backlit[i], seed, self.train_well_lit[j]) for (i, seed), (j, _) in zip(*batches, strict=True)]
             for batches in zip(*orders, strict=True)
@@ -159,8 +170,12 @@ class GuidanceTask:
             if not file.is_file():
 
                 def fill(temporary: Path) -> None:
-                    pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=self.backlit.pixels.shape)
-                    photos = tqdm(self.backlit, desc="enhancing the training photos", unit="photo", leave=False, disable=None)
+                    pixels = np.lib.format.open_memmap(
+                        temporary, mode="w+", dtype=np.uint8, shape=self.backlit.pixels.shape
+                    )
+                    photos = tqdm(
+                        self.backlit, desc="enhancing the training photos", unit="photo", leave=False, disable=None
+                    )
                     for index, result in enumerate(enhance_photos(weights, photos, self.accelerator.device)):
                         pixels[index] = to_uint8(result)[0]
                     pixels.flush()
@@ -181,10 +196,15 @@ class GuidanceTask:
         if self.stages:
             sets["enhanced"] = (self.stages[-1], self.held_backlit)
         pair = self.vectors()
-        scores = {name: negative_similarity(self._embed_set(photos, indices), pair, self.scale) for name, (photos, indices) in sets.items()}
+        scores = {
+            name: negative_similarity(self._embed_set(photos, indices), pair, self.scale)
+            for name, (photos, indices) in sets.items()
+        }
         right = torch.cat([scores["backlit"] > 0.5, scores["welllit"] < 0.5])
         report: dict[str, float | str] = {"guidance_accuracy": right.float().mean().item()}
-        report.update({f"s_{name}": scores[name].mean().item() for name in ("backlit", "enhanced", "welllit") if name in scores})
+        report.update(
+            {f"s_{name}": scores[name].mean().item() for name in ("backlit", "enhanced", "welllit") if name in scores}
+        )
         wanted = self.config.guidance_model.nearest_tokens
         if wanted and self.encoder.has_text:
             tokens, words = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(pair.device), vocabulary()[0]
@@ -205,14 +225,18 @@ class GuidanceTask:
         if id(photos) not in self._embedded:
             seeds = [mix(self.config.exp.seed, -1 - slot) for slot in range(self._slots)]
             bar = tqdm(seeds, desc="embedding augmented photos", leave=False, disable=None)
-            self._embedded[id(photos)] = torch.stack([self._embed_set(photos, range(len(photos)), seed) for seed in bar])
+            self._embedded[id(photos)] = torch.stack(
+                [self._embed_set(photos, range(len(photos)), seed) for seed in bar]
+            )
         return self._embedded[id(photos)]
 
     def _embed_set(self, photos: PhotoArray, indices: Sequence[int], seed: int | None = None) -> Tensor:
         """(N,D) of these photos, under the augmentation of `seed` if given."""
         keys = [index if seed is None else (index, seed) for index in indices]
         size = self.config.guidance.embed_batch_size
-        return torch.cat([self._embed(torch.stack([photos[k] for k in keys[i : i + size]])) for i in range(0, len(keys), size)])
+        return torch.cat(
+            [self._embed(torch.stack([photos[k] for k in keys[i : i + size]])) for i in range(0, len(keys), size)]
+        )
 
     @torch.no_grad()
     def _embed(self, images: Tensor) -> Tensor:

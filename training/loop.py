@@ -49,7 +49,9 @@ class TrainingDiverged(UserError):
     """The loss or a gradient became infinite or NaN, or self-reconstruction never started."""
 
 
-def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, left_out: list[str] | None = None) -> Path | None:
+def train(
+    config: TrainConfig, *, resume: bool = False, dry_run: bool = False, left_out: list[str] | None = None
+) -> Path | None:
     """Train a UNet by the method of `exp.mode`. Returns the run folder, or None for a dry run, which writes nothing.
 
     left_out: a list to which the reasons of photos that cannot be read are added, on the main process.
@@ -64,7 +66,9 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, l
     phases = schedule(config, len(backlit_paths))
     say(f"method     {config.exp.mode}")
     say(f"device     {describe_device(accelerator)}")
-    say(f"photos     {len(backlit_paths)} backlit, {len(welllit_paths)} well-lit, trained at {data.image_size} x {data.image_size}")
+    say(
+        f"photos     {len(backlit_paths)} backlit, {len(welllit_paths)} well-lit, trained at {data.image_size} x {data.image_size}"
+    )
     say(f"schedule\n{describe_schedule(phases)}")
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:
@@ -106,18 +110,24 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, l
         say(f"direction  {describe(config.guidance)}")
         say(f"residual   cos(well-lit mean, backlit mean) = {separation:.4f}, set point τ = {residual.target:.4f}")
         if residual.start >= residual.target:
-            say("note       along this direction backlit photos lie above well-lit ones: training will pull away from light")
+            say(
+                "note       along this direction backlit photos lie above well-lit ones: training will pull away from light"
+            )
         residual = residual.to(accelerator.device)
     else:
         guidance = GuidanceTask(config, accelerator, guidance_encoder, run.path / "enhanced_sets")
         skipped = guidance.well_lit.skipped + guidance.backlit.skipped
         counts = f"{len(guidance.held_backlit)} backlit, {len(guidance.held_well_lit)} well-lit photos"
-        say(f"guidance   {guidance.pair.kind}; reported on {counts}{' held back from it' if config.guidance_model.held_back else ''}")
+        say(
+            f"guidance   {guidance.pair.kind}; reported on {counts}{' held back from it' if config.guidance_model.held_back else ''}"
+        )
     for reason in skipped:
         say(f"left out   {reason}")
     if left_out is not None and accelerator.is_main_process:
         left_out += skipped
-    unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, guidance and guidance.vectors)
+    unet = UNetTask(
+        config, accelerator, photos, guidance_encoder, identity_encoder, residual, guidance and guidance.vectors
+    )
     trainer = Trainer(config, accelerator, run, phases, unet, guidance, validation)
     trainer.state.seconds = time.perf_counter() - started
     if resume:  # every process: all have to agree on what is left
@@ -133,7 +143,9 @@ def train(config: TrainConfig, *, resume: bool = False, dry_run: bool = False, l
                 say(f"note       {note}")
             if residual:
                 unread = {reason.partition(": expected ")[0] for reason in skipped}
-                counts = tuple(sum(str(path) not in unread for path in paths) for paths in (backlit_paths, welllit_paths))
+                counts = tuple(
+                    sum(str(path) not in unread for path in paths) for paths in (backlit_paths, welllit_paths)
+                )
                 save_direction(residual, run.direction_file, config.guidance, guidance_encoder, counts)
     accelerator.wait_for_everyone()
     say(f"run        {run.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
@@ -210,7 +222,9 @@ class Trainer:
                 self._save()
                 bar.write(f"state saved to {self.run_folder.state_file}; go on with --resume")
             elif main:  # the state may count a step that was not made
-                bar.write(f"stopped inside an iteration; --resume goes on from the state saved before: {self.run_folder.state_file}")
+                bar.write(
+                    f"stopped inside an iteration; --resume goes on from the state saved before: {self.run_folder.state_file}"
+                )
             raise
         finally:
             stop.close()
@@ -279,7 +293,10 @@ class Trainer:
                 state.extensions += 1
                 state.planned += phase.extension_iterations
                 bar.total += phase.extension_iterations
-                self._tell(bar, f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{phase.extension_iterations} iterations")
+                self._tell(
+                    bar,
+                    f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{phase.extension_iterations} iterations",
+                )
         if state.total % self.config.train.val_iter == 0 and task is self.unet:
             self._check(bar)
         if state.total % self.config.train.save_iter == 0 and self.accelerator.is_main_process:
@@ -323,7 +340,10 @@ class Trainer:
         state.go_back_to_best()
         self.unet.optimizer.state.clear()
         state.scores, state.losses = [], []
-        self._tell(bar, f"{phase.name}: results turned white, back to iteration {state.best_total['unet']} at half the learning rate")
+        self._tell(
+            bar,
+            f"{phase.name}: results turned white, back to iteration {state.best_total['unet']} at half the learning rate",
+        )
 
     def _restart(self, phase: Phase, bar: tqdm, why: str) -> None:
         """Divergence guard: the phase begins anew with another seed."""
@@ -367,8 +387,12 @@ class Trainer:
             return
         report = self.guidance.report()
         self.run_folder.log(self.state.total, {"phase": phase.name, **report}, tag="guidance")
-        similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report)
-        bar.write(f"iteration {self.state.total:5}  {phase.name}: accuracy {100 * report['guidance_accuracy']:.1f} %, mean S: {similarity}")
+        similarity = ", ".join(
+            f"{name} {report[f's_{name}']:.3f}" for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report
+        )
+        bar.write(
+            f"iteration {self.state.total:5}  {phase.name}: accuracy {100 * report['guidance_accuracy']:.1f} %, mean S: {similarity}"
+        )
         for name in ("backlit", "welllit"):
             if f"tokens_{name}" in report:
                 bar.write(f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
@@ -410,7 +434,11 @@ class Trainer:
             direction = self.unet.residual if "projection" in values else None
             extra = {"set_point": direction.target, "backlit_projection": direction.start} if direction else {}
             rate = {"learning_rate": self._learning_rate(phase)}
-            speed = {"photos_per_second": photos_per_second, "seconds_per_step": seconds / self.steps, "seconds": self.state.seconds}
+            speed = {
+                "photos_per_second": photos_per_second,
+                "seconds_per_step": seconds / self.steps,
+                "seconds": self.state.seconds,
+            }
             self.run_folder.log(self.state.total, {"phase": phase.name, **values, **extra, **rate, **speed})
         self.logged_seconds, self.steps = self.state.seconds, 0
 
@@ -424,7 +452,9 @@ class Trainer:
             values = self.validation.run(weights, device)
             self.run_folder.log(state.total, {"phase": name, **values, "seconds": state.seconds}, tag="validation")
             if bar:
-                bar.write(f"iteration {state.total:5}  {name}: validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
+                bar.write(
+                    f"iteration {state.total:5}  {name}: validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
+                )
             if values["val_psnr"] > state.best_val_psnr:
                 state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
         if self.preview is not None:
@@ -441,7 +471,12 @@ class Trainer:
         state, run = self.state, self.run_folder
         state.log_lines = run.lines
         state.save(run.state_file)
-        facts = {"method": self.config.exp.mode, "run": self.config.exp.exp_name, "seed": str(self.config.exp.seed), "commit": run.commit}
+        facts = {
+            "method": self.config.exp.mode,
+            "run": self.config.exp.exp_name,
+            "seed": str(self.config.exp.seed),
+            "commit": run.commit,
+        }
         if self.unet.residual:
             facts["set_point"] = str(self.unet.residual.target)
         for weights, path, iteration in (
@@ -483,7 +518,9 @@ def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEn
     with accelerator.main_process_first():  # one process downloads
         guidance, identity = load(clip.guidance), load(clip.identity)
     side = identity.image_size
-    identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses an encoder without five maps
+    identity.feature_maps(
+        torch.zeros(1, 3, side, side, device=accelerator.device)
+    )  # refuses an encoder without five maps
     return guidance, identity
 
 
@@ -496,7 +533,9 @@ def _unet_inputs(config: TrainConfig, backlit: list[Path], welllit: list[Path]) 
         return photos
     ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
     darken = RandomBacklight(ranges, simulated.untouched)
-    others = ResizedPhotos(welllit, data.image_size, cache, v2.Compose([darken, augmentation]) if augmentation else darken)
+    others = ResizedPhotos(
+        welllit, data.image_size, cache, v2.Compose([darken, augmentation]) if augmentation else darken
+    )
     return MixedInputs(photos, others, simulated.share)
 
 

@@ -58,14 +58,18 @@ def clip_lit_schedule(config: TrainConfig, photos: int) -> list[Phase]:
     loss, unet, guidance = config.loss, config.unet_model, config.guidance_model
     phases = []
     if not guidance.load_pretrain and guidance.num_pretrain_iters:
-        phases.append(_guidance_training(guidance, "initialisation", guidance.num_pretrain_iters, {"cross_entropy": 1.0}))
+        phases.append(
+            _guidance_training(guidance, "initialisation", guidance.num_pretrain_iters, {"cross_entropy": 1.0})
+        )
     phases += _reconstruction(config)
     rounds = config.train.num_rounds or ceil(_iterations_of_epochs(config, photos) / unet.num_round_iters)
     for number in range(1, rounds + 1):
         phases.append(_guided(config, f"enhancement {number}", unet.num_round_iters, {"clip": loss.clip}, number))
         if guidance.num_refine_iters:
             name = f"refinement {number}"
-            phases.append(_guidance_training(guidance, name, guidance.num_refine_iters, {"ranking": loss.refinement}, number))
+            phases.append(
+                _guidance_training(guidance, name, guidance.num_refine_iters, {"ranking": loss.refinement}, number)
+            )
     return phases
 
 
@@ -88,7 +92,9 @@ def describe_schedule(phases: list[Phase]) -> str:
         lines.append(line)
     if rounds > 1:
         lines.append(f"  ... and so on, to {' and '.join(phase.name for phase in phases if phase.round == rounds)}")
-    counts = {name: sum(phase.iterations for phase in phases if phase.trains == module) for module, name in NAMES.items()}
+    counts = {
+        name: sum(phase.iterations for phase in phases if phase.trains == module) for module, name in NAMES.items()
+    }
     together = ", ".join(f"{count} iterations of the {name}" for name, count in counts.items() if count)
     return "\n".join([*lines, f"  {len(phases)} phases, together {together}"])
 
@@ -131,7 +137,9 @@ def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str,
     )
 
 
-def _guidance_training(options: GuidanceModel, name: str, iterations: int, terms: dict[str, float], number: int = 0) -> Phase:
+def _guidance_training(
+    options: GuidanceModel, name: str, iterations: int, terms: dict[str, float], number: int = 0
+) -> Phase:
     return Phase(
         name=name,
         trains="guidance",

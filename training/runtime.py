@@ -52,7 +52,9 @@ def seed_everything(seed: int) -> None:
 
 def describe_device(accelerator: Accelerator) -> str:
     """For the console: device, precision, processes."""
-    name = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else accelerator.device.type
+    name = (
+        torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else accelerator.device.type
+    )
     processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""

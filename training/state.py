@@ -38,12 +38,16 @@ class TrainState:
     scores: list[float] = field(default_factory=list)  # of the last RUNNING_MEAN steps
     losses: list[float] = field(default_factory=list)  # likewise
     best_score: float = float("-inf")  # of this phase
-    best: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # of each module: a copy of its weights, never an alias
+    best: dict[str, dict[str, Tensor]] = field(
+        default_factory=dict
+    )  # of each module: a copy of its weights, never an alias
     best_total: dict[str, int] = field(default_factory=dict)  # the iteration of each
     best_val_psnr: float = float("-inf")
     best_val_total: int = 0
     best_val: dict[str, Tensor] = field(default_factory=dict)  # of the UNet
-    average: dict[str, Tensor] = field(default_factory=dict)  # of the UNet's weights over the last steps, where the config asks for it
+    average: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # of the UNet's weights over the last steps, where the config asks for it
     enhancers: list[dict[str, Tensor]] = field(default_factory=list)  # the last two rounds' UNets, the latest last
 
     _NOT_PLAIN: ClassVar = ("modules", "optimizers")
@@ -100,7 +104,11 @@ class TrainState:
     def state_dict(self) -> dict:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self._NOT_PLAIN}
         weights = {name: self._weights(name) for name in self.modules}
-        return {"modules": weights, "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()}, **plain}
+        return {
+            "modules": weights,
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            **plain,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         if state["modules"].keys() != self.modules.keys():
@@ -121,5 +129,14 @@ class TrainState:
         """Raises UserError where the state cannot be read."""
         try:
             self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except (
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            EOFError,
+            OSError,
+            pickle.UnpicklingError,
+        ) as error:
             raise UserError(f"--resume: {path}: not a state of this kind of run ({type(error).__name__})") from None

@@ -66,7 +66,9 @@ class RunFolder:
                 shutil.rmtree(self.path)
                 done = f"an earlier run in {self.path} was deleted (exp.overwrite)"
             else:
-                raise UserError(f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted")
+                raise UserError(
+                    f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted"
+                )
         self.write_text(self.config_file, dump_config(config))
         self.write_text(self.provenance_file, _json(provenance()))
         self.write_text(self.photos_file, _json(photos))
@@ -77,17 +79,25 @@ class RunFolder:
         try:
             earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(f"--resume: {self.config_file}: expected the config of the run ({type(error).__name__})") from None
+            raise UserError(
+                f"--resume: {self.config_file}: expected the config of the run ({type(error).__name__})"
+            ) from None
         different = [key for key in _differences(earlier, config.model_dump()) if key not in MAY_CHANGE]
         if different:
-            raise UserError(f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run")
+            raise UserError(
+                f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run"
+            )
         if not self.photos_file.is_file():  # of an earlier version
             return
         try:
             earlier = json.loads(self.photos_file.read_text(encoding="utf-8"))
-            changed = sorted(f"{name}: {file}" for name in photos for file, _ in photos[name].items() ^ earlier[name].items())
+            changed = sorted(
+                f"{name}: {file}" for name in photos for file, _ in photos[name].items() ^ earlier[name].items()
+            )
         except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise UserError(f"--resume: {self.photos_file}: expected the photos of the run ({type(error).__name__})") from None
+            raise UserError(
+                f"--resume: {self.photos_file}: expected the photos of the run ({type(error).__name__})"
+            ) from None
         if changed:
             number = len(set(changed))
             raise UserError(
@@ -239,5 +249,9 @@ def _plot(axes: "Axes", lines: list[dict], name: str, **style: Any) -> None:
 
 def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict):
-        return [key for name in {**a, **b} for key in _differences(a.get(name), b.get(name), f"{prefix}.{name}" if prefix else name)]
+        return [
+            key
+            for name in {**a, **b}
+            for key in _differences(a.get(name), b.get(name), f"{prefix}.{name}" if prefix else name)
+        ]
     return [] if a == b else [prefix]

@@ -74,9 +74,13 @@ class UNetTask:
 
     def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
-        precision = self.accelerator.autocast  # for networks only: losses are differences of near numbers, and stay in float32
+        precision = (
+            self.accelerator.autocast
+        )  # for networks only: losses are differences of near numbers, and stay in float32
         if "map" in phase.terms:
-            photos = F.avg_pool2d(photos, 4)  # what is learned is local: a quarter of the size will do, in a sixteenth of the time
+            photos = F.avg_pool2d(
+                photos, 4
+            )  # what is learned is local: a quarter of the size will do, in a sixteenth of the time
             with precision():
                 illumination = self.module(photos)
             relative = illumination.float() / first_illumination(photos) - 1  # what the division makes of it
@@ -86,7 +90,10 @@ class UNetTask:
             illumination = self.module(photos)
         result = enhance(photos, illumination.float())
         layers = used_layers(phase.identity_layers)
-        with precision(), torch.no_grad():  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
+        with (
+            precision(),
+            torch.no_grad(),
+        ):  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
             source_maps = self.identity_encoder.feature_maps(photos, len(layers))
         with precision():
             if phase.guided and self.guidance_encoder is self.identity_encoder:
@@ -127,7 +134,12 @@ class UNetTask:
     def batch_order(self, start: int) -> BatchOrder:
         accelerator, seed = self.accelerator, self.config.exp.seed
         return BatchOrder(
-            len(self.photos), self.batch_size, seed, start=start, rank=accelerator.process_index, world=accelerator.num_processes
+            len(self.photos),
+            self.batch_size,
+            seed,
+            start=start,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
         )
 
 
@@ -146,5 +158,7 @@ def luma_error(result: Tensor, source: Tensor) -> Tensor:
 def find_pretrained(value: str | None, section: str) -> str:
     """The file of `pretrain_dir` in a section whose `load_pretrain` is true. Raises UserError."""
     if value is None:
-        raise UserError(f"{section}.pretrain_dir: expected a weight file ({section}.load_pretrain is true), found nothing (null)")
+        raise UserError(
+            f"{section}.pretrain_dir: expected a weight file ({section}.load_pretrain is true), found nothing (null)"
+        )
     return str(find_file(value, f"{section}.pretrain_dir"))

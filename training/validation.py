@@ -46,12 +46,20 @@ def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -
     list_images(truth_dir, "data.val_gt_path")
     pairing = pair(backlit_dir, truth_dir)
     pairs, lonely = pairing.pairs, pairing.unmatched_enhanced + [name for name, _ in pairing.problems]
-    notes = [f"validation: {len(lonely)} photos have not one ground truth of their name, such as {lonely[0]}"] if lonely else []
+    notes = (
+        [f"validation: {len(lonely)} photos have not one ground truth of their name, such as {lonely[0]}"]
+        if lonely
+        else []
+    )
     if list_file is not None:
         wanted = read_names(list_file, "data.val_list")
         pairs = [p for p in pairs if named(Path(p.name), wanted)]
         missing = sorted(name for name in wanted if not any(named(Path(p.name), {name}) for p in pairs))
-        notes = [f"data.val_list: {len(missing)} of its {len(wanted)} names belong to no pair, such as {missing[0]}"] if missing else []
+        notes = (
+            [f"data.val_list: {len(missing)} of its {len(wanted)} names belong to no pair, such as {missing[0]}"]
+            if missing
+            else []
+        )
     if not pairs:
         among = " among those in data.val_list" if list_file else ""
         raise UserError(f"data.val_backlit_path, data.val_gt_path: no photo has a ground truth of the same name{among}")
@@ -62,7 +70,9 @@ class Validation:
     """Pairs at S x S, measured with the inference padding ("reflect") in fp32."""
 
     def __init__(self, pairs: list[Pair], size: int, cache_dir: str) -> None:
-        backlit, truth = (ResizedPhotos(paths, size, cache_dir) for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs]))
+        backlit, truth = (
+            ResizedPhotos(paths, size, cache_dir) for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs])
+        )
         if len(backlit) != len(pairs) or len(truth) != len(pairs):
             raise UserError(f"validation: {(backlit.skipped + truth.skipped)[0]}")
         self.backlit = torch.stack([backlit[i] for i in range(len(backlit))])

@@ -59,8 +59,18 @@ def test_resolved_config_reads_back_the_same(load, tmp_path):
 
 
 def test_overrides(load):
-    config = load(PATHS, "unet_model.lr=1e-4", "clip.guidance.model=mini-rn", "clip.guidance.pretrained=null", "data.image_size=64")
-    assert (config.unet_model.lr, config.clip.guidance.model, config.clip.guidance.pretrained) == (1e-4, "mini-rn", None)
+    config = load(
+        PATHS,
+        "unet_model.lr=1e-4",
+        "clip.guidance.model=mini-rn",
+        "clip.guidance.pretrained=null",
+        "data.image_size=64",
+    )
+    assert (config.unet_model.lr, config.clip.guidance.model, config.clip.guidance.pretrained) == (
+        1e-4,
+        "mini-rn",
+        None,
+    )
     assert load(PATHS, "data.backlit_images_path=/photos/a: b").data.backlit_images_path == "/photos/a: b"
     assert load(PATHS, "data.backlit_images_path=[x").data.backlit_images_path == "[x"
 
@@ -87,8 +97,16 @@ def test_yaml_traps_are_gone(load):
         (PATHS + "loss: {residual: .inf}", [], "loss.residual: expected a finite number, found inf"),
         (PATHS + "unet_model: {map_bias: .nan}", [], "unet_model.map_bias: expected a finite number, found nan"),
         (PATHS + "unet_model: {lr: -1.0}", [], "unet_model.lr: expected greater than 0"),
-        (PATHS + "unet_model: {batch_size: 0}", [], "unet_model.batch_size: expected greater than or equal to 1, found 0"),
-        (PATHS + "exp: {mode: raev}", [], "exp.mode: expected 'rave', 'clip_lit' or 'clip_lit_latent', found the text 'raev'"),
+        (
+            PATHS + "unet_model: {batch_size: 0}",
+            [],
+            "unet_model.batch_size: expected greater than or equal to 1, found 0",
+        ),
+        (
+            PATHS + "exp: {mode: raev}",
+            [],
+            "exp.mode: expected 'rave', 'clip_lit' or 'clip_lit_latent', found the text 'raev'",
+        ),
         (PATHS + "exp: {seed: 1}\nexp: {seed: 2}", [], "line 3: key 'exp' is given twice"),
         (PATHS + "exp: {seed: 1, seed: 2}", [], "line 2: key 'seed' is given twice"),
         ("- a", [], "expected sections with keys, found a list of 1"),
@@ -125,7 +143,9 @@ def test_generated_reference_and_schemas_are_up_to_date(tmp_path):
 
     write(tmp_path)
     for name in ("README.md", *(f"schema/{n}.schema.json" for n in SCHEMAS)):
-        assert (tmp_path / name).read_text() == (CONFIG_ROOT / name).read_text(), f"{name} is stale: run `make config-docs`"
+        assert (tmp_path / name).read_text() == (CONFIG_ROOT / name).read_text(), (
+            f"{name} is stale: run `make config-docs`"
+        )
 
 
 def test_binary_file_is_no_config(tmp_path):

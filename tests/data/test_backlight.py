@@ -4,13 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from data.backlight import BacklightRanges, RandomBacklight, linear_to_srgb, simulate_backlight, smooth_mask, srgb_to_linear
+from data.backlight import (
+    BacklightRanges,
+    RandomBacklight,
+    linear_to_srgb,
+    simulate_backlight,
+    smooth_mask,
+    srgb_to_linear,
+)
 from data.samples import make_quickstart_set
 
 
 def fixed(stops: float, background: float = 0.0, noise: float = 0.0, share: float = 1.0) -> BacklightRanges:
     return BacklightRanges(
-        foreground_stops=(stops, stops), background_stops=(background, background), noise=(noise, noise), foreground_share=(share, share)
+        foreground_stops=(stops, stops),
+        background_stops=(background, background),
+        noise=(noise, noise),
+        foreground_share=(share, share),
     )
 
 
@@ -80,9 +90,14 @@ def test_quickstart_set_is_paired_disjoint_and_repeatable(tmp_path):
     first, second = make_quickstart_set(tmp_path / "a"), make_quickstart_set(tmp_path / "b")
     files = sorted(p.relative_to(first) for p in first.rglob("*.png"))
     assert [(first / f).read_bytes() for f in files] == [(second / f).read_bytes() for f in files]
-    names = {kind: {p.name for p in (first / kind).iterdir()} for kind in ("held_out/backlit", "held_out/ground_truth", "train/backlit")}
+    names = {
+        kind: {p.name for p in (first / kind).iterdir()}
+        for kind in ("held_out/backlit", "held_out/ground_truth", "train/backlit")
+    }
     assert names["held_out/backlit"] == names["held_out/ground_truth"]
-    assert not {n.rsplit("_", 1)[0] for n in names["held_out/backlit"]} & {n.rsplit("_", 1)[0] for n in names["train/backlit"]}
+    assert not {n.rsplit("_", 1)[0] for n in names["held_out/backlit"]} & {
+        n.rsplit("_", 1)[0] for n in names["train/backlit"]
+    }
     stamp = (first / files[0]).stat().st_mtime_ns
     make_quickstart_set(first)
     assert (first / files[0]).stat().st_mtime_ns == stamp  # the second call finds it done

@@ -37,7 +37,9 @@ def camera_exif(orientation: int) -> bytes:
     exif[ExifTags.Base.Make] = "Maker"
     exif[ExifTags.Base.Copyright] = "© Ö. Person".encode()
     exif[ExifTags.Base.Orientation] = orientation
-    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.DateTimeOriginal: "2024:04:01 10:00:00", ExifTags.Base.ExifImageWidth: 24})
+    exif.get_ifd(ExifTags.IFD.Exif).update(
+        {ExifTags.Base.DateTimeOriginal: "2024:04:01 10:00:00", ExifTags.Base.ExifImageWidth: 24}
+    )
     exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
     return exif.tobytes()
 
@@ -61,7 +63,14 @@ def test_plain_png(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     photo = read_photo(tmp_path / "a.png")
     assert photo.rgb.dtype == np.float32 and np.array_equal(photo.rgb, (pixels / 255).astype(np.float32))
-    assert (photo.alpha, photo.bits, photo.grey, photo.exif, photo.format, photo.note) == (None, 8, False, None, "PNG", None)
+    assert (photo.alpha, photo.bits, photo.grey, photo.exif, photo.format, photo.note) == (
+        None,
+        8,
+        False,
+        None,
+        "PNG",
+        None,
+    )
     assert np.array_equal(read_rgb8(tmp_path / "a.png"), pixels)
 
 
@@ -84,7 +93,9 @@ def test_transparent_colour_of_png(tmp_path, mode):
     pixels = np.array([[[255, 0, 255], [202, 209, 215]]], np.uint8)[..., : len(mode)].squeeze()[None]
     Image.fromarray(pixels).save(tmp_path / "a.png", transparency=(255, 0, 255) if mode == "RGB" else int(pixels[0, 0]))
     photo = read_photo(tmp_path / "a.png")
-    assert photo.rgb.shape == (1, 2, 3) and np.array_equal(np.rint(photo.rgb * 255), np.broadcast_to(pixels.reshape(1, 2, -1), (1, 2, 3)))
+    assert photo.rgb.shape == (1, 2, 3) and np.array_equal(
+        np.rint(photo.rgb * 255), np.broadcast_to(pixels.reshape(1, 2, -1), (1, 2, 3))
+    )
     assert photo.alpha.tolist() == [[0, 1]]
 
 
@@ -117,7 +128,9 @@ def test_a_camera_raw_file_is_no_photo_though_its_preview_opens(tmp_path):
 
 @pytest.mark.parametrize(("name", "width"), [("a.jpg", 65501), ("a.webp", 16384)])
 def test_a_size_that_the_format_cannot_hold_is_told(tmp_path, name, width):
-    with pytest.raises(ImageError, match=rf"holds at most {width - 1} pixels to a side, found {width} x 1; take PNG or TIFF"):
+    with pytest.raises(
+        ImageError, match=rf"holds at most {width - 1} pixels to a side, found {width} x 1; take PNG or TIFF"
+    ):
         write_photo(tmp_path / name, Photo(np.zeros((1, width, 3), np.float32)))
 
 
@@ -142,7 +155,9 @@ def test_animation_gives_first_frame_and_a_note(tmp_path):
 def test_other_modes(tmp_path, mode):
     source = Image.fromarray(smooth(6, 8))
     if mode == "LAB":
-        source = ImageCms.profileToProfile(source, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+        source = ImageCms.profileToProfile(
+            source, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
     source = source if mode == "LAB" else source.convert(mode)
     path = tmp_path / ("a.tif" if mode in ("YCbCr", "LAB") else "a.png")
     (source.convert("RGB") if mode == "HSV" else source).save(path)
@@ -150,7 +165,9 @@ def test_other_modes(tmp_path, mode):
     assert photo.grey == (mode in ("1", "L", "LA")) and (photo.alpha is not None) == mode.endswith("A")
     expected = smooth(6, 8) if mode == "LAB" else np.asarray(source.convert("RGB"))
     error = np.abs(photo.rgb * 255 - expected)
-    assert photo.note is None and (error.mean() < 2 if mode == "LAB" else error.max() < 1e-3)  # LAB: 8 bits are coarse in dark tones
+    assert photo.note is None and (
+        error.mean() < 2 if mode == "LAB" else error.max() < 1e-3
+    )  # LAB: 8 bits are coarse in dark tones
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -195,7 +212,9 @@ def test_orientation_of_a_tiff_is_applied_once(tmp_path):
 
 def p3_to_srgb(rgb: np.ndarray) -> np.ndarray:
     """Display P3 (gamma 2.2) to sRGB by the published matrix, in [0, 1]."""
-    matrix = np.array([[1.22494018, -0.22494018, 0], [-0.04205695, 1.04205695, 0], [-0.01963755, -0.07863605, 1.09827360]])
+    matrix = np.array(
+        [[1.22494018, -0.22494018, 0], [-0.04205695, 1.04205695, 0], [-0.01963755, -0.07863605, 1.09827360]]
+    )
     linear = np.clip((rgb.astype(np.float64) ** 2.2) @ matrix.T, 0, 1)
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
@@ -204,7 +223,9 @@ def test_profile_is_converted_to_srgb_at_8_bits(tmp_path):
     pixels = noise(40, 50, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=display_p3())
     ours = read_rgb8(tmp_path / "a.png").astype(int)
-    pillow = ImageCms.profileToProfile(Image.fromarray(pixels), io.BytesIO(display_p3()), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    pillow = ImageCms.profileToProfile(
+        Image.fromarray(pixels), io.BytesIO(display_p3()), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
     assert np.abs(ours - np.asarray(pillow)).max() <= 1
     assert np.abs(ours / 255 - p3_to_srgb(pixels / 255)).max() < 1 / 255
     assert np.abs(ours - pixels).max() > 20  # it does change something
@@ -272,7 +293,8 @@ def test_16_bit_round_trip_is_exact(tmp_path, suffix, channels):
     assert np.array_equal(back.rgb, photo.rgb)
     assert (back.alpha is None) if alpha is None else np.array_equal(back.alpha, alpha)
     assert (
-        exif_of(back)[ExifTags.Base.Make] == "Maker" and exif_of(back)[ExifTags.Base.Copyright].encode("latin-1").decode() == "© Ö. Person"
+        exif_of(back)[ExifTags.Base.Make] == "Maker"
+        and exif_of(back)[ExifTags.Base.Copyright].encode("latin-1").decode() == "© Ö. Person"
     )
     # and others see the same picture: Pillow, at its 8 bits
     if (suffix, channels) != ("tif", 2):
@@ -283,7 +305,13 @@ def test_16_bit_round_trip_is_exact(tmp_path, suffix, channels):
 
 
 @pytest.mark.parametrize(
-    "options", [{"compression": "lzw"}, {"compression": "zlib", "predictor": True}, {"planarconfig": "separate"}, {"byteorder": ">"}]
+    "options",
+    [
+        {"compression": "lzw"},
+        {"compression": "zlib", "predictor": True},
+        {"planarconfig": "separate"},
+        {"byteorder": ">"},
+    ],
 )
 def test_16_bit_tiff_layouts(tmp_path, options):
     pixels = noise(20, 33, 3, dtype=np.uint16)
@@ -495,7 +523,8 @@ def test_unsupported_tiff_numbers(tmp_path, dtype, channels):
 
 
 @pytest.mark.parametrize(
-    "data", [b"II*\0", b"II*\0" + b"\xff" * 60, b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0", b"BM" + b"\0" * 60]
+    "data",
+    [b"II*\0", b"II*\0" + b"\xff" * 60, b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff\xe0", b"BM" + b"\0" * 60],
 )
 def test_fragments_never_crash(tmp_path, data):
     (tmp_path / "a.img").write_bytes(data)
@@ -505,7 +534,9 @@ def test_fragments_never_crash(tmp_path, data):
 def test_flipped_bytes_never_crash(tmp_path):
     random = np.random.default_rng(0)
     for suffix in ("jpg", "png", "tif", "gif", "webp"):
-        Image.fromarray(smooth(24, 24)).save(tmp_path / f"a.{suffix}", **({"exif": camera_exif(6)} if suffix != "gif" else {}))
+        Image.fromarray(smooth(24, 24)).save(
+            tmp_path / f"a.{suffix}", **({"exif": camera_exif(6)} if suffix != "gif" else {})
+        )
         clean = (tmp_path / f"a.{suffix}").read_bytes()
         for _ in range(40):
             damaged = bytearray(clean)

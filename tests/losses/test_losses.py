@@ -45,7 +45,11 @@ def test_clip_guidance_and_gradient_equal_the_authors(vit, tiny_clip):
 def test_residual_and_rave_loss_and_gradient_equal_the_authors(vit, tiny_clip):
     inputs, expected = tiny_clip["inputs"], tiny_clip["expected"]
     guidance = residual_guidance(vit.embed_images(inputs["welllit"]), vit.embed_images(inputs["backlit"]))
-    for found, name in ((guidance.vector, "v_residual"), (guidance.well_lit, "v_well_lit"), (guidance.backlit, "v_backlit")):
+    for found, name in (
+        (guidance.vector, "v_residual"),
+        (guidance.well_lit, "v_well_lit"),
+        (guidance.backlit, "v_backlit"),
+    ):
         assert relative(found, expected[name]) < 1e-3
     assert guidance.target == pytest.approx(float(expected["residual_target"]), rel=1e-3)
     result = inputs["pred"].clone().requires_grad_()
@@ -59,7 +63,8 @@ def test_residual_and_rave_loss_and_gradient_equal_the_authors(vit, tiny_clip):
 def test_shift_equals_the_formula_on_the_authors_embeddings(tiny_clip, n):
     """The formula step by step, in numpy, from their residual and text embeddings."""
     expected = {
-        name: tiny_clip["expected"][name].double().numpy() for name in ("v_residual", "v_well_lit", "v_backlit", "word_text_features")
+        name: tiny_clip["expected"][name].double().numpy()
+        for name in ("v_residual", "v_well_lit", "v_backlit", "word_text_features")
     }
     r, words = expected["v_residual"], expected["word_text_features"]
     words = words / np.linalg.norm(words, axis=1, keepdims=True)
@@ -90,7 +95,9 @@ def test_ranking_equals_the_authors(tiny_clip):
 
 def test_initialisation_equals_the_authors(vit, tiny_clip):
     inputs, expected = tiny_clip["inputs"], tiny_clip["expected"]
-    loss = initialisation_loss(vit.embed_images(inputs["pred"]), expected["prompt_text_features"], torch.tensor([0, 1, 0]))
+    loss = initialisation_loss(
+        vit.embed_images(inputs["pred"]), expected["prompt_text_features"], torch.tensor([0, 1, 0])
+    )
     assert relative(loss, expected["l_ce_init"]) < 1e-3
 
 
@@ -132,7 +139,9 @@ def test_residual_loss_pulls_to_the_set_point_and_gradchecks():
     guidance = residual_guidance(unit(7, 6), unit(5, 6, seed=1))
     embeddings = unit(3, 6, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda e: residual_loss(e, guidance), embeddings)
-    assert residual_loss(guidance.vector[None], guidance) == pytest.approx((1 - guidance.target) ** 2)  # beyond the set point costs too
+    assert residual_loss(guidance.vector[None], guidance) == pytest.approx(
+        (1 - guidance.target) ** 2
+    )  # beyond the set point costs too
 
 
 def test_residual_refuses_what_has_no_direction():

@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from losses.residual import residual_guidance
-from metrics.direction import ALIKE, Vocabulary, agreement, auc, bootstrap_cosines, held_out_auc, photos_needed, word_kind
+from metrics.direction import (
+    ALIKE,
+    Vocabulary,
+    agreement,
+    auc,
+    bootstrap_cosines,
+    held_out_auc,
+    photos_needed,
+    word_kind,
+)
 
 
 def build(well_lit, backlit):
@@ -18,7 +27,10 @@ def photos():
     generator = torch.Generator().manual_seed(0)
     step = torch.zeros(12)
     step[0] = 1
-    return tuple(F.normalize(torch.randn(count, 12, generator=generator) + sign * 2 * step, dim=1) for count, sign in ((40, 1), (50, -1)))
+    return tuple(
+        F.normalize(torch.randn(count, 12, generator=generator) + sign * 2 * step, dim=1)
+        for count, sign in ((40, 1), (50, -1))
+    )
 
 
 def test_auc():
@@ -76,7 +88,14 @@ def test_tokens_that_embed_alike_are_one_and_pieces_are_told_from_words():
 
 @pytest.mark.parametrize(
     ("word", "kind"),
-    [("brightness", "light"), ("Backlit", "light"), ("sunlight", "light"), ("hazy", "light"), ("the", "filler"), ("photo", "filler")]
+    [
+        ("brightness", "light"),
+        ("Backlit", "light"),
+        ("sunlight", "light"),
+        ("hazy", "light"),
+        ("the", "filler"),
+        ("photo", "filler"),
+    ]
     + [(word, "content") for word in ("beach", "sunday", "mistake", "politics", "dimension", "blue", "textured")],
 )
 def test_words_about_light_are_told_from_content(word, kind):

@@ -36,7 +36,9 @@ def test_psnr_rgb_is_the_formula(pair):
 def test_ssim_rgb_is_the_pinned_library_call(pair):
     result, truth = pair
     options = {"channel_axis": -1, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    assert ssim_rgb(result, truth) == pytest.approx(structural_similarity(result, truth, data_range=255, **options), abs=1e-9)
+    assert ssim_rgb(result, truth) == pytest.approx(
+        structural_similarity(result, truth, data_range=255, **options), abs=1e-9
+    )
     assert ssim_rgb(result, truth) < 0.99
 
 
@@ -68,7 +70,9 @@ def test_paper_protocol_by_hand(pair):
     assert psnr_paper(result, truth) == pytest.approx(10 * math.log10(spread**2 / mse), abs=1e-9)
 
     # SSIM with a 7 x 7 square window, sample covariance, mean over the windows that fit
-    windows = [np.lib.stride_tricks.sliding_window_view(g.astype(float), (7, 7)).reshape(-1, 49) for g in (grey, true_grey)]
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(g.astype(float), (7, 7)).reshape(-1, 49) for g in (grey, true_grey)
+    ]
     (mean_a, mean_b), (var_a, var_b) = ([w.mean(1) for w in windows], [w.var(1, ddof=1) for w in windows])
     covariance = ((windows[0] - mean_a[:, None]) * (windows[1] - mean_b[:, None])).sum(1) / 48
     c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
@@ -137,8 +141,13 @@ def test_lpips_without_weights(pair, monkeypatch, tmp_path, capfd):
     lpips = Lpips("auto")
     assert lpips.rgb(*pair) is None and lpips.paper(*pair) is None
     folder = tmp_path / "hub" / "checkpoints"
-    assert lpips.reason == f"not available: AlexNet weights could not be fetched (Name or service not known); looked in {folder}"
-    with pytest.raises(UserError, match=r"put alexnet-owt-7be5be79\.pth into that folder, or use --set metrics\.lpips=off"):
+    assert (
+        lpips.reason
+        == f"not available: AlexNet weights could not be fetched (Name or service not known); looked in {folder}"
+    )
+    with pytest.raises(
+        UserError, match=r"put alexnet-owt-7be5be79\.pth into that folder, or use --set metrics\.lpips=off"
+    ):
         Lpips("on").rgb(*pair)
     assert time.monotonic() - start < 5
     assert capfd.readouterr() == ("", "")
@@ -162,7 +171,10 @@ def test_lpips_never_executes_a_pickle(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     file.parent.mkdir(parents=True)
-    for save in (lambda: torch.save(_Touch(tmp_path / "hit"), file), lambda: file.write_bytes(pickle.dumps(_Touch(tmp_path / "hit")))):
+    for save in (
+        lambda: torch.save(_Touch(tmp_path / "hit"), file),
+        lambda: file.write_bytes(pickle.dumps(_Touch(tmp_path / "hit"))),
+    ):
         save()
         assert "does not hold AlexNet's weights" in Lpips("auto").reason
         assert not (tmp_path / "hit").exists()

@@ -34,7 +34,9 @@ def test_exact_name_any_suffix(paired):
 def test_never_by_substring(paired):
     found = paired(["10.png", "1_enhanced.png", "01.png", "1(1)(2).png", "1(x).png", "1(2)b.png"], ["1.png"])
     assert not found.pairs
-    assert found.unmatched_enhanced == sorted(["10.png", "1_enhanced.png", "01.png", "1(1)(2).png", "1(x).png", "1(2)b.png"])
+    assert found.unmatched_enhanced == sorted(
+        ["10.png", "1_enhanced.png", "01.png", "1(1)(2).png", "1(x).png", "1(2)b.png"]
+    )
     assert found.unmatched_gt == ["1.png"]
 
 
@@ -45,11 +47,17 @@ def test_trailing_number_is_removed_once(paired):
 
 
 def test_name_as_it_is_comes_first(paired):
-    assert _names(paired(["a(1).png", "a(2).png"], ["a.png", "a(1).png"])) == {"a(1).png": "a(1).png", "a(2).png": "a.png"}
+    assert _names(paired(["a(1).png", "a(2).png"], ["a.png", "a(1).png"])) == {
+        "a(1).png": "a(1).png",
+        "a(2).png": "a.png",
+    }
 
 
 def test_one_of_a_family_is_the_first(paired):
-    found = paired(["a(10).png", "a(2).png", "a(3).png", "b.png", "c.png", "c(1).png", "d(4).png"], ["a.png", "b.png", "c.png", "d.png"])
+    found = paired(
+        ["a(10).png", "a(2).png", "a(3).png", "b.png", "c.png", "c(1).png", "d(4).png"],
+        ["a.png", "b.png", "c.png", "d.png"],
+    )
     assert {p.name for p in found.pairs if p.first_of_family} == {"a(2).png", "b.png", "c.png", "d(4).png"}
     assert len(found.pairs) == 7
 

@@ -56,10 +56,14 @@ def test_prompts_through_both_kinds_of_text_tower(mini):
     custom = open_clip.create_model("mini-rn", pretrained=None, force_custom_text=True).eval()
     tokens = open_clip.get_tokenizer("mini-rn")(["a backlit photo", "sky"])
     eos = tokens.argmax(dim=-1)
-    assert torch.allclose(mini.embed_prompts(mini.model.token_embedding(tokens), eos), mini.model.encode_text(tokens), atol=1e-5)
+    assert torch.allclose(
+        mini.embed_prompts(mini.model.token_embedding(tokens), eos), mini.model.encode_text(tokens), atol=1e-5
+    )
     mini_custom = load_clip("mini-rn", None)
     mini_custom.model = custom
-    assert torch.allclose(mini_custom.embed_prompts(custom.text.token_embedding(tokens), eos), custom.encode_text(tokens), atol=1e-5)
+    assert torch.allclose(
+        mini_custom.embed_prompts(custom.text.token_embedding(tokens), eos), custom.encode_text(tokens), atol=1e-5
+    )
 
 
 def test_frozen_but_differentiable(mini):
@@ -94,7 +98,9 @@ def test_preprocessing_changes_embedding_and_fingerprint(mini):
     assert not torch.allclose(crop.embed_images(wide), mini.embed_images(wide))
     assert crop.fingerprint() != mini.fingerprint()
     middle = crop.to_input_size(wide)
-    assert torch.allclose(middle, F.interpolate(wide, (96, 288), mode="bicubic", antialias=True).clamp(0, 1)[..., 96:192])
+    assert torch.allclose(
+        middle, F.interpolate(wide, (96, 288), mode="bicubic", antialias=True).clamp(0, 1)[..., 96:192]
+    )
 
 
 def test_bf16_is_close_and_returns_float32(mini):
@@ -117,7 +123,9 @@ def test_image_only_trunk():
 def test_local_weight_file(mini, tmp_path):
     from safetensors.torch import save_file
 
-    save_file({name: tensor.contiguous() for name, tensor in mini.model.state_dict().items()}, tmp_path / "mini.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in mini.model.state_dict().items()}, tmp_path / "mini.safetensors"
+    )
     assert load_clip("mini-rn", str(tmp_path / "mini.safetensors"), seed=9).fingerprint() == mini.fingerprint()
 
 

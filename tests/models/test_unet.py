@@ -77,7 +77,9 @@ def test_every_size_down_to_one_pixel_has_a_finite_map(size):
 def test_reflection_without_a_padded_copy_is_the_same(size):
     torch.manual_seed(0)
     conv, x = Conv3x3(5, 7, bias=True, padding_mode="reflect"), torch.rand(2, 5, *size)
-    padded = torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), conv.weight, conv.bias)
+    padded = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), conv.weight, conv.bias
+    )
     with torch.no_grad():
         assert torch.allclose(conv(x), padded, atol=1e-6)
     assert torch.equal(conv(x), padded)  # with a gradient
@@ -101,7 +103,9 @@ def test_gradient_of_reflection_without_a_padded_copy_is_the_same(size):
 def test_training_keeps_no_padded_copies():
     """What the UNet saves for its gradient has the photo's sides, not two pixels more."""
     saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor.shape) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.append(tensor.shape) or tensor, lambda tensor: tensor
+    ):
         IlluminationUNet("zeros")(torch.rand(1, 3, 20, 20))
     assert saved and not any(22 in shape for shape in saved)
 
@@ -126,4 +130,6 @@ def test_retinex_divides_and_clamps():
     images = torch.full((1, 3, 1, 3), 0.4)
     illumination = torch.tensor([0.5, 0.2, 0.0]).view(1, 1, 1, 3)
     assert torch.allclose(enhance(images, illumination)[0, 0, 0], torch.tensor([0.8, 1.0, 1.0]))
-    assert enhance(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, 1)).max() == 0  # black stays black where the map is black
+    assert (
+        enhance(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, 1)).max() == 0
+    )  # black stays black where the map is black

@@ -39,7 +39,9 @@ def put_together(network, images: torch.Tensor, tile_size: int, batch: int = 1) 
     height, width = images.shape[2:]
     result, count = torch.zeros(1, 1, height, width), torch.zeros(height, width)
     with torch.inference_mode():
-        for rows, columns, photo, tile in illumination_tiles(network, lambda r, c: images[:, :, r, c], height, width, tile_size, batch):
+        for rows, columns, photo, tile in illumination_tiles(
+            network, lambda r, c: images[:, :, r, c], height, width, tile_size, batch
+        ):
             assert torch.equal(photo, images[:, :, rows, columns])
             result[:, :, rows, columns] = tile
             count[rows, columns] += 1

@@ -19,7 +19,9 @@ from serving.enhancer import Enhancer
 from tests.serving.helpers import difference, network, noise_tensor, put_together
 
 CPU = torch.device("cpu")
-openvino = pytest.mark.skipif(util.find_spec("openvino") is None, reason="OpenVINO is not installed (requirements-openvino.txt)")
+openvino = pytest.mark.skipif(
+    util.find_spec("openvino") is None, reason="OpenVINO is not installed (requirements-openvino.txt)"
+)
 compiler = pytest.mark.slow
 
 
@@ -65,7 +67,12 @@ def test_what_was_asked_for_is_done_or_told(machine, monkeypatch):
 
 
 def test_bf16_is_chosen_by_what_the_processor_says(monkeypatch):
-    for found, expected in (({}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"amx_bf16": False}, False)):
+    for found, expected in (
+        ({}, False),
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"amx_bf16": False}, False),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
         assert serving.backends.has_bf16("torch", CPU) == expected
 
@@ -90,7 +97,9 @@ def photo() -> np.ndarray:
 def test_results_are_within_50_db_of_whole_frame_fp32(photo, monkeypatch, backend, precision, tile_size):
     weights = REPO_ROOT / InferenceModel().checkpoint
     expected = Enhancer(weights, device="cpu", precision="fp32", backend="torch").enhance(photo)[0]
-    monkeypatch.setattr(serving.backends, "has_bf16", lambda backend, device: True)  # emulated where the processor lacks it
+    monkeypatch.setattr(
+        serving.backends, "has_bf16", lambda backend, device: True
+    )  # emulated where the processor lacks it
     enhancer = Enhancer(weights, device="cpu", precision=precision, backend=backend, tile_size=tile_size)
     result = enhancer.enhance(photo)[0]
     assert (enhancer.choice.backend, enhancer.choice.precision) == (backend, precision)

@@ -30,7 +30,11 @@ def test_strength_zero_is_the_photo_and_strength_is_monotone(enhancer):
 def test_result_is_photo_over_map(enhancer):
     rgb = noise(12, 9)
     result, illumination = enhancer.enhance(rgb)
-    assert result.shape == (12, 9, 3) and illumination.shape == (12, 9) and result.dtype == illumination.dtype == np.float32
+    assert (
+        result.shape == (12, 9, 3)
+        and illumination.shape == (12, 9)
+        and result.dtype == illumination.dtype == np.float32
+    )
     assert np.allclose(result, np.clip(rgb / (illumination[..., None] + 1e-9), 0, 1), atol=1e-6)
     assert np.array_equal(illumination, enhancer.illumination(rgb))
 
@@ -78,7 +82,9 @@ def test_wrong_arrays_are_refused(enhancer, rgb):
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the authors' weights and photos (../shared) are not on this machine")
 def test_published_weights_give_the_authors_result():
     name = "c5b8b4070688114c602b27933c6699b6"
-    published = Enhancer(GOLDEN / "published_weights" / "clip_lit" / "enhancement_model.pth", device="cpu", precision="fp32")
+    published = Enhancer(
+        GOLDEN / "published_weights" / "clip_lit" / "enhancement_model.pth", device="cpu", precision="fp32"
+    )
     expected = np.load(GOLDEN / "golden" / "unet" / f"{name}.reflect.npz")
     result, illumination = published.enhance(read_photo(GOLDEN / "data" / "photos" / f"{name}.jpg").rgb)
     step = int(expected["stride"])
@@ -111,14 +117,19 @@ def test_folder_keeps_its_subfolders(tmp_path):
         key=str,
     )
     assert {job.output for job in jobs} == {tmp_path / "out"}
-    assert {job.beside("illumination") for job in jobs} == {tmp_path / "out_illumination" / job.relative for job in jobs}
+    assert {job.beside("illumination") for job in jobs} == {
+        tmp_path / "out_illumination" / job.relative for job in jobs
+    }
 
 
 def test_default_output(tmp_path, monkeypatch):
     a, b = save_photo(tmp_path / "in" / "x" / "a.jpg"), save_photo(tmp_path / "in" / "y" / "b.jpg")
     assert plan_outputs([tmp_path / "in"], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"
     assert plan_outputs([a], None)[0].target == tmp_path / "in" / "x_enhanced" / "a.jpg"
-    assert [job.target for job in plan_outputs([a, b], None)] == [tmp_path / "in_enhanced/x/a.jpg", tmp_path / "in_enhanced/y/b.jpg"]
+    assert [job.target for job in plan_outputs([a, b], None)] == [
+        tmp_path / "in_enhanced/x/a.jpg",
+        tmp_path / "in_enhanced/y/b.jpg",
+    ]
     monkeypatch.chdir(tmp_path / "in")
     assert plan_outputs(["."], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # a mounted card, a home folder
@@ -128,7 +139,10 @@ def test_default_output(tmp_path, monkeypatch):
 def test_duplicates_count_once(tmp_path):
     a = save_photo(tmp_path / "in" / "a.jpg")
     save_photo(tmp_path / "in" / "sub" / "b.jpg")
-    assert plan([a, a, tmp_path / "in", tmp_path / "in" / "sub"], tmp_path / "out") == {"a.jpg": "a.jpg", "b.jpg": "sub/b.jpg"}
+    assert plan([a, a, tmp_path / "in", tmp_path / "in" / "sub"], tmp_path / "out") == {
+        "a.jpg": "a.jpg",
+        "b.jpg": "sub/b.jpg",
+    }
 
 
 def test_earlier_results_inside_the_input_are_not_photos(tmp_path):
@@ -153,7 +167,13 @@ def test_colliding_names_get_their_suffix(tmp_path):
     for name in ("a.jpg", "a.png", "a_png.png", "b.jpg", "B.png"):
         save_photo(tmp_path / "in" / name)
     names = plan([tmp_path / "in"], None, "png")
-    assert names == {"a.jpg": "a_jpg.png", "a.png": "a_png_2.png", "a_png.png": "a_png.png", "b.jpg": "b_jpg.png", "B.png": "B_png.png"}
+    assert names == {
+        "a.jpg": "a_jpg.png",
+        "a.png": "a_png_2.png",
+        "a_png.png": "a_png.png",
+        "b.jpg": "b_jpg.png",
+        "B.png": "B_png.png",
+    }
     assert names == plan([tmp_path / "in"], None, "png")
     assert plan([tmp_path / "in"], None, "keep")["a.jpg"] == "a.jpg"  # nothing collides where suffixes are kept
 
@@ -170,7 +190,11 @@ def test_output_among_the_photos_is_refused(tmp_path, fmt):
     a = save_photo(tmp_path / "in" / "a.jpg")
     save_photo(tmp_path / "in" / "sub" / "b.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "in")
-    for inputs, output in (([tmp_path / "in"], tmp_path / "in"), ([a], tmp_path / "in"), ([tmp_path / "in"], tmp_path / "link")):
+    for inputs, output in (
+        ([tmp_path / "in"], tmp_path / "in"),
+        ([a], tmp_path / "in"),
+        ([tmp_path / "in"], tmp_path / "link"),
+    ):
         with pytest.raises(UserError, match=r"data\.output: expected another folder"):
             plan_outputs(inputs, output, fmt)
 

@@ -46,7 +46,10 @@ def test_side_by_side_and_map(enhancer, tmp_path):
     pair = read_photo(tmp_path / "out_side_by_side" / "sub" / "a.png").rgb
     assert np.array_equal(pair, np.concatenate([photo, result], axis=1))
     written = read_photo(tmp_path / "out_illumination" / "sub" / "a.png")
-    assert written.grey and np.abs(written.rgb[..., 0] - np.clip(enhancer.illumination(photo), 0, 1)).max() <= 0.5 / 255 + 1e-6
+    assert (
+        written.grey
+        and np.abs(written.rgb[..., 0] - np.clip(enhancer.illumination(photo), 0, 1)).max() <= 0.5 / 255 + 1e-6
+    )
 
 
 def test_skip_existing(enhancer, tmp_path):
@@ -82,7 +85,9 @@ def test_broken_photos_do_not_stop_the_others(enhancer, tmp_path):
     assert second == tmp_path / "in" / "c.png" and "cannot be written" in second_reason
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
 def test_too_large_a_photo_is_that_photos_failure(enhancer, tmp_path, monkeypatch, error):
     save_photo(tmp_path / "in" / "a.png")
     save_photo(tmp_path / "in" / "b.png")
@@ -123,7 +128,9 @@ def test_lost_transparency_is_noted_where_there_was_any(enhancer, tmp_path, alph
 def test_notes_name_the_photo(enhancer, tmp_path):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert enhance_files(plan_outputs([tmp_path / "a.gif"], None), enhancer).notes == [(tmp_path / "a.gif", "animated: first of 2 frames")]
+    assert enhance_files(plan_outputs([tmp_path / "a.gif"], None), enhancer).notes == [
+        (tmp_path / "a.gif", "animated: first of 2 frames")
+    ]
 
 
 def folder_of(count: int, tmp_path: Path) -> list:

@@ -40,7 +40,12 @@ def test_random_sizes_tiles_and_batches():
         images = noise_tensor(height, width)
         with torch.inference_mode():
             whole = unet(images)
-        assert difference(put_together(torch_network, images, tile_size, batch), whole) < 1e-5, (height, width, tile_size, batch)
+        assert difference(put_together(torch_network, images, tile_size, batch), whole) < 1e-5, (
+            height,
+            width,
+            tile_size,
+            batch,
+        )
 
 
 @pytest.mark.usefixtures("kept")
@@ -56,7 +61,9 @@ def test_naive_tiles_would_not_do():
     with torch.inference_mode():
         whole = unet(images)
         naive = torch.cat([unet(images[:, :, :45]), unet(images[:, :, 45:])], dim=2)
-    assert (naive - whole).abs()[:, :, :20].max() > 1e-2 * whole.abs().max()  # far from the cut: only the pooling differs
+    assert (naive - whole).abs()[
+        :, :, :20
+    ].max() > 1e-2 * whole.abs().max()  # far from the cut: only the pooling differs
 
 
 @pytest.mark.parametrize(("side", "tile_size"), [(1, 1), (5, 2), (100, 30), (101, 30), (500, 64), (34, 34), (35, 34)])

@@ -20,10 +20,14 @@ def test_the_plain_way_is_the_network(size, padding_mode, padding):
         assert difference(plain(unet.state_dict(), images, padding), unet(images)) < 1e-5
 
 
-@pytest.mark.parametrize("encoders", [("mini-clip", "mini-rn"), ("mini-rn", "mini-rn")], ids=["two encoders", "one for both"])
+@pytest.mark.parametrize(
+    "encoders", [("mini-clip", "mini-rn"), ("mini-rn", "mini-rn")], ids=["two encoders", "one for both"]
+)
 def test_training_follows_the_curve_of_the_plain_way(encoders):
     config = benchmark_training.step_config(32, 2, encoders, ["train.device=cpu", "unet_model.lr=1e-3"])
-    fast, slow = (list(islice(steps(config), 5)) for steps in (benchmark_training.fast_steps, benchmark_training.plain_steps))
+    fast, slow = (
+        list(islice(steps(config), 5)) for steps in (benchmark_training.fast_steps, benchmark_training.plain_steps)
+    )
     assert benchmark_training.agreement(slow, fast) < 1e-3
     assert len(set(fast)) == 5
 
@@ -47,7 +51,10 @@ def test_figures_are_written_and_other_cases_stay(tmp_path, monkeypatch):
         rows = case["rows"]
         assert rows["baseline"]["median"] > 0 and rows["fp32"]["ratio"] > 0 and rows["fp32"]["peak_mb"] > 100
         assert case["commit"] and case["versions"]["torch"]
-    assert results["inference"]["0.5"]["rows"]["fp32"]["psnr"] is None or results["inference"]["0.5"]["rows"]["fp32"]["psnr"] > 60
+    assert (
+        results["inference"]["0.5"]["rows"]["fp32"]["psnr"] is None
+        or results["inference"]["0.5"]["rows"]["fp32"]["psnr"] > 60
+    )
 
 
 @pytest.mark.slow

@@ -38,7 +38,14 @@ def test_rows_and_figures_of_harm(folders, capsys):
     (folders / "nets").mkdir()
     weights(folders / "nets" / "double.safetensors", 2.0)
     weights(folders / "nets" / "triple.safetensors", 3.0)
-    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt"), "--kinds", str(folders / "kinds.csv")]
+    command = [
+        "--backlit",
+        str(folders / "backlit"),
+        "--gt",
+        str(folders / "gt"),
+        "--kinds",
+        str(folders / "kinds.csv"),
+    ]
     command += [
         "--well-lit",
         str(folders / "welllit"),
@@ -49,7 +56,15 @@ def test_rows_and_figures_of_harm(folders, capsys):
     assert compare_weights.main([*command, "--json", str(folders / "out.json")]) == 0
     result = json.loads((folders / "out.json").read_text())
     rows = result["rows"]
-    assert list(rows) == ["untouched input", "gamma 2.2", "CLAHE", "computed start map", "ours", "nets/double", "nets/triple"]
+    assert list(rows) == [
+        "untouched input",
+        "gamma 2.2",
+        "CLAHE",
+        "computed start map",
+        "ours",
+        "nets/double",
+        "nets/triple",
+    ]
     assert result["pairs"] == {"all": 2, "backlit": 1, "underexposed": 1}
     assert rows["untouched input"]["all"]["psnr"] == pytest.approx(20 * np.log10(255 / 100), abs=1e-3)
     assert rows["ours"]["all"]["psnr"] > 60  # 100 · 2 = 200: exact
@@ -60,7 +75,9 @@ def test_rows_and_figures_of_harm(folders, capsys):
 
 def test_list_and_mistakes(folders):
     command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt")]
-    assert compare_weights.main([*command, "--list", str(folders / "names.txt"), "--json", str(folders / "out.json")]) == 0
+    assert (
+        compare_weights.main([*command, "--list", str(folders / "names.txt"), "--json", str(folders / "out.json")]) == 0
+    )
     assert json.loads((folders / "out.json").read_text())["pairs"] == {"all": 1}
     lists = [str(folders / "names.txt"), str(folders / "more.txt")]
     (folders / "more.txt").write_text("a.png\nb.png\n")

@@ -27,7 +27,11 @@ def test_training_cases_have_tables_once_they_are_measured():
     }
     times = {"median": 2.0, "lowest": 1.0, "highest": 3.0, "peak_mb": 1500.0}
     step = {"side": 256, "batch": 4, "rows": {"baseline": times, "fp32": times | {"ratio": 1.5}}, **where}
-    rows = {f"{job}, {n} processes": times | {"ratio": 1.9, "equal": "yes"} for job in ("inference", "training") for n in (1, 2)}
+    rows = {
+        f"{job}, {n} processes": times | {"ratio": 1.9, "equal": "yes"}
+        for job in ("inference", "training")
+        for n in (1, 2)
+    }
     steps, scaling = training_speed({"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}})
     assert "| RAVE step, 256 px, batch 4 | 2, 1.5 GB | fp32 2 (1.5×), 1.5 GB |" in steps
     assert "| RAVE step, quick-start config | 2.00 s | 2.00 s | 1.90 | yes |" in scaling

@@ -15,7 +15,9 @@ CONTENT = {name: name.encode() * 5000 for name in NAMES}
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
-    monkeypatch.setattr(fetch_published, "SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()})
+    monkeypatch.setattr(
+        fetch_published, "SHA256", {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
+    )
 
 
 @pytest.fixture

@@ -34,7 +34,11 @@ def flags(photo_folders, tmp_path):
             "train.device=cpu",
             *overrides,
         )
-        return ["--cfg", "rave_mini_clip_quickstart.yaml", *(part for override in every for part in ("--set", override))]
+        return [
+            "--cfg",
+            "rave_mini_clip_quickstart.yaml",
+            *(part for override in every for part in ("--set", override)),
+        ]
 
     return _flags
 
@@ -46,7 +50,11 @@ def test_report_is_complete_self_contained_and_escaped(flags, photo_folders, tmp
     Image.new("RGB", (40, 30), "white").save(photo_folders[1] / "<b>&'white'.png")
     (photo_folders[0] / "broken.jpg").write_bytes(b"nothing")
     out = tmp_path / "report"
-    overrides = ("guidance.direction=sum", "guidance.weights.texts=0.5", "guidance.texts=['a <i>dark</i> photo', 'a bright photo']")
+    overrides = (
+        "guidance.direction=sum",
+        "guidance.weights.texts=0.5",
+        "guidance.texts=['a <i>dark</i> photo', 'a bright photo']",
+    )
     assert interpret_residual.main([*flags(*overrides), *SMALL, "--out", str(out)]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert len(page) < 5e6
@@ -56,7 +64,13 @@ def test_report_is_complete_self_contained_and_escaped(flags, photo_folders, tmp
     assert len(sources) > 20
     assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", source) for source in sources)
     assert not re.search(r"https?://|<script|@import|url\(", page)
-    for heading in ("Nearest to +r", "Nearest to −r", "How many photos are enough", "What a shift by n tokens does", "Shifted by n = 10"):
+    for heading in (
+        "Nearest to +r",
+        "Nearest to −r",
+        "How many photos are enough",
+        "What a shift by n tokens does",
+        "Shifted by n = 10",
+    ):
         assert heading in page
 
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
@@ -88,7 +102,12 @@ def test_direction_without_photos_has_no_stability_and_whole_words_are_whole(fla
 
 
 def test_encoder_without_words_still_has_a_report(flags, tmp_path):
-    assert interpret_residual.main([*flags(model="mini-rn", pretrained=MINI_RN), "--bootstrap", "5", "--out", str(tmp_path)]) == 0
+    assert (
+        interpret_residual.main(
+            [*flags(model="mini-rn", pretrained=MINI_RN), "--bootstrap", "5", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     report = json.loads((tmp_path / "report.json").read_text())
     assert [part["n"] for part in report["shifts"]] == [0]
     assert "has no text tower" in (tmp_path / "report.html").read_text()
@@ -99,11 +118,17 @@ def test_mistakes_are_told_in_one_line_before_torch(flags, tmp_path):
         interpret_residual.main([*flags(), "--tokens", "30", "--n", "20", "--out", str(tmp_path)])
     with pytest.raises(UserError, match="--n: expected a whole number from 0 on, found '-1'"):
         interpret_residual.main([*flags(), "--n=-1"])
-    for arguments, code in ((["--help"], 0), (["--set", "nope=1"], 2), (["--set", "data.backlit_images_path=nowhere"], 2)):
+    for arguments, code in (
+        (["--help"], 0),
+        (["--set", "nope=1"], 2),
+        (["--set", "data.backlit_images_path=nowhere"], 2),
+    ):
         program = f"import sys, runpy; sys.argv = ['interpret_residual.py', *{arguments!r}]\n"
         program += "try: runpy.run_path('tools/interpret_residual.py', run_name='__main__')\n"
         program += "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPO_ROOT, check=False)
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, cwd=REPO_ROOT, check=False
+        )
         assert result.stdout.strip().endswith(f"{code} False"), result.stdout + result.stderr
         assert len(result.stderr.splitlines()) == (code == 2)
 
@@ -157,7 +182,9 @@ def test_bias_experiment_takes_the_ends_and_tells_the_responses(flags, photo_fol
     assert bias_experiment.texture(rough) > 2 * bias_experiment.texture(smooth)
     darker = tmp_path / "darker.png"
     Image.fromarray(np.asarray(Image.open(rough)) // 4).save(darker)
-    assert bias_experiment.texture(darker) == pytest.approx(bias_experiment.texture(rough), rel=0.05)  # blind to exposure
+    assert bias_experiment.texture(darker) == pytest.approx(
+        bias_experiment.texture(rough), rel=0.05
+    )  # blind to exposure
 
     json_file = tmp_path / "bias.json"
     small = ["--photos", "2", "--shifts", "2", "--train-shift", "3", "--no-training", "--out", str(tmp_path / "bias")]

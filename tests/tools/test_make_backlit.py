@@ -21,7 +21,9 @@ def test_pairs_csv_and_values(photo_folders, tmp_path):
         assert backlit.shape == truth.shape
         assert backlit.mean() < truth.mean()
         assert float(row["foreground_stops"]) == 2
-    assert np.array_equal(np.asarray(Image.open(out / "ground_truth/0_1.png")), np.asarray(Image.open(photo_folders[1] / "0.png")))
+    assert np.array_equal(
+        np.asarray(Image.open(out / "ground_truth/0_1.png")), np.asarray(Image.open(photo_folders[1] / "0.png"))
+    )
 
 
 def test_adding_a_photo_changes_no_other_pair(photo_folders, tmp_path):
@@ -40,7 +42,9 @@ def test_given_masks_are_used(photo_folders, tmp_path):
         Image.fromarray(np.uint8([[0, 255]])).resize((56, 40), Image.Resampling.NEAREST).save(masks / f"{number}.png")
     options = ["--masks", str(masks), "--background-stops", "0", "0", "--size", "28"]
     make_backlit.main([str(photo_folders[1]), str(tmp_path / "out"), *options])
-    backlit, truth = (np.asarray(Image.open(tmp_path / "out" / f / "2.png")).astype(int) for f in ("backlit", "ground_truth"))
+    backlit, truth = (
+        np.asarray(Image.open(tmp_path / "out" / f / "2.png")).astype(int) for f in ("backlit", "ground_truth")
+    )
     assert backlit.shape[1] == 28
     assert backlit[:, -4:].mean() < 0.7 * truth[:, -4:].mean()
     shoulder = truth[:, :4] < 220  # brighter values run into the soft shoulder

@@ -15,13 +15,25 @@ from tools import train_mini_clip as tool
 @pytest.fixture(scope="module")
 def photos():
     generator = torch.Generator().manual_seed(0)
-    return [F.interpolate(torch.rand(1, 3, 6, 6, generator=generator), (64, 64), mode="bilinear")[0] * 0.8 + 0.1 for _ in range(4)]
+    return [
+        F.interpolate(torch.rand(1, 3, 6, 6, generator=generator), (64, 64), mode="bilinear")[0] * 0.8 + 0.1
+        for _ in range(4)
+    ]
 
 
 def test_a_run_writes_an_encoder_with_both_towers_and_its_figures(photo_folders, tmp_path, capsys):
     backlit, well_lit = photo_folders
     out = tmp_path / "clip.safetensors"
-    arguments = ["--well-lit", str(well_lit), "--backlit", str(backlit), "--out", str(out), "--cache-dir", str(tmp_path / "cache")]
+    arguments = [
+        "--well-lit",
+        str(well_lit),
+        "--backlit",
+        str(backlit),
+        "--out",
+        str(out),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     assert tool.main([*arguments, "--steps", "3", "--batch", "8"]) == 0
     printed = json.loads(capsys.readouterr().out)
     metadata = read_metadata(out)
@@ -56,7 +68,9 @@ def test_the_loss_falls_and_a_run_is_repeatable(photo_folders, tmp_path):
         assert tool.main([*arguments, "--out", str(file)]) == 0
     figures = json.loads(read_metadata(files[0])["figures"])
     assert figures["loss_last"] < figures["loss_first"]
-    assert load_clip("mini-clip", str(files[0])).fingerprint(text=True) == load_clip("mini-clip", str(files[1])).fingerprint(text=True)
+    assert load_clip("mini-clip", str(files[0])).fingerprint(text=True) == load_clip(
+        "mini-clip", str(files[1])
+    ).fingerprint(text=True)
 
 
 def test_what_is_said_of_a_crop_is_what_was_done(photos):
@@ -118,7 +132,10 @@ def test_captions_are_made_of_true_words_only():
 
 def test_a_caption_holds_as_far_as_its_weakest_claim():
     truth = torch.tensor([[1.0, 0.5, 0.0], [0.2, 1.0, 1.0]])
-    assert tool.caption_truth(truth, [(0,), (0, 1), ()]).tolist() == [pytest.approx([1, 0.5, 0.5]), pytest.approx([0.2, 0.2, 0.5])]
+    assert tool.caption_truth(truth, [(0,), (0, 1), ()]).tolist() == [
+        pytest.approx([1, 0.5, 0.5]),
+        pytest.approx([0.2, 0.2, 0.5]),
+    ]
 
 
 def test_caption_loss_is_that_of_clip_where_every_caption_is_true_of_one_image():

@@ -33,9 +33,12 @@ def test_differences_are_found_and_times_are_not(tmp_path):
         folder = tmp_path / name
         (folder / "checkpoints").mkdir(parents=True)
         torch.save(
-            {"seconds": seconds, "modules": {"unet": {"w": torch.tensor([weight])}}, "scores": [1.0]}, folder / "checkpoints/last.pt"
+            {"seconds": seconds, "modules": {"unet": {"w": torch.tensor([weight])}}, "scores": [1.0]},
+            folder / "checkpoints/last.pt",
         )
-        (folder / "metrics.jsonl").write_text(json.dumps({"iteration": 1, "loss": loss, "seconds_per_step": seconds}) + "\n")
+        (folder / "metrics.jsonl").write_text(
+            json.dumps({"iteration": 1, "loss": loss, "seconds_per_step": seconds}) + "\n"
+        )
 
     write("a", 1.0, 0.5, 2.0)
     write("b", 9.0, 0.5, 2.0)
@@ -54,7 +57,12 @@ def test_ten_kills_change_nothing(cfg, photo_folders, tmp_path):
         "data.val_backlit_path=null",
         "data.val_gt_path=null",
     )
-    length = ("train.save_iter=5", "train.val_iter=50", "unet_model.num_round_iters=60", "guidance_model.num_refine_iters=60")
+    length = (
+        "train.save_iter=5",
+        "train.val_iter=50",
+        "unet_model.num_round_iters=60",
+        "guidance_model.num_refine_iters=60",
+    )
     length += () if cfg.startswith("clip") else ("train.num_iters=200",)
     small = [o for o in TINY if "val_iter" not in o and "num_pretrain" not in o]
     overrides = flags(*small, *folders, *length, f"exp.cache_dir={tmp_path / 'cache'}")
@@ -84,7 +92,9 @@ def test_comparison_of_the_three_methods(tmp_path, monkeypatch, capsys):
 
 def test_cached_guidance_is_measured_beside_the_plain_one(photo_folders, tmp_path):
     backlit, welllit = photo_folders
-    folders = flags(f"data.backlit_images_path={backlit}", f"data.welllit_images_path={welllit}", f"exp.cache_dir={tmp_path}")
+    folders = flags(
+        f"data.backlit_images_path={backlit}", f"data.welllit_images_path={welllit}", f"exp.cache_dir={tmp_path}"
+    )
     arguments = ["--cfg", "clip_lit_latent_quickstart.yaml", *folders, *flags(*TINY)]
     assert guidance_cache.main([*arguments, "--augmentations", "0", "2", "--json", str(tmp_path / "x.json")]) == 0
     rows = json.loads((tmp_path / "x.json").read_text())["rows"]

@@ -81,7 +81,9 @@ def test_run_walks_through_the_schedule(mode, tiny):
     assert metrics(second)[1]["phase"] == "reconstruction"  # no initialisation
 
 
-@pytest.mark.parametrize(("mode", "cached", "stops"), [("clip_lit", 0, (2, 5, 11)), ("clip_lit_latent", 2, (4, 8, 9, 15))])
+@pytest.mark.parametrize(
+    ("mode", "cached", "stops"), [("clip_lit", 0, (2, 5, 11)), ("clip_lit_latent", 2, (4, 8, 9, 15))]
+)
 def test_resume_in_any_phase_is_bit_for_bit(tiny, monkeypatch, mode, cached, stops):
     """Killed over and over, at an iteration of each phase, with a state that is saved every second iteration."""
     more = (f"guidance_model.cached_augmentations={cached}", "train.save_iter=2")
@@ -188,7 +190,9 @@ def test_ranking_batch_holds_one_photo_s_stages(task):
     weights = [_unet_weights(seed) for seed in (0, 1)]
     task.set_enhancers(weights)
     enhanced = task.stages[1]
-    expected = to_uint8(enhance_all(weights[1], torch.stack([task.backlit[i] for i in range(len(task.backlit))]), torch.device("cpu")))
+    expected = to_uint8(
+        enhance_all(weights[1], torch.stack([task.backlit[i] for i in range(len(task.backlit))]), torch.device("cpu"))
+    )
     assert np.array_equal(enhanced.pixels, expected)
     refinement = clip_lit_schedule(task.config, 6)[-1]
     stages, labels = next(task.batches(refinement, 0))
@@ -236,9 +240,15 @@ def test_dry_run_of_the_script(tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["exp.mode=rave"], "train.py trains 'clip_lit' or 'clip_lit_latent', found 'rave', which train_rave.py trains"),
+        (
+            ["exp.mode=rave"],
+            "train.py trains 'clip_lit' or 'clip_lit_latent', found 'rave', which train_rave.py trains",
+        ),
         (["guidance_model.load_pretrain=true"], "guidance_model.pretrain_dir: expected a weight file"),
-        (["clip.guidance.model=timm/resnet18", "clip.guidance.pretrained=null"], "expected an encoder with a text tower"),
+        (
+            ["clip.guidance.model=timm/resnet18", "clip.guidance.pretrained=null"],
+            "expected an encoder with a text tower",
+        ),
         (["guidance_model.batch_sise=4"], "did you mean 'guidance_model.batch_size'?"),
     ],
 )

@@ -31,7 +31,10 @@ def encoder():
 @pytest.fixture
 def sides():
     generator = torch.Generator().manual_seed(0)
-    return [F.normalize(torch.randn(count, 128, generator=generator) + level, dim=1) for count, level in ((6, 0.3), (5, -0.3))]
+    return [
+        F.normalize(torch.randn(count, 128, generator=generator) + level, dim=1)
+        for count, level in ((6, 0.3), (5, -0.3))
+    ]
 
 
 @pytest.fixture
@@ -103,9 +106,13 @@ def test_saved_directions_and_learned_pairs_are_read_back(encoder, sides, tmp_pa
     latents = torch.randn(2, 128, generator=torch.Generator().manual_seed(1))
     save_guidance(LatentPair(latents), tmp_path / "latents.safetensors")
     backlit, well_lit = F.normalize(latents, dim=1)
-    assert torch.allclose(load_direction(tmp_path / "latents.safetensors", encoder), F.normalize(well_lit - backlit, dim=0), atol=1e-6)
+    assert torch.allclose(
+        load_direction(tmp_path / "latents.safetensors", encoder), F.normalize(well_lit - backlit, dim=0), atol=1e-6
+    )
     torch.save({"module.guidance_embeddings": latents}, tmp_path / "published.pth")
-    assert torch.allclose(load_direction(tmp_path / "published.pth", encoder), F.normalize(well_lit - backlit, dim=0), atol=1e-6)
+    assert torch.allclose(
+        load_direction(tmp_path / "published.pth", encoder), F.normalize(well_lit - backlit, dim=0), atol=1e-6
+    )
 
 
 def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
@@ -114,7 +121,9 @@ def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
     save_tensors({"vector": torch.zeros(128)}, tmp_path / "zeros.safetensors")
     save_tensors({"vector": torch.ones(64)}, tmp_path / "small.safetensors")
     save_tensors({"weight": torch.ones(3)}, tmp_path / "weights.safetensors")
-    save_guidance(new_guidance("prompts", encoder, 2), tmp_path / "prompts.safetensors")  # untrained: both prompts are the same
+    save_guidance(
+        new_guidance("prompts", encoder, 2), tmp_path / "prompts.safetensors"
+    )  # untrained: both prompts are the same
     for name, message in (
         ("other", "of the encoder mini-clip.*found one of mini-clip/random"),
         ("zeros", "finite direction"),
@@ -130,7 +139,10 @@ def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
     ("options", "message"),
     [
         ({"direction": "saved"}, r"guidance\.saved: expected a file"),
-        ({"direction": "saved", "saved": "nowhere.safetensors"}, r"guidance\.saved: expected a file, found nothing there"),
+        (
+            {"direction": "saved", "saved": "nowhere.safetensors"},
+            r"guidance\.saved: expected a file, found nothing there",
+        ),
         ({"direction": "sum", "weights": {"folders": 0.0}}, r"guidance\.weights: expected a weight other than 0"),
     ],
 )
@@ -142,7 +154,11 @@ def test_keys_that_do_not_go_together(options, message):
 @pytest.mark.parametrize("options", [{"direction": "texts"}, {"remove": ["sky"]}, {"remove_first_n_tokens": 3}])
 def test_words_need_a_text_tower(options, tmp_path):
     with pytest.raises(UserError, match=r"guidance\.\w+: needs an encoder with a text tower, found mini-rn"):
-        make_recipe(Guidance(**options), load_clip("mini-rn", str(REPO_ROOT / "pretrained_models/mini-rn-light.safetensors")), tmp_path)
+        make_recipe(
+            Guidance(**options),
+            load_clip("mini-rn", str(REPO_ROOT / "pretrained_models/mini-rn-light.safetensors")),
+            tmp_path,
+        )
 
 
 def test_texts_of_one_meaning_are_no_direction(encoder, tmp_path):
@@ -188,7 +204,9 @@ def test_a_training_keeps_its_direction_and_shows_where_the_enhanced_photos_are_
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     assert {"train/projection", "train/set_point", "train/backlit_projection"} <= set(events.Tags()["scalars"])
-    assert [event.value for event in events.Scalars("train/projection")] == pytest.approx([line["projection"] for line in steps])
+    assert [event.value for event in events.Scalars("train/projection")] == pytest.approx(
+        [line["projection"] for line in steps]
+    )
     assert "direction  'a dark photo' → 'a bright photo'" in capsys.readouterr().out
 
 

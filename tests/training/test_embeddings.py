@@ -22,7 +22,9 @@ def encoder():
 def test_batches_equal_single_photos(encoder, photo_folders, tmp_path):
     paths = list_images(photo_folders[1], "key")
     together, skipped = embed_photos(paths, encoder, tmp_path / "cache", batch_size=3, key="key")
-    single = [encoder.embed_images(torch.from_numpy(np.array(Image.open(p))).permute(2, 0, 1)[None] / 255) for p in paths]
+    single = [
+        encoder.embed_images(torch.from_numpy(np.array(Image.open(p))).permute(2, 0, 1)[None] / 255) for p in paths
+    ]
     assert torch.allclose(together, torch.cat(single), atol=1e-5)
     assert skipped == []
 

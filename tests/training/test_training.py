@@ -157,7 +157,9 @@ def test_best_snapshot_is_a_copy(overrides):
 def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(overrides):
     dead = "unet_model.map_bias=-1.0"  # the map is zero everywhere: no gradient, a white picture
     for iterations in (4, 0):
-        with pytest.raises(TrainingDiverged, match=r"the map is zero everywhere, as from 10 other seeds; .*unet_model\.map_bias"):
+        with pytest.raises(
+            TrainingDiverged, match=r"the map is zero everywhere, as from 10 other seeds; .*unet_model\.map_bias"
+        ):
             train(config(overrides, dead, f"unet_model.num_reconstruction_iters={iterations}"))
 
 
@@ -231,7 +233,11 @@ def test_a_run_stopped_after_its_last_step_is_finished_by_resume(overrides, monk
 def test_the_last_validation_is_of_the_last_weights(overrides, monkeypatch):
     measured = []
     run_validation = Validation.run
-    monkeypatch.setattr(Validation, "run", lambda self, weights, device: measured.append(weights) or run_validation(self, weights, device))
+    monkeypatch.setattr(
+        Validation,
+        "run",
+        lambda self, weights, device: measured.append(weights) or run_validation(self, weights, device),
+    )
     monkeypatch.setattr(TrainState, "keep_best", keep_first_best(TrainState.keep_best))
     run = train(config(overrides, "train.val_iter=4"))  # of 10 iterations
     assert [m["iteration"] for m in metrics(run) if "val_psnr" in m] == [0, 4, 8, 10]
@@ -251,13 +257,16 @@ def test_resume_refuses_other_photos_and_tells_which_code_went_on(overrides, pho
     monkeypatch.undo()
     Image.new("RGB", (20, 20)).save(photo_folders[0] / "new.jpg")
     with pytest.raises(
-        UserError, match=r"--resume: expected the photos that the run began with, found 1 added.* such as backlit: new\.jpg"
+        UserError,
+        match=r"--resume: expected the photos that the run began with, found 1 added.* such as backlit: new\.jpg",
     ):
         train(config(overrides), resume=True)
     (photo_folders[0] / "new.jpg").unlink()
     run = train(config(overrides), resume=True)
     provenance = json.loads((run / "provenance.json").read_text())
-    assert [entry["iteration"] for entry in provenance["resumed"]] == [9] and provenance["resumed"][0]["commit"] == provenance["commit"]
+    assert [entry["iteration"] for entry in provenance["resumed"]] == [9] and provenance["resumed"][0][
+        "commit"
+    ] == provenance["commit"]
 
 
 def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides, monkeypatch):
@@ -323,7 +332,9 @@ def test_collapse_while_the_start_is_learned(overrides, monkeypatch):
 
 
 def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):
-    monkeypatch.setattr("training.unet_task.residual_loss", lambda embeddings, guidance: embeddings.sum() * float("nan"))
+    monkeypatch.setattr(
+        "training.unet_task.residual_loss", lambda embeddings, guidance: embeddings.sum() * float("nan")
+    )
     before = []
     step = Trainer._step
 
@@ -367,7 +378,9 @@ def test_losses_stay_float32_where_networks_compute_in_bf16(overrides, monkeypat
     losses = UNetTask.losses
 
     def watching_losses(self, phase, photos):
-        hook = self.accelerator.unwrap_model(self.module).condx.register_forward_hook(lambda m, i, o: seen.update(condx=o.dtype))
+        hook = self.accelerator.unwrap_model(self.module).condx.register_forward_hook(
+            lambda m, i, o: seen.update(condx=o.dtype)
+        )
         terms, measures = losses(self, phase, photos)
         hook.remove()
         seen.update({name: value.dtype for name, value in {**terms, **measures}.items()})
@@ -389,7 +402,9 @@ def test_pretrained_start_skips_reconstruction(overrides, tmp_path):
 
     torch.manual_seed(1)
     save_unet(IlluminationUNet(map_bias=1.0), tmp_path / "start.safetensors")
-    run = train(config(overrides, "unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}"))
+    run = train(
+        config(overrides, "unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}")
+    )
     assert {m["phase"] for m in metrics(run)} == {"rave"}
     with pytest.raises(UserError, match=r"unet_model\.pretrain_dir: expected a weight file"):
         train(config(overrides, "unet_model.load_pretrain=true", "exp.exp_name=x"))
@@ -421,7 +436,9 @@ def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypat
     """Inputs and results through the identity encoder, results through the guidance encoder: together with the former if it is the same."""
     counted = []
     prepare = ClipEncoder._prepare
-    monkeypatch.setattr(ClipEncoder, "_prepare", lambda self, images: counted.append(len(images)) or prepare(self, images))
+    monkeypatch.setattr(
+        ClipEncoder, "_prepare", lambda self, images: counted.append(len(images)) or prepare(self, images)
+    )
     step = Trainer._step
 
     def counting_step(self, *arguments):
@@ -431,7 +448,11 @@ def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypat
         return values
 
     monkeypatch.setattr(Trainer, "_step", counting_step)
-    train(config(overrides, f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1"))
+    train(
+        config(
+            overrides, f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1"
+        )
+    )
 
 
 def test_fused_adam_is_adam():
@@ -490,7 +511,10 @@ def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_pa
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["data.backlit_images_path=/nowhere"], "data.backlit_images_path: expected a folder, found nothing there: /nowhere"),
+        (
+            ["data.backlit_images_path=/nowhere"],
+            "data.backlit_images_path: expected a folder, found nothing there: /nowhere",
+        ),
         (["exp.mode=clip_lit"], "exp.mode"),
         (["data.val_gt_path=null"], "expected both or neither"),
         (["data.val_list=/nowhere.txt"], "data.val_list"),
@@ -499,7 +523,10 @@ def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_pa
         (["unet_model.batch_sise=2"], "did you mean 'unet_model.batch_size'"),
         (["exp.exp_name=.."], "exp.exp_name"),
         (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be made"),
-        (["guidance.remove_first_n_tokens=3", "clip.guidance.model=timm/resnet10t"], "guidance.remove_first_n_tokens: needs"),
+        (
+            ["guidance.remove_first_n_tokens=3", "clip.guidance.model=timm/resnet10t"],
+            "guidance.remove_first_n_tokens: needs",
+        ),
     ],
 )
 def test_mistakes_raise_user_errors_that_name_the_key(overrides, more, message):
@@ -520,7 +547,9 @@ def test_exit_codes_of_the_real_process(overrides, photo_folders, tmp_path):
 
     bad = call("unet_model.lr=fast")
     assert bad.returncode == 2
-    assert bad.stderr.strip().splitlines() == ["error: command line: unet_model.lr: expected number, found the text 'fast'"]
+    assert bad.stderr.strip().splitlines() == [
+        "error: command line: unet_model.lr: expected number, found the text 'fast'"
+    ]
     good = call()
     assert good.returncode == 0, good.stderr
     assert "best snapshot" in good.stdout
