@@ -11,7 +11,6 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-import data.images
 from data.images import ImageError, Photo, read_photo, read_rgb8, write_photo
 
 LOSSLESS = ["png", "tif"]
@@ -509,7 +508,7 @@ def test_decompression_bomb(tmp_path):
 
 def test_large_photo_below_the_limit_is_read_without_a_warning(tmp_path, monkeypatch, recwarn):
     Image.fromarray(noise(10, 15, 3)).save(tmp_path / "a.png")
-    monkeypatch.setattr(data.images.Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_rgb8(tmp_path / "a.png").shape == (10, 15, 3)
     assert not recwarn.list
 
