@@ -44,8 +44,8 @@ test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 format: $(VENV)/.installed-dev ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-config-docs: $(VENV)/.installed ## rewrite configs/README.md and configs/schema/ from configs/schema.py
-	@$(BIN)/python tools/config_docs.py
+config-docs: $(VENV)/.installed ## rewrite configs/README.md and configs/schema/ from the classes there
+	@$(BIN)/python -m configs.docs
 
 clean: ## remove caches and the environment; runs/ and datasets/ stay
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache

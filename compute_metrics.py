@@ -21,12 +21,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
-from configs.load import find_folder, load_config
-from configs.provenance import provenance
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
+from common.errors import UserError
+from common.files import write_atomically
+from common.paths import find_folder
+from common.provenance import provenance
+from configs.load import load_config
 from configs.schema import MetricsConfig
-from errors import UserError
-from files import write_atomically
 
 METRICS = {"psnr": ("PSNR dB", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"), "lpips": ("LPIPS", "{:.4f}")}  # heading, digits
 FLAGS = {

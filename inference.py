@@ -15,8 +15,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
-from errors import UserError
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
+from common.errors import UserError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     # each where it is first needed: --help and mistakes are told before slow imports
-    from configs.load import dump_config, find_file, load_config
+    from common.paths import find_file
+    from configs.load import dump_config, load_config
     from configs.schema import InferenceConfig
 
     config = load_config(InferenceConfig, args.cfg, args.overrides + _overrides(args))

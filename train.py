@@ -1,6 +1,6 @@
 """Train the enhancement network with CLIP-LIT or CLIP-LIT-Latent: python train.py --cfg configs/train/clip_lit.yaml"""
 
-from configs.cli import run
+from common.cli import run
 from training.command import train_command
 
 

@@ -1,6 +1,6 @@
 """Train the enhancement network with RAVE: python train_rave.py --cfg configs/train/rave.yaml"""
 
-from configs.cli import run
+from common.cli import run
 from training.command import train_command
 
 

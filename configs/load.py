@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from errors import UserError
+from common.errors import UserError
+from common.paths import REPO_ROOT
 
-REPO_ROOT = Path(__file__).resolve().parent.parent
 CONFIG_ROOT = Path(__file__).resolve().parent
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -123,26 +123,6 @@ def load_config(schema: type[ConfigT], name: str, overrides: list[str] | None = 
 def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML text that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-
-
-def find_file(value: str, key: str) -> Path:
-    """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
-    for candidate in (Path(value), REPO_ROOT / value):
-        if candidate.is_file():
-            return candidate
-    found = "a folder" if Path(value).is_dir() else "nothing there"
-    raise UserError(f"{key}: expected a file, found {found}: {value}")
-
-
-def find_folder(value: str, key: str) -> Path:
-    """A folder named in a config. Raises UserError where it is missing or a file."""
-    if not value.strip():
-        raise UserError(f"{key}: expected a folder, found an empty name")
-    path = Path(value)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing there"
-        raise UserError(f"{key}: expected a folder, found {found}: {value}")
-    return path
 
 
 def _apply_override(tree: dict, override: str) -> None:

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
+from common.errors import UserError
+from common.files import write_atomically
 from data.augment import seeded
 from data.images import ImageError, read_rgb8
-from errors import UserError
-from files import write_atomically
 
 SEEDS = 2**56  # how many `mix` tells apart
 

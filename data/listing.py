@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from errors import UserError
+from common.errors import UserError
 
 
 @cache

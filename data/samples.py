@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.files import write_atomically
 from data.backlight import BacklightRanges, simulate_backlight
-from files import write_atomically
 
 TRAIN_PICTURES = ("astronaut.png", "coffee.png", "rocket.jpg")
 HELD_OUT_PICTURES = ("chelsea.png", "motorcycle_left.png")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from errors import UserError
+from common.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.errors import UserError
 from data.listing import list_images
-from errors import UserError
 
 NUMBERED = re.compile(r"(?P<name>.*\S)\s*\((?P<number>\d+)\)", re.DOTALL)  # "0152(1)", "0152 (1)"
 

@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from errors import UserError
-from files import write_atomically
+from common.errors import UserError
+from common.files import write_atomically
 from models.unet import IlluminationUNet
 
 

@@ -21,7 +21,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
-from errors import UserError
+from common.errors import UserError
 from models.checkpoints import load_matching, read_tensors
 
 OUR_MODELS = Path(__file__).resolve().parent / "encoders"  # open_clip configs of this repository

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
+from common.errors import UserError
 from models.checkpoints import read_metadata, read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
+from common.errors import UserError
 from models.unet import Conv3x3, IlluminationUNet, exact_fp32
 from serving.tiles import Network
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.errors import UserError
 from data.images import WRITABLE
-from errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

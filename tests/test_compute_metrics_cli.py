@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import compute_metrics
-from errors import UserError
+from common.errors import UserError
 from metrics.full_reference import PROTOCOLS, psnr_paper, psnr_rgb, ssim_paper, ssim_rgb
 
 ROOT = Path(compute_metrics.__file__).parent

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 import inference
-from configs.cli import yaml_text
+from common.cli import yaml_text
+from common.errors import UserError
 from configs.load import load_config
 from configs.schema import InferenceConfig
 from data.images import read_photo, read_rgb8
-from errors import UserError
 from models.checkpoints import save_unet
 from models.unet import IlluminationUNet
 
@@ -193,7 +193,7 @@ def test_script_from_another_folder(weights, photos):
 
 def test_script_tells_a_mistake_in_one_line_and_without_torch(tmp_path):
     code = f"import sys; sys.argv[1:] = ['nothing']; sys.path.insert(0, {str(ROOT)!r}); import inference; " + (
-        "from configs.cli import run\n"
+        "from common.cli import run\n"
         "try: run(inference.main)\n"
         "finally: print('torch' in sys.modules, 'imagecodecs' in sys.modules, 'tifffile' in sys.modules)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = ("models", "losses", "data", "metrics")
+LEAVES = ("common", "models", "losses", "data", "metrics")
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if not {".venv", "tests", "runs"} & set(p.relative_to(ROOT).parts))
 
 

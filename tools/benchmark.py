@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from configs.cli import EXIT_OK, ArgumentParser, run
-from configs.load import REPO_ROOT
-from configs.provenance import provenance
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.errors import UserError
+from common.files import write_atomically
+from common.paths import REPO_ROOT
+from common.provenance import provenance
 from configs.schema import InferenceModel
 from data.images import Photo, read_rgb8, write_photo
-from errors import UserError
-from files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from configs.load import REPO_ROOT, load_config
+from common.errors import UserError
+from common.paths import REPO_ROOT
+from configs.load import load_config
 from configs.schema import TrainConfig
 from data.images import Photo, write_photo
-from errors import UserError
 from tools.benchmark import Worker, plain, summary, synthetic, timed
 
 if TYPE_CHECKING:

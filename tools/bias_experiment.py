@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from configs.cli import EXIT_OK, make_parser, run
+from common.cli import EXIT_OK, make_parser, run
+from common.errors import UserError
 from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,8 +60,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--photos: expected 2 or more, found {args.photos}")
     results = experiment(config, args)
     if args.json:
-        from configs.provenance import provenance
-        from files import write_atomically
+        from common.files import write_atomically
+        from common.provenance import provenance
 
         results |= provenance()
         write_atomically(
@@ -278,7 +278,7 @@ def plot(results: dict, path: Path) -> None:
     """Left: what each direction follows. Right: validation PSNR and SSIM of the trainings."""
     from matplotlib.figure import Figure
 
-    from files import write_atomically
+    from common.files import write_atomically
 
     rows, curves = results["rows"], results["curves"]
     figure = Figure(figsize=(15, 0.42 * len(rows) + 1.6), layout="constrained")

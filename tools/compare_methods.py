@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.errors import UserError
 from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 from tools.quickstart import HELD_OUT, PHOTOS, measure, write_results
 
 METHODS = {
@@ -127,9 +127,9 @@ def _print(results: dict) -> None:
 def _pictures(out: Path, enhanced: dict[str, Path], curves: dict[str, list[dict]]) -> None:
     from matplotlib.figure import Figure
 
+    from common.files import write_atomically
     from data.images import read_rgb8
     from data.listing import list_images
-    from files import write_atomically
     from training.tracking import photo_grid
 
     folders = [HELD_OUT / "backlit", *enhanced.values(), HELD_OUT / "ground_truth"]

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
-from configs.cli import EXIT_OK, ArgumentParser, run
-from configs.provenance import provenance
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.errors import UserError
+from common.files import write_atomically
+from common.provenance import provenance
 from data.images import read_rgb8
 from data.listing import list_images
-from errors import UserError
-from files import write_atomically
 
 GAMMA = 2.2
 WEIGHT_SUFFIXES = (".safetensors", ".pth")

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
-from errors import UserError
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.errors import UserError
 
 SHA256 = {
     "clip_lit/enhancement_model.pth": "67aa1bdbac345842670e494b02953f299e5088bcb3f98a18bd60b06fef48b5c9",

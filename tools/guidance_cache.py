@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, make_parser, run
+from common.cli import EXIT_OK, make_parser, run
+from common.errors import UserError
 from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 
 
 def main(argv: list[str]) -> int:
@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items() if isinstance(value, float))
         print(f"cached augmentations {k:3}: {shown}", flush=True)
     if args.json:
-        from configs.provenance import provenance
-        from files import write_atomically
+        from common.files import write_atomically
+        from common.provenance import provenance
 
         shown = next(iter(configs.values()))
         settings = {

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, make_parser, run
-from configs.load import find_folder, load_config
+from common.cli import EXIT_OK, make_parser, run
+from common.errors import UserError
+from common.paths import find_folder
+from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,8 +89,8 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     """Analyse, and write report.html, report.json and direction.safetensors into `out`. Returns the content of report.json."""
     import numpy as np
 
-    from configs.provenance import provenance
-    from files import write_atomically
+    from common.files import write_atomically
+    from common.provenance import provenance
     from metrics.direction import Vocabulary
     from training.directions import built, check_guidance, describe, embed_folders, make_recipe, save_direction
     from training.embeddings import embed_vocabulary, load_encoder, vocabulary

@@ -13,10 +13,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, make_parser, run
-from configs.load import REPO_ROOT, load_config
+from common.cli import EXIT_OK, make_parser, run
+from common.errors import UserError
+from common.paths import REPO_ROOT
+from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 from training.command import SCRIPTS
 
 

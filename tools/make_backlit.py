@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.errors import UserError
+from common.files import write_atomically
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
 from data.listing import list_images
-from errors import UserError
-from files import write_atomically
 
 
 def main(argv: list[str]) -> int:

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
-from configs.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.files import write_atomically
 from data.images import read_rgb8
 from data.listing import list_images
-from files import write_atomically
 
 GRID = 24  # cells to a side
 SAME = 0.9  # rank correlation; seen: the same scene 0.95 and more, different scenes under 0.9

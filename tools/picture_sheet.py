@@ -9,9 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.errors import UserError
 from data.images import read_rgb8
-from errors import UserError
 from tools.compare_weights import weight_files
 
 

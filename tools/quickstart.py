@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, ArgumentParser, run
 
 PHOTOS = Path("datasets/quickstart")
 HELD_OUT = PHOTOS / "held_out"
@@ -137,8 +137,8 @@ def _row(name: str, v: list[float]) -> None:
 
 def write_results(results: dict, path: Path) -> None:
     """The results with commit, command, versions and hardware beside them, as JSON."""
-    from configs.provenance import provenance
-    from files import write_atomically
+    from common.files import write_atomically
+    from common.provenance import provenance
 
     content = {**results, **provenance()}
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))

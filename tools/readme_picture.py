@@ -24,7 +24,7 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from configs.load import REPO_ROOT
+    from common.paths import REPO_ROOT
     from configs.schema import InferenceModel
     from data.backlight import BacklightRanges, simulate_backlight
     from data.samples import sample_picture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.load import REPO_ROOT
+from common.files import write_atomically
+from common.paths import REPO_ROOT
 from configs.schema import TrainConfig
-from files import write_atomically
 from tools.log_experiments import flat
 
 RESULTS = REPO_ROOT / "docs" / "results"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, make_parser, run
+from common.cli import EXIT_OK, make_parser, run
+from common.errors import UserError
 from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 
 
 def main(argv: list[str]) -> int:
@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
         print(f"{name:28} {seconds['wall']:8.1f} s, processor {seconds['cpu']:8.1f} s")
     print("\n".join(f"{name:28} {times:8.1f} x" for name, times in results["times_faster"].items()))
     if args.json:
-        from configs.provenance import provenance
-        from files import write_atomically
+        from common.files import write_atomically
+        from common.provenance import provenance
 
         results |= provenance()
         write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))

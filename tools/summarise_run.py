@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import yaml
 
-from configs.cli import EXIT_OK, ArgumentParser, run
-from errors import UserError
-from files import write_atomically
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.errors import UserError
+from common.files import write_atomically
 
 
 def main(argv: list[str]) -> int:

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.cli import EXIT_OK, ArgumentParser, run
-from configs.provenance import provenance
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.provenance import provenance
 from data.backlight import linear_to_srgb, simulate_backlight, smooth_mask, srgb_to_linear
 
 MODEL = "mini-clip"
@@ -111,9 +111,9 @@ def train(args: argparse.Namespace) -> dict:
     import safetensors.torch
     from tqdm import tqdm
 
+    from common.files import write_atomically
     from data.folders import ResizedPhotos
     from data.listing import list_images
-    from files import write_atomically
     from models.clip_encoder import load_clip
     from training.runtime import seed_everything
 

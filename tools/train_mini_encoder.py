@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from configs.cli import EXIT_OK, ArgumentParser, run
-from configs.provenance import provenance
+from common.cli import EXIT_OK, ArgumentParser, run
+from common.provenance import provenance
 
 STOPS = (-4.0, 1.5)  # exposure shift of a crop, in stops, between which training draws
 CROP = 96  # pixels, the input of mini-rn
@@ -45,9 +45,9 @@ def train(args: argparse.Namespace) -> float:
     from torch import nn
     from tqdm import tqdm
 
+    from common.files import write_atomically
     from data.folders import ResizedPhotos
     from data.listing import list_images
-    from files import write_atomically
     from models.clip_encoder import load_clip
     from training.runtime import seed_everything
 

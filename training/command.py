@@ -3,10 +3,11 @@
 import os
 from collections.abc import Sequence
 
-from configs.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser
-from configs.load import dump_config, find_folder, load_config
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser
+from common.errors import UserError
+from common.paths import find_folder
+from configs.load import dump_config, load_config
 from configs.schema import TrainConfig
-from errors import UserError
 
 SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
 

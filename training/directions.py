@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from configs.load import find_file
-from configs.provenance import provenance
+from common.errors import UserError
+from common.paths import find_file
+from common.provenance import provenance
 from configs.schema import Guidance, TrainConfig
-from errors import UserError
 from losses.residual import ResidualGuidance, between, remove, residual_guidance, shift, weighted_sum
 from models.checkpoints import read_metadata, read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder

@@ -16,11 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from configs.load import REPO_ROOT
+from common.errors import UserError
+from common.files import write_atomically
+from common.paths import REPO_ROOT
 from configs.schema import Clip, Encoder
 from data.images import ImageError, read_rgb8
-from errors import UserError
-from files import write_atomically
 from models.clip_encoder import ClipEncoder, load_clip
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from common.files import write_atomically
 from configs.schema import TrainConfig
 from data.augment import training_augmentation
 from data.folders import BatchOrder, LabelledPhotos, PhotoArray, PhotoStages, ResizedPhotos, mix, permutation
-from files import write_atomically
 from losses.guidance import initialisation_loss, negative_similarity
 from losses.ranking import refinement_loss
 from models.clip_encoder import ClipEncoder

@@ -19,13 +19,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from configs.load import find_file
+from common.errors import UserError
+from common.paths import find_file
 from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, ResizedPhotos
 from data.listing import photo_sizes
-from errors import UserError
 from metrics.pairing import Pair
 from models.checkpoints import save_tensors
 from models.clip_encoder import ClipEncoder

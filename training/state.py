@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
-from files import write_atomically
+from common.errors import UserError
+from common.files import write_atomically
 
 RUNNING_MEAN = 30  # steps over which the score of a snapshot is averaged (release)
 

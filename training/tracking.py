@@ -12,11 +12,11 @@ import yaml
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
+from common.errors import UserError
+from common.files import write_atomically
+from common.provenance import provenance
 from configs.load import dump_config
-from configs.provenance import provenance
 from configs.schema import TrainConfig
-from errors import UserError
-from files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from configs.load import find_file
+from common.errors import UserError
+from common.paths import find_file
 from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
-from errors import UserError
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
 from losses.residual import ResidualGuidance, residual_loss

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.load import find_file
+from common.errors import UserError
+from common.paths import find_file
 from configs.schema import TrainData
 from data.folders import ResizedPhotos
 from data.listing import list_images, named
-from errors import UserError
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
 from models.retinex import enhance

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.files import write_atomically
 from data.images.metadata import load_exif, raw_texts
 from data.images.photo import ImageError, Photo, one_line, to_integers
 from data.images.tiff import encode_tiff16
-from files import write_atomically
 
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.errors import UserError
+from common.paths import REPO_ROOT
+from configs.docs import CONFIGS, write
 from configs.load import CONFIG_ROOT, dump_config, find_config, load_config
-from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
-from errors import UserError
+from configs.schema import MetricsConfig, TrainConfig
 
-SCHEMAS = {"train": TrainConfig, "inference": InferenceConfig, "metrics": MetricsConfig}
-SHIPPED = sorted(path for name in SCHEMAS for path in (CONFIG_ROOT / name).rglob("*.yaml"))
+SHIPPED = [(path, schema) for schema, pattern in CONFIGS.values() for path in sorted(CONFIG_ROOT.glob(pattern))]
 PATHS = "data: {backlit_images_path: a, welllit_images_path: b}\n"
 
 # every key of the authors' training files
@@ -37,9 +38,13 @@ def load(tmp_path):
     return _load
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
-def test_every_shipped_config_loads_and_says_what_it_is_for(path):
-    load_config(SCHEMAS[path.relative_to(CONFIG_ROOT).parts[0]], str(path))
+def test_every_file_under_configs_is_of_one_kind():
+    assert sorted(path for path, _ in SHIPPED) == sorted(CONFIG_ROOT.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(("path", "schema"), SHIPPED, ids=lambda value: getattr(value, "name", ""))
+def test_every_shipped_config_loads_and_says_what_it_is_for(path, schema):
+    load_config(schema, str(path))
     head = path.read_text().splitlines()[:3]
     assert all(line.startswith("# ") for line in head)
     assert "Command:" in head[1]
@@ -131,7 +136,8 @@ def test_merge_keys_are_allowed(load):
 
 def test_cfg_takes_paths_and_bare_names():
     assert find_config("rave.yaml") == find_config("rave") == CONFIG_ROOT / "train" / "rave.yaml"
-    assert find_config(str(SHIPPED[0])) == SHIPPED[0]
+    assert find_config(str(SHIPPED[0][0])) == SHIPPED[0][0]
+    assert find_config("metrics.yaml").samefile(REPO_ROOT / "configs/inference/metrics.yaml")
     with pytest.raises(UserError, match=r"did you mean 'rave\.yaml'"):
         find_config("rav.yaml")
     with pytest.raises(UserError, match="found a folder"):
@@ -139,10 +145,8 @@ def test_cfg_takes_paths_and_bare_names():
 
 
 def test_generated_reference_and_schemas_are_up_to_date(tmp_path):
-    from tools.config_docs import write
-
     write(tmp_path)
-    for name in ("README.md", *(f"schema/{n}.schema.json" for n in SCHEMAS)):
+    for name in ("README.md", *(f"schema/{n}.schema.json" for n in CONFIGS)):
         assert (tmp_path / name).read_text() == (CONFIG_ROOT / name).read_text(), (
             f"{name} is stale: run `make config-docs`"
         )

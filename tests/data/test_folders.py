@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from common.errors import UserError
 from data.augment import training_augmentation
 from data.folders import BatchOrder, MixedInputs, PhotoArray, ResizedPhotos, mix
 from data.listing import list_images
-from errors import UserError
 
 
 def test_listing_is_sorted_recursive_and_leaves_out_the_rest(tmp_path):

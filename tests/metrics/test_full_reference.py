@@ -13,7 +13,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.nn.functional import interpolate
 
-from errors import UserError
+from common.errors import UserError
 from metrics import full_reference
 from metrics.full_reference import Lpips, MetricError, paper_grey, psnr_paper, psnr_rgb, ssim_paper, ssim_rgb
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from errors import UserError
+from common.errors import UserError
 from metrics.pairing import Pairing, pair
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from errors import UserError
+from common.errors import UserError
 from models.checkpoints import load_unet, read_metadata, read_tensors, save_unet
 from models.unet import IlluminationUNet
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common.errors import UserError
 from data.backlight import linear_to_srgb, srgb_to_linear
 from data.samples import sample_picture
-from errors import UserError
 from models.clip_encoder import load_clip
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained_models"

@@ -4,7 +4,7 @@ import open_clip
 import pytest
 import torch
 
-from errors import UserError
+from common.errors import UserError
 from losses.guidance import initialisation_loss
 from models.checkpoints import read_metadata
 from models.clip_encoder import ClipEncoder, load_clip

@@ -10,10 +10,10 @@ import torch
 
 import serving.backends
 import serving.tiles
-from configs.load import REPO_ROOT
+from common.errors import UserError
+from common.paths import REPO_ROOT
 from configs.schema import InferenceModel
 from data.images import read_rgb8
-from errors import UserError
 from serving.backends import OpenVinoNetwork, choose
 from serving.enhancer import Enhancer
 from tests.serving.helpers import difference, network, noise_tensor, put_together

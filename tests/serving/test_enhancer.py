@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from data.images import read_photo
-from errors import UserError
 from models.checkpoints import save_unet
 from serving.enhancer import Enhancer, Job, plan_outputs
 from tests.serving.helpers import noise, save_photo

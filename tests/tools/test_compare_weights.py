@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UserError
+from common.errors import UserError
 from models.unet import IlluminationUNet
 from tools import compare_weights
 

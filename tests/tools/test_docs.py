@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from configs.load import REPO_ROOT
+from common.paths import REPO_ROOT
 from tools.readme_tables import DOCUMENTS as TABLED
 from tools.readme_tables import filled, training_speed
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from configs.cli import EXIT_SOME_FAILED
+from common.cli import EXIT_SOME_FAILED
 from tools import fetch_published
 
 NAMES = ("clip_lit/a.pth", "rave/b.pth")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.load import REPO_ROOT
-from errors import UserError
+from common.errors import UserError
+from common.paths import REPO_ROOT
 from metrics.direction import word_kind
 from models.checkpoints import read_metadata
 from tools import bias_experiment, interpret_residual, residual_speed

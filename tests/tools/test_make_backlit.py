@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UserError
+from common.errors import UserError
 from tools import make_backlit
 
 

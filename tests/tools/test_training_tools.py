@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from errors import UserError
+from common.errors import UserError
 from tools import compare_methods, guidance_cache, kill_and_resume
 
 TINY = [

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import train as train_script
-from errors import UserError
+from common.errors import UserError
 from losses.guidance import negative_similarity
 from losses.ranking import refinement_loss
 from models.clip_encoder import load_clip

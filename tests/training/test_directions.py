@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs.load import REPO_ROOT
+from common.errors import UserError
+from common.paths import REPO_ROOT
 from configs.schema import Guidance
 from data.listing import list_images
-from errors import UserError
 from losses.residual import residual_guidance
 from models.checkpoints import read_metadata, read_tensors, save_tensors
 from models.clip_encoder import load_clip

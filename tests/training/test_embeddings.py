@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from common.errors import UserError
 from data.listing import list_images
-from errors import UserError
 from models.clip_encoder import load_clip
 from training import embeddings
 from training.embeddings import embed_photos, embed_vocabulary, vocabulary

@@ -17,9 +17,10 @@ from PIL import Image
 
 import train_rave
 import training.loop
-from configs.load import REPO_ROOT, load_config
+from common.errors import UserError
+from common.paths import REPO_ROOT
+from configs.load import load_config
 from configs.schema import TrainConfig
-from errors import UserError
 from models.checkpoints import load_unet, read_metadata, read_tensors
 from models.clip_encoder import ClipEncoder
 from serving.backends import _has_compiler

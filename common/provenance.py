@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from configs.load import REPO_ROOT
+from common.paths import REPO_ROOT
 
 PACKAGES = (
     "torch",

@@ -1,24 +1,25 @@
-"""Write configs/README.md and the JSON Schemas in configs/schema/ from configs/schema.py."""
+"""Write configs/README.md and the JSON Schemas in configs/schema/ from the classes there: python -m configs.docs"""
 
 import json
-import sys
 import typing
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from common.files import write_atomically
 from configs.load import CONFIG_ROOT, section_type
 from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
-from files import write_atomically
 
-CONFIGS = {"train": TrainConfig, "inference": InferenceConfig, "metrics": MetricsConfig}
+CONFIGS = {  # name -> schema, and the shipped files of its kind
+    "train": (TrainConfig, "train/*.yaml"),
+    "inference": (InferenceConfig, "inference/inference.yaml"),
+    "metrics": (MetricsConfig, "inference/metrics.yaml"),
+}
 INTRODUCTION = """# Configuration
 
-Generated from [`schema.py`](schema.py) by `make config-docs`; do not edit.
+Generated from [`schema/`](schema) by `make config-docs`; do not edit.
 
 Every script takes `--cfg FILE` (a path, or a file name under `configs/`) and `--set key=value`, which may be
 repeated. Unknown keys, keys given twice, wrong types and values out of range are refused with the name of the key.
@@ -33,8 +34,9 @@ def main() -> None:
 def write(folder: Path) -> None:
     """README.md and schema/*.schema.json below `folder`."""
     sections = [INTRODUCTION]
-    for name, schema in CONFIGS.items():
-        files = ", ".join(f"[`{p.name}`]({name}/{p.name})" for p in sorted((CONFIG_ROOT / name).glob("*.yaml")))
+    for name, (schema, pattern) in CONFIGS.items():
+        found = sorted(CONFIG_ROOT.glob(pattern))
+        files = ", ".join(f"[`{p.name}`]({p.relative_to(CONFIG_ROOT).as_posix()})" for p in found)
         sections.append(f"## {(schema.__doc__ or '').strip()}\n\nFiles: {files}\n\n" + "\n".join(_tables(schema)))
         text = json.dumps(schema.model_json_schema(), indent=2) + "\n"
         _write_text(folder / "schema" / f"{name}.schema.json", text)
@@ -52,9 +54,8 @@ def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
             lines += [f"### `{key}`\n\n{doc}\n", *_tables(section, f"{key}.")]
         else:
             default = "**required**" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
-            rows.append(
-                f"| `{key}` | {_type(field.annotation, field.metadata)} | {default} | {' '.join((field.description or '').split())} |"
-            )
+            meaning = " ".join((field.description or "").split())
+            rows.append(f"| `{key}` | {_type(field.annotation, field.metadata)} | {default} | {meaning} |")
     table = ["| key | type, range | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []
     return table + lines
 

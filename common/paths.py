@@ -1,0 +1,27 @@
+"""Files and folders that a user names."""
+
+from pathlib import Path
+
+from common.errors import UserError
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+
+
+def find_file(value: str, key: str) -> Path:
+    """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
+    for candidate in (Path(value), REPO_ROOT / value):
+        if candidate.is_file():
+            return candidate
+    found = "a folder" if Path(value).is_dir() else "nothing there"
+    raise UserError(f"{key}: expected a file, found {found}: {value}")
+
+
+def find_folder(value: str, key: str) -> Path:
+    """A folder named in a config. Raises UserError where it is missing or a file."""
+    if not value.strip():
+        raise UserError(f"{key}: expected a folder, found an empty name")
+    path = Path(value)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing there"
+        raise UserError(f"{key}: expected a folder, found {found}: {value}")
+    return path

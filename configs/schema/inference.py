@@ -1,0 +1,59 @@
+"""Keys of an enhancement: inference.py."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.schema.base import Section
+
+
+class InferenceData(Section):
+    """Where photos are read and results are written."""
+
+    input: str | list[str] | None = None
+    """A folder (searched recursively), a file, or a list of these."""
+    output: str | None = None
+    """Folder of results; sub-folders are kept. null: `FOLDER_enhanced` beside the folder that is, or holds, the input."""
+
+
+class InferenceModel(Section):
+    """The enhancement network."""
+
+    checkpoint: str = "pretrained_models/rave.safetensors"
+    """UNet weights: our `.safetensors` or a published `.pth`."""
+    padding_mode: Literal["reflect", "zeros"] = "reflect"
+    """Padding of the plain convolutions at inference (published results: reflect)."""
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """0 returns the photo, 1 the full result; in between the illumination map is raised to this power."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (over 50 dB PSNR of fp32), else fp32,
+    which is faster there."""
+    backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
+    """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++ compiler."""
+    tile_size: Annotated[int, Field(ge=32)] | None = None
+    """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5 megapixels."""
+
+
+class InferenceSave(Section):
+    """What is written."""
+
+    format: Literal["keep", "png", "jpeg", "webp", "tiff"] = "keep"
+    """File format of results; `keep`: that of the photo where it is one of these four, else PNG."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG and WebP quality."""
+    side_by_side: bool = False
+    """Also write photo and result as one picture, into `OUTPUT_side_by_side`."""
+    illumination: bool = False
+    """Also write the illumination map as a grey picture (white: 1, no change), into `OUTPUT_illumination`."""
+    skip_existing: bool = False
+    """Leave out photos whose result is already there, so that a stopped run goes on."""
+
+
+class InferenceConfig(Section):
+    """Enhancement of files or folders: `inference.py [INPUT ...] --cfg FILE`."""
+
+    data: InferenceData = InferenceData()
+    model: InferenceModel = InferenceModel()
+    save: InferenceSave = InferenceSave()

@@ -1,0 +1,151 @@
+"""Keys of a training that are the method: guidance, encoders, loss terms."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.schema.base import Section
+
+LayerWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=5, max_length=5)]
+Weight = Annotated[float, Field(ge=-1000, le=1000)]
+
+
+class GuidanceModel(Section):
+    """The learned guidance of CLIP-LIT (prompts) and CLIP-LIT-Latent (vectors) and its optimiser (Adam); not used by RAVE."""
+
+    length_prompt: Annotated[int, Field(ge=1, le=75)] = 16
+    """Number of words a prompt starts from, "X X ... X" (release: 16)."""
+    thr_loss: Annotated[float, Field(gt=0)] = 60.0
+    """Loss under which guidance initialisation or refinement may end (release: 60)."""
+    lr: Annotated[float, Field(gt=0, le=1)] = 5e-6
+    """Learning rate (release: 5e-6 for prompts, 5e-4 for latent vectors)."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """Weight decay (release: 1e-3)."""
+    num_pretrain_iters: Annotated[int, Field(ge=0)] = 8000
+    """Iterations of guidance initialisation (release: 8000)."""
+    num_refine_iters: Annotated[int, Field(ge=0)] = 1000
+    """Iterations of guidance refinement in each round (release: 1000)."""
+    extension_iters: Annotated[int, Field(ge=1)] = 100
+    """Iterations by which a phase that missed `thr_loss` goes on (release: 100)."""
+    max_extensions: Annotated[int, Field(ge=0)] = 10
+    """Most extensions of a phase; the release has no limit and can run forever."""
+    logit_scale: Annotated[float, Field(gt=0, le=1000)] = 100.0
+    """Factor of the cosines before the softmax, in guidance training and in the guidance loss (CLIP's own and the release: 100; the
+    paper writes none). Encoders whose embeddings differ more than CLIP's need less, or S saturates and guides no more."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Photos a guidance step, over all processes together (release: 16)."""
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 256
+    """Side in pixels to which the photos of guidance training are squashed, and at which enhanced ones are made (release: 256)."""
+    cached_augmentations: Annotated[int, Field(ge=0, le=1000)] = 0
+    """0: photos are augmented and encoded anew in each step (release). K: each photo is encoded once under K augmentations, the
+    same K for all photos, and steps draw from these; iterations then take a millisecond."""
+    held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of each folder that guidance training does not see, on which its accuracy is reported; 0: reported on the training photos."""
+    nearest_tokens: Annotated[int, Field(ge=0, le=100)] = 5
+    """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has a text tower; 0: none."""
+    display_iter: Annotated[int, Field(ge=1)] = 20
+    """Iterations between log lines and looks at the best snapshot (release: 20)."""
+    load_pretrain: bool = False
+    """Start from the guidance in `pretrain_dir` and skip guidance initialisation."""
+    pretrain_dir: str | None = None
+    """Guidance to start from: our `.safetensors` or a published `.pth`."""
+
+
+class DirectionWeights(Section):
+    """Weights of the directions that `guidance.direction: sum` adds; each direction has unit norm. 0: left out."""
+
+    folders: Weight = 1.0
+    """Of the residual vector of the two folders."""
+    texts: Weight = 0.0
+    """Of the direction between `guidance.texts`."""
+    saved: Weight = 0.0
+    """Of the direction in `guidance.saved`."""
+
+
+class Guidance(Section):
+    """RAVE's residual vector, or a direction of one's own in its place. Whatever the direction, the set point is the mean
+    projection of the well-lit folder. Built in this order: `direction`, `remove_first_n_tokens`, `remove`."""
+
+    direction: Literal["folders", "texts", "saved", "sum"] = "folders"
+    """Where the direction from backlit to well-lit comes from: `folders` (RAVE: the mean embeddings of the two folders), `texts`
+    (a pair of texts), `saved` (a file), or `sum` of these by `weights`. Of our own: all but `folders`."""
+    texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] = [
+        "a backlit photo",
+        "a well-lit photo",
+    ]
+    """For `texts`: the direction from the first to the second text; needs an encoder with a text tower."""
+    saved: str | None = None
+    """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of a CLIP-LIT
+    run, or the releases' `.pth`), whose direction is that from its backlit to its well-lit vector."""
+    weights: DirectionWeights = DirectionWeights()
+    """For `sum`."""
+    remove: list[Annotated[str, Field(min_length=1)]] = []
+    """Words or texts whose meaning is projected out of the direction, such as `[sky, beach]`; needs an encoder with a text tower."""
+    remove_first_n_tokens: Annotated[int, Field(ge=0, le=10000)] = 0
+    """Shift the residual away from the n nearest and n farthest vocabulary tokens (RAVE, "shifted"; published: 15); 0: off."""
+    embed_batch_size: Annotated[int, Field(ge=1)] = 32
+    """Photos a batch when the two folders are embedded."""
+
+
+class Encoder(Section):
+    """One frozen image encoder."""
+
+    model: str = "ViT-B-32"
+    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-clip` or `mini-rn` (ours), or `auto` for a weight file in
+    OpenAI's naming."""
+    pretrained: str | None = "openai"
+    """An open_clip tag, a weight file (looked for in the current folder, then in this repository), or null for seeded random weights."""
+
+
+class IdentityEncoder(Encoder):
+    """The encoder of the identity loss; needs five feature maps, so a ResNet."""
+
+    model: str = "RN101"
+    """As `clip.guidance.model`."""
+
+
+class Clip(Section):
+    """The two frozen CLIP encoders."""
+
+    guidance: Encoder = Encoder()
+    """Guides the enhancement (paper: ViT-B/32, OpenAI weights)."""
+    identity: IdentityEncoder = IdentityEncoder()
+    """Compares content before and after (paper: RN101, OpenAI weights). The same values as `guidance` share one encoder."""
+    preprocess: Literal["squash", "center_crop"] = "squash"
+    """How a photo becomes the encoder's square input: `squash` (both sides to the input size) or CLIP's own resize and centre crop."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of encoders without pretrained weights."""
+
+
+class Margins(Section):
+    """Margins of the ranking loss (CLIP-LIT, section 3.2). m0 also applies while there is one enhanced result."""
+
+    m0: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Between backlit photos and well-lit or enhanced ones (paper and release: 0.9)."""
+    m1: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Between the latest enhanced results and well-lit photos (release: 0.1; paper: 0.2)."""
+    m2: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Between the previous and the latest enhanced results (release: 0.1; paper: 0.2)."""
+
+
+class Loss(Section):
+    """Weights of the loss terms. RAVE: `identity + residual`; CLIP-LIT: `identity + clip`, and `refinement` for its guidance."""
+
+    identity: Annotated[float, Field(ge=0)] = 25.0
+    """Weight of the identity loss in self-reconstruction (release: 25)."""
+    identity_guided: Annotated[float, Field(ge=0)] = 22.5
+    """Weight of the identity loss in the guided phase (release: 0.9 * 25)."""
+    identity_layers: LayerWeights = [1.0, 1.0, 1.0, 1.0, 1.0]
+    """Weights of stem, layer1..4 in self-reconstruction (release)."""
+    identity_layers_guided: LayerWeights = [1.0, 1.0, 1.0, 1.0, 0.5]
+    """Weights of stem, layer1..4 in the guided phase (release)."""
+    identity_reduction: Literal["sum", "mean"] = "sum"
+    """Over the batch: `sum` (release: the weight grows with the batch size) or `mean`."""
+    residual: Annotated[float, Field(ge=0)] = 1920.0
+    """Weight of RAVE's residual guidance (release: 6 * 320)."""
+    clip: Annotated[float, Field(ge=0)] = 320.0
+    """Weight of CLIP-LIT's guidance, the mean negative similarity of enhanced photos (release: 16 * 20)."""
+    refinement: Annotated[float, Field(ge=0)] = 200.0
+    """Weight of the ranking loss of guidance refinement (release: 200)."""
+    margins: Margins = Margins()
+    """Margins of the ranking loss."""

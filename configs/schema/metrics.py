@@ -1,0 +1,34 @@
+"""Keys of a measurement: compute_metrics.py."""
+
+from typing import Literal
+
+from configs.schema.base import Section
+
+
+class MetricsData(Section):
+    """The two folders that are compared."""
+
+    gt_images_path: str | None = None
+    """Folder of ground truths."""
+    enhanced_images_path: str | None = None
+    """Folder of results; `name(1).png`, `name(2).png` are matched with the ground truth `name.*`."""
+
+
+class MetricsOptions(Section):
+    """What is measured and where it is written."""
+
+    protocol: Literal["rgb", "paper", "both"] = "both"
+    """`rgb`: the community's; `paper`: what the RAVE release computes. The console and JSON name them."""
+    lpips: Literal["auto", "on", "off"] = "auto"
+    """`auto`: null with the reason where AlexNet's weights cannot be had; `on`: an error then; `off`: null."""
+    json_file: str | None = None
+    """JSON with the means and each image's values; null: `ENHANCED_metrics.json` beside the folder of results."""
+    csv_file: str | None = None
+    """CSV with each image's values; null: beside the JSON, with `.csv`."""
+
+
+class MetricsConfig(Section):
+    """Measuring: `compute_metrics.py --gt DIR --enhanced DIR`."""
+
+    data: MetricsData = MetricsData()
+    metrics: MetricsOptions = MetricsOptions()

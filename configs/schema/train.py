@@ -1,0 +1,155 @@
+"""Keys of a training: train_rave.py, train.py."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from configs.schema.base import Section
+from configs.schema.method import Clip, Guidance, GuidanceModel, Loss
+
+Mode = Literal["rave", "clip_lit", "clip_lit_latent"]
+Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
+Shares = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+
+
+class Experiment(Section):
+    """What is trained, and where the run is written."""
+
+    mode: Mode = "rave"
+    """Method: `rave` (train_rave.py); `clip_lit`, learned prompts, or `clip_lit_latent`, learned vectors (train.py)."""
+    exp_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")] = "rave"
+    """Name of the run; its folder is `save_dir/exp_name`."""
+    save_dir: str = "runs"
+    """Folder that holds all runs. An earlier run of the same name is moved aside, never deleted."""
+    overwrite: bool = False
+    """Delete an earlier run of the same name instead of moving it aside."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of the initial weights, the order of the photos and their augmentation."""
+    cache_dir: str = ".cache"
+    """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
+
+
+class SimulatedBacklight(Section):
+    """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
+
+    They widen the exposures that the UNet sees. No ground truth is used.
+    """
+
+    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Share of the UNet's inputs that are well-lit photos; 0: none (paper)."""
+    untouched: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of these that stay as they are, so that the UNet learns to leave well-lit photos alone."""
+    foreground_stops: Range = [0.0, 4.0]
+    """Exposure that the foreground loses, in stops: drawn from this range."""
+    background_stops: Range = [0.0, 0.7]
+    """Exposure that the rest gains, in stops."""
+    foreground_share: Shares = [0.6, 1.0]
+    """Share of the picture that is foreground; 1: all of it, an evenly under-exposed photo."""
+    noise: Range = [0.0, 0.0]
+    """Standard deviation of sensor noise, of full scale."""
+
+
+class TrainData(Section):
+    """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
+
+    backlit_images_path: str
+    """Folder of backlit photos (searched recursively, any format that Pillow reads)."""
+    welllit_images_path: str
+    """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
+    leave_out: list[str] = []
+    """Text files with one file name, or path in its folder, a line: these photos of both folders are not trained on."""
+    image_size: Annotated[int, Field(ge=16, le=4096)] = 512
+    """Side in pixels to which training photos are squashed (paper and release: 512)."""
+    augment: bool = True
+    """Flips, transposition, rotation and zoom of the backlit photos (CLIP-LIT release)."""
+    simulated_backlight: SimulatedBacklight = SimulatedBacklight()
+    """Well-lit photos, darkened, as further inputs of the UNet."""
+    val_backlit_path: str | None = None
+    """Optional folder of backlit validation photos; with `val_gt_path` gives validation PSNR and SSIM."""
+    val_gt_path: str | None = None
+    """Ground truths of `val_backlit_path`, matched by file name without extension."""
+    val_list: str | None = None
+    """Optional text file with one file name, or path, a line: only these photos of `val_backlit_path` are used."""
+    val_size: Annotated[int, Field(ge=16, le=4096)] | None = None
+    """Side in pixels at which validation photos are squashed before measuring; null: `image_size`."""
+
+
+class TrainLoop(Section):
+    """Length of the run, device and what is written while it goes on."""
+
+    num_epochs: Annotated[int, Field(ge=1)] = 100
+    """Length of the guided training in passes over the backlit photos; used where `num_iters` (RAVE) or `num_rounds` (CLIP-LIT) is null."""
+    num_iters: Annotated[int, Field(ge=1)] | None = None
+    """UNet iterations of the RAVE phase (published weights: about 3,100 to 5,200); null: from `num_epochs`."""
+    num_rounds: Annotated[int, Field(ge=1)] | None = None
+    """CLIP-LIT: rounds of UNet training and guidance refinement; null: as many as `num_epochs` passes need."""
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that load and augment photos. Results do not depend on it."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
+    compile: bool = False
+    """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step of each phase;
+    results differ by rounding."""
+    val_iter: Annotated[int, Field(ge=1)] = 100
+    """Iterations between validations and previews, while the UNet is trained."""
+    save_iter: Annotated[int, Field(ge=1)] = 100
+    """Iterations between writes of `checkpoints/last.pt`, from which `--resume` goes on."""
+    preview_photos: Annotated[int, Field(ge=0, le=64)] = 6
+    """How many photos (the first of the validation set, else of the backlit ones) the preview grid shows."""
+
+
+class UNetModel(Section):
+    """The enhancement network and its optimiser (Adam)."""
+
+    lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
+    """Learning rate (release: 2e-5)."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate of the guided phases and of learning the first map: `constant` (release), or `cosine` down to a twentieth."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    """Weight decay (release: 1e-3)."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Photos a step, over all processes together (release: 8)."""
+    num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
+    """Iterations of the self-reconstruction phase (release: 1000)."""
+    first_map: Literal["identity", "retinex"] = "identity"
+    """What the UNet learns before it is guided: `identity`, self-reconstruction, a map of 1 (paper); `retinex`, the map that
+    `models.retinex.first_illumination` computes from the photo, without any encoder, from which few guided iterations are enough."""
+    reconstruction_lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate until the UNet is guided; null: `lr` (release)."""
+    num_round_iters: Annotated[int, Field(ge=1)] = 2100
+    """CLIP-LIT: UNet iterations of each round (release: 2100)."""
+    thr_loss: Annotated[float, Field(gt=0)] = 90.0
+    """Loss under which a guided phase may end; above it the phase goes on (release: 90)."""
+    extension_iters: Annotated[int, Field(ge=1)] = 60
+    """Iterations by which a phase that missed `thr_loss` goes on (release: 60)."""
+    max_extensions: Annotated[int, Field(ge=0)] = 10
+    """Most extensions of a phase; the release has no limit and can run forever."""
+    display_iter: Annotated[int, Field(ge=1)] = 20
+    """Iterations between log lines and looks at the best snapshot (release: 20)."""
+    grad_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest gradient norm; null: no clipping (release)."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null: none (release)."""
+    map_bias: float | None = None
+    """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
+    init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Standard deviation of the initial weights (release: 0.02)."""
+    load_pretrain: bool = False
+    """Start from the weights in `pretrain_dir` and skip self-reconstruction."""
+    pretrain_dir: str | None = None
+    """UNet weights to start from: a published `.pth` or our `.safetensors`."""
+
+
+class TrainConfig(Section):
+    """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`), `train.py --cfg FILE` (`clip_lit`, `clip_lit_latent`)."""
+
+    exp: Experiment = Experiment()
+    data: TrainData
+    train: TrainLoop = TrainLoop()
+    unet_model: UNetModel = UNetModel()
+    guidance_model: GuidanceModel = GuidanceModel()
+    guidance: Guidance = Guidance()
+    clip: Clip = Clip()
+    loss: Loss = Loss()
