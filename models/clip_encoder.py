@@ -5,28 +5,21 @@ Images enter as (B,3,H,W) RGB in [0, 1] of any size; resizing and normalisation 
 differentiable, so gradients flow from an embedding to the enhancement network.
 """
 
-import difflib
 import hashlib
-import logging
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub
-import open_clip
-import timm
 import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import QuickGELU, Transformer
+from open_clip.transformer import Transformer
 from torch import Tensor, nn
 
 from common.errors import UserError
-from models.checkpoints import load_matching, read_tensors
+from models.clip_networks import Built, Wanted, from_open_clip, from_openai_file, from_timm, settle_batch_norm
 
-OUR_MODELS = Path(__file__).resolve().parent / "encoders"  # open_clip configs of this repository
-IMAGE_ONLY_PREFIX = "timm/"
 MAPS = 5  # stem, layer1..4
+# Who builds a model, by its name up to the first "/"; open_clip builds the rest.
+BUILDERS = {"auto": from_openai_file, "timm": from_timm}
 
 
 class ClipEncoder(nn.Module):
@@ -36,30 +29,20 @@ class ClipEncoder(nn.Module):
     `has_text` whether texts and prompts can be embedded, `name` what was loaded.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        name: str,
-        image_size: int,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        preprocess: str,
-        tokenizer: Callable[[list[str]], Tensor] | None,
-    ) -> None:
+    def __init__(self, built: Built, *, preprocess: str = "squash") -> None:
         if preprocess not in ("squash", "center_crop"):
             raise ValueError(f"preprocess: expected 'squash' or 'center_crop', found {preprocess!r}")
         super().__init__()
-        self.model = model.requires_grad_(False).eval()
-        self.name = name
-        self.image_size = image_size
+        self.model = built.network.requires_grad_(False).eval()
+        self.name = built.name
+        self.image_size = built.image_size
         self.preprocess = preprocess
-        self.has_text = tokenizer is not None
-        self._tokenizer = tokenizer
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.has_text = built.tokenizer is not None
+        self._tokenizer = built.tokenizer
+        self.register_buffer("mean", torch.tensor(built.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(built.std).view(1, 3, 1, 1), persistent=False)
         with torch.no_grad():
-            self.embed_dim = self._image_features(torch.zeros(1, 3, image_size, image_size)).shape[-1]
+            self.embed_dim = self._image_features(torch.zeros(1, 3, self.image_size, self.image_size)).shape[-1]
 
     def train(self, mode: bool = True) -> "ClipEncoder":
         """Frozen: stays in eval mode, whatever a surrounding module is set to."""
@@ -70,9 +53,10 @@ class ClipEncoder(nn.Module):
         return F.normalize(self._image_features(self._prepare(images)).float(), dim=-1)
 
     def feature_maps(self, images: Tensor, count: int = MAPS) -> list[Tensor]:
-        """(B,3,H,W) RGB in [0, 1] -> the first `count` of five maps Φ_l(I): stem (after its pool) and layer1..4, each (B,C,h,w).
+        """(B,3,H,W) RGB in [0, 1] -> the first `count` of five maps Φ_l(I), each (B,C,h,w).
 
-        Neither the layers above nor the attention pool are computed. Raises UserError for an encoder without five such maps.
+        They are the stem (after its pool) and layer1..4. Neither the layers above nor the attention pool are computed.
+        Raises UserError for an encoder without five such maps.
         """
         tower = self._tower_with_maps()
         # open_clip's ResNet leaves out the layers above where it is not asked to stop early, timm's where it is
@@ -112,7 +96,7 @@ class ClipEncoder(nn.Module):
         return embeddings[order.argsort().to(embeddings.device)]
 
     def embed_tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """What the text tower starts from: N texts -> token embeddings (N,L,W), and the position (N,) at which each ends.
+        """N texts -> token embeddings (N,L,W), what the text tower starts from, and the position (N,) of each end.
 
         With positional embeddings still to be added: the values that a learnable prompt starts from.
         Raises UserError for an encoder whose text tower does not take token embeddings.
@@ -141,7 +125,10 @@ class ClipEncoder(nn.Module):
         return (projection(x) if isinstance(projection, nn.Module) else x @ projection).float()
 
     def fingerprint(self, *, text: bool = False) -> str:
-        """Hash of the image tower's weights and the preprocessing (with `text`, of the whole model): a cache key for embeddings."""
+        """Hash of the image tower's weights and the preprocessing (with `text`, of the whole model).
+
+        It is the cache key of embeddings.
+        """
         digest = hashlib.sha256(f"{self.image_size} {self.preprocess} {self._dtype()}".encode())
         for name, tensor in (self.model if text else self._tower()).state_dict().items():
             digest.update(name.encode())
@@ -207,7 +194,8 @@ class ClipEncoder(nn.Module):
         text = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps the tower in .text, CLIP in itself
         if not _takes_token_embeddings(text):
             raise UserError(
-                f"{self.name}: prompts are learned through open_clip's own text transformer, found {type(text).__name__}"
+                f"{self.name}: prompts are learned through open_clip's own text transformer, "
+                f"found {type(text).__name__}"
             )
         return text
 
@@ -264,189 +252,27 @@ def load_clip(
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision: expected 'fp32' or 'bf16', found {precision!r}")
-    file = (
-        pretrained
-        if pretrained is not None and (model == "auto" or Path(pretrained).suffix or Path(pretrained).is_file())
-        else None
+    is_file = pretrained is not None and (
+        model == "auto" or bool(Path(pretrained).suffix) or Path(pretrained).is_file()
     )
+    wanted = Wanted(model, tag=None if is_file else pretrained, file=pretrained if is_file else None)
     with torch.random.fork_rng(devices=[]):  # random weights must neither depend on nor disturb the caller's generator
         torch.manual_seed(seed)
-        if model == "auto":
-            network, settings = _from_openai_file(file)
-        elif model.startswith(IMAGE_ONLY_PREFIX):
-            network, settings = _from_timm(model, pretrained, file)
-        else:
-            network, settings = _from_open_clip(model, pretrained, file)
+        built = BUILDERS.get(model.split("/")[0], from_open_clip)(wanted)
         if pretrained is None:
-            _settle_batch_norm(network, settings["image_size"])
-    _sequence_first(network)
-    encoder = ClipEncoder(network, preprocess=preprocess, **settings)
+            settle_batch_norm(built.network, built.image_size)
+    _sequence_first(built.network)
+    encoder = ClipEncoder(built, preprocess=preprocess)
     if precision == "bf16":
         encoder.model.to(torch.bfloat16)
     return encoder.to(device, memory_format=torch.channels_last)
 
 
-def _from_openai_file(file: str | None) -> tuple[nn.Module, dict]:
-    if file is None:
-        raise UserError(
-            "clip model 'auto': expected a weight file in OpenAI's naming as its pretrained value, found null"
-        )
-    tensors = read_tensors(file)
-    image_names = {"visual.proj", "visual.attnpool.positional_embedding"}
-    if not image_names & tensors.keys() or not {"text_projection", "ln_final.weight"} <= tensors.keys():
-        raise UserError(f"{file}: expected OpenAI's CLIP state-dict naming, image and text tower, found other names")
-    for name in (
-        "input_resolution",
-        "context_length",
-        "vocab_size",
-    ):  # numbers that OpenAI's files carry beside the weights
-        tensors.pop(name, None)
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    network = open_clip.model.build_model_from_openai_state_dict(dict(tensors), cast_dtype=torch.float32).float()
-    load_matching(
-        network, tensors, file, "the CLIP model that its shapes describe"
-    )  # the builder rounds to half precision
-    _assert_quick_gelu(network, file)
-    tokenizer = open_clip.SimpleTokenizer(context_length=network.context_length)
-    return network, _open_clip_settings(network, f"auto:{Path(file).name}", tokenizer)
-
-
-def _from_open_clip(model: str, pretrained: str | None, file: str | None) -> tuple[nn.Module, dict]:
-    if model not in open_clip.list_models() and (OUR_MODELS / f"{model}.json").is_file():
-        open_clip.add_model_config(OUR_MODELS / f"{model}.json")
-    if model not in open_clip.list_models():
-        raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(model)}")
-    tensors = read_tensors(file) if file else {}
-    if "input_resolution" in tensors:
-        return _from_openai_file(file)  # OpenAI's own file: needs QuickGELU, whatever the name says
-    tag = None if file else pretrained
-    if tag is not None:
-        _fetch(model, tag)
-    logging.disable(logging.WARNING)  # it warns of random weights, which the caller asked for
-    try:
-        network = open_clip.create_model(model, pretrained=tag)
-        tokenizer = open_clip.get_tokenizer(model)
-    except (ImportError, OSError, RuntimeError) as error:  # text towers and tokenizers of other libraries
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"clip model '{model}': open_clip cannot build it here: {reason[0] if reason else type(error).__name__}"
-        ) from None
-    finally:
-        logging.disable(logging.NOTSET)
-    has_text = True
-    if file:
-        has_text = not all(name.startswith("visual.") for name in tensors)
-        if has_text:
-            load_matching(network, tensors, file, model)
-        else:  # an image tower alone
-            tower = {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
-            load_matching(network.visual, tower, file, f"the image tower of {model}")
-    if tag == "openai":
-        _assert_quick_gelu(network, f"{model}/openai")
-    return network, _open_clip_settings(network, f"{model}/{file or tag or 'random'}", tokenizer if has_text else None)
-
-
-def _from_timm(model: str, pretrained: str | None, file: str | None) -> tuple[nn.Module, dict]:
-    name = model.removeprefix(IMAGE_ONLY_PREFIX)
-    if not timm.is_model(name):
-        raise UserError(f"clip model '{model}': unknown to timm {timm.__version__}; timm.list_models() names all")
-    tag = None if file else pretrained
-    try:
-        network = timm.create_model(name, pretrained=tag is not None, pretrained_cfg=tag, num_classes=0)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _no_weights(model, tag, timm.models.get_pretrained_cfg(name).hf_hub_id, error) from None
-    if file:
-        load_matching(network, read_tensors(file), file, model)
-    config = network.pretrained_cfg
-    return network, {
-        "name": f"{model}/{file or tag or 'random'}",
-        "image_size": config["input_size"][-1],
-        "mean": config["mean"],
-        "std": config["std"],
-        "tokenizer": None,
-    }
-
-
-def _open_clip_settings(network: nn.Module, name: str, tokenizer: Callable | None) -> dict:
-    size = network.visual.image_size
-    config = open_clip.get_model_preprocess_cfg(network)
-    mean = config.get("mean") or open_clip.OPENAI_DATASET_MEAN
-    std = config.get("std") or open_clip.OPENAI_DATASET_STD
-    return {
-        "name": name,
-        "image_size": size if isinstance(size, int) else size[0],
-        "mean": tuple(mean),
-        "std": tuple(std),
-        "tokenizer": tokenizer,
-    }
-
-
-def _fetch(model: str, tag: str) -> None:
-    """Have the weights of an open_clip tag in the local cache, or say in one line why not."""
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if tag not in tags:
-        known = f"tags of {model}: {', '.join(tags)}" if tags else f"{model} has none; null gives random weights"
-        raise UserError(f"clip model '{model}': unknown pretrained tag '{tag}', and no file of this name; {known}")
-    config = open_clip.get_pretrained_cfg(model, tag)
-    hub = config.get("hf_hub")
-    try:
-        if hub and not _is_cached(hub) and not huggingface_hub.is_offline_mode():
-            # open_clip would try several file names, each five times, for a minute
-            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=10).close()
-        open_clip.download_pretrained(config)
-    except (OSError, RuntimeError, ValueError) as error:  # hub, urllib and checksum errors are all among these
-        raise _no_weights(model, tag, hub or config.get("url"), error) from None
-
-
-def _is_cached(hub: str) -> bool:
-    repository, _, file = hub.rpartition("/")
-    files = [file] if file else [open_clip.constants.HF_SAFE_WEIGHTS_NAME, open_clip.constants.HF_WEIGHTS_NAME]
-    return any(isinstance(huggingface_hub.try_to_load_from_cache(repository, name), str) for name in files)
-
-
-def _no_weights(model: str, tag: str | None, source: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()
-    hub = huggingface_hub.constants
-    return UserError(
-        f"CLIP weights {model}/{tag} could not be had: looked in {hub.HF_HUB_CACHE} "
-        f"and at {source if '://' in source else f'{hub.ENDPOINT}/{source}'} "
-        f"({type(error).__name__}: {reason[0][:120] if reason else 'no reason given'}). "
-        "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE; "
-        "for files in OpenAI's naming also --set clip.guidance.model=auto), "
-        "or train offline with --cfg rave_quickstart.yaml"
-    )
-
-
-def _settle_batch_norm(network: nn.Module, side: int) -> None:
-    """Give a network of random weights the batch-norm statistics of its own activations on noise.
-
-    Untouched, a random ResNet shrinks its activations layer by layer until biases are all that is
-    left, and every photo embeds alike: with mini-rn the mean embeddings of backlit and well-lit
-    photos have cosine 0.9999; with statistics of their own, 0.64 to 0.85. No photos are needed.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        return
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
-        nn.init.ones_(norm.weight)  # residual branches start at zero, which is for training
-    sizes = [size for size in (2, 4, 8, 16, 32) if size < side]
-    layers = [F.interpolate(torch.randn(16, 3, size, size), (side, side), mode="bicubic") / size**0.5 for size in sizes]
-    noise = torch.stack(layers).sum(dim=0)  # weaker at finer scales, as photos are
-    noise = noise / noise.std(dim=(1, 2, 3), keepdim=True)
-    brightness = torch.rand(16, 1, 1, 1) * 0.8 + 0.1
-    network.train()
-    with torch.no_grad():
-        getattr(network, "visual", network)(((brightness * (1 + 0.5 * noise)).clamp(0, 1) - 0.5) / 0.25)
-    network.eval()
-
-
 def _sequence_first(network: nn.Module) -> None:
     """Let open_clip's transformers work on (L,N,D) instead of (N,L,D); what goes in and comes out stays as it is.
 
-    Between the two, attention is handed a transposed view, which PyTorch multiplies with frozen weights position by position:
-    ViT-B/32 with the gradient of four images takes 1.45 s that way and 1.0 s this way on one core.
+    Between the two, attention is handed a transposed view, which PyTorch multiplies with frozen weights position by
+    position: ViT-B/32 with the gradient of four images takes 1.45 s that way and 1.0 s this way on one core.
     """
     for transformer in network.modules():
         if type(transformer) is Transformer:
@@ -454,19 +280,3 @@ def _sequence_first(network: nn.Module) -> None:
             for attention in transformer.modules():
                 if isinstance(attention, nn.MultiheadAttention):
                     attention.batch_first = False
-
-
-def _assert_quick_gelu(network: nn.Module, source: str) -> None:
-    """OpenAI's weights were trained with QuickGELU; with GELU they load without complaint and embed wrongly."""
-    if any(type(module) is nn.GELU for module in network.modules()) or not any(
-        isinstance(module, QuickGELU) for module in network.modules()
-    ):
-        raise UserError(
-            f"{source}: OpenAI's weights need QuickGELU, found GELU; use the 'openai' tag or a '-quickgelu' model name"
-        )
-
-
-def _close_name(model: str) -> str:
-    known = open_clip.list_models() + [path.stem for path in OUR_MODELS.glob("*.json")]
-    close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""

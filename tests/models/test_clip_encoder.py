@@ -209,14 +209,14 @@ def test_openai_weights_without_quick_gelu_are_refused(monkeypatch):
 
     built = load_clip("mini-rn", None).model  # GELU
     monkeypatch.setattr(open_clip, "download_pretrained", lambda config: "")
-    monkeypatch.setattr("models.clip_encoder._is_cached", lambda hub: True)
+    monkeypatch.setattr("models.clip_weights._is_cached", lambda hub: True)
     monkeypatch.setattr(open_clip, "create_model", lambda *a, **k: built)
     with pytest.raises(UserError, match="QuickGELU"):
         load_clip("ViT-B-32", "openai")
 
 
 def test_the_shipped_mini_clip_knows_light():
-    """The file in pretrained_models: both towers, five maps, and on a photo that it never saw, words and exposure agree."""
+    """The file in pretrained_models: both towers, five maps; words and exposure agree on a photo that it never saw."""
     encoder = load_clip("mini-clip", str(PRETRAINED / "mini-clip.safetensors"))
     assert encoder.has_text
     picture = torch.from_numpy(sample_picture("astronaut.png").copy()).permute(2, 0, 1)[None].float() / 255

@@ -8,6 +8,7 @@ from common.errors import UserError
 from losses.guidance import initialisation_loss
 from models.checkpoints import read_metadata
 from models.clip_encoder import ClipEncoder, load_clip
+from models.clip_networks import Built
 from models.guidance import LatentPair, PromptPair, load_guidance, new_guidance, save_guidance
 
 PROMPT = " ".join(["X"] * 16)
@@ -26,10 +27,9 @@ def custom(plain):
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     }
-    network = open_clip.CustomTextCLIP(**config)
+    network, half = open_clip.CustomTextCLIP(**config), (0.5, 0.5, 0.5)
     tokenizer = open_clip.SimpleTokenizer()
-    settings = {"name": "custom", "image_size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3, "preprocess": "squash"}
-    return ClipEncoder(network, tokenizer=tokenizer, **settings)
+    return ClipEncoder(Built(network=network, name="custom", image_size=32, mean=half, std=half, tokenizer=tokenizer))
 
 
 @pytest.fixture(params=["plain", "custom"])
