@@ -23,7 +23,7 @@ from typing import Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_text, writing
 from common.paths import find_folder
 from common.provenance import provenance
 from configs.load import load_config
@@ -91,11 +91,9 @@ def main(argv: list[str]) -> int:
     skipped = sum(not item.first_of_family for item in pairing.pairs) if "paper" in protocols else 0
     _print_report(scores, summary, skipped)
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-    try:
-        write_atomically(json_file, lambda path: path.write_text(text, encoding="utf-8"))
-        write_atomically(csv_file, lambda path: _write_csv(path, scores, protocols))
-    except OSError as error:
-        raise UserError(f"the results above could not be written: {error}") from error
+    write_text(json_file, text)
+    with writing(csv_file) as temporary:
+        _write_csv(temporary, scores, protocols)
     print(f"\nwritten: {json_file}\n         {csv_file}")
     sys.stdout.flush()  # failures come last, also where both streams end up in one file
     for name, reason in failed:

@@ -1,18 +1,225 @@
-"""The one way a file is written here."""
+"""How files are read and written here: input files without waiting for them, results whole or not at all."""
 
+import contextlib
+import errno
+import hashlib
+import os
+import platform
+import re
 import secrets
-from collections.abc import Callable
+import stat
+import time
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import UserError
+
+LARGEST_INPUT = 2**31  # bytes; a TIFF of 250 megapixels with four channels of 16 bits takes as many
+PART = ".part-"  # how the names of unfinished files begin
+STALE_AFTER = 24 * 3600  # seconds without a write, after which an unfinished file of another machine is nobody's
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Call `write(temporary path)` in the target's folder, then rename: a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".part-{secrets.token_hex(8)}{path.suffix}"
-    temporary.touch(exist_ok=False)
+class DiskFull(UserError):
+    """No room for a file: on the disk, in the user's quota, or below the limit for one file."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------
+
+
+def open_file(path: str | Path, *, limit: int = LARGEST_INPUT) -> BinaryIO:
+    """Open a regular file for reading, without ever waiting for it.
+
+    A pipe would block until somebody writes into it, and a device may never end; both are refused, also behind links.
+    Raises UserError for those, for folders, and for files of more than `limit` bytes; OSError where there is nothing to open.
+    """
+    _refuse_special(path, os.stat(path).st_mode)  # before it is opened: opening alone may move a tape  # noqa: PTH116
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     try:
-        write(temporary)
-        temporary.replace(path)
+        status = os.fstat(file.fileno())
+        _refuse_special(path, status.st_mode)  # it may have become another since
+        if status.st_size > limit:
+            raise UserError(f"{path}: expected a file of at most {limit:,} bytes, found one of {status.st_size:,}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_file(path: str | Path, *, limit: int = LARGEST_INPUT) -> bytes:
+    """The bytes of a regular file; raises as `open_file` does."""
+    with open_file(path, limit=limit) as file:
+        return file.read(limit)
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a regular file's bytes, as 64 hexadecimal digits; raises as `open_file` does."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def kind_of_file(mode: int) -> str | None:
+    """What a path is that is no regular file, such as "a pipe"; None for a regular one. mode: `st_mode`."""
+    return next((what for test, what in _KINDS.items() if test(mode)), None)
+
+
+def _refuse_special(path: str | Path, mode: int) -> None:
+    if what := kind_of_file(mode):
+        raise UserError(f"{path}: expected a file, found {what}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Writing
+# ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+    """Write a file whole: yields a temporary path in its folder, which takes the file's name when the block ends.
+
+    A reader never sees half a file, and what was there before stays until then. Folders are made; the mode follows the
+    umask. durable: the bytes are on the disk before the name is taken, so that not even a power cut loses both versions.
+    Raises DiskFull where there is no room, UserError where the file cannot be written for another reason that
+    the system gives; other errors of the block pass.
+    """
+    path = Path(path)
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_special(
+                f"{path}: cannot be written", path.stat().st_mode
+            )  # renaming onto /dev/null would put a file in its place
+        _remove_stale_once(path.parent)
+        temporary = path.parent / f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        try:
+            yield temporary
+            if stat.S_IMODE(temporary.stat().st_mode) != mode:
+                temporary.chmod(mode)  # some libraries make files that nobody else may read
+            if durable:
+                _sync(temporary)
+            temporary.replace(path)
+            if durable:
+                _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    """Write UTF-8 text as `writing` does. What is no Unicode (odd file names) is spelt out."""
+    with writing(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a text file, whole or not at all. Raises as `writing` does."""
+    with _told(Path(path)), Path(path).open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        data = f"{line}\n".encode(errors="backslashreplace")
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def remove_stale(folder: str | Path) -> list[Path]:
+    """Remove unfinished files that nobody writes any more, those of killed processes, and return them.
+
+    Such are those of this machine whose process is gone, and those of others without a write for a day.
+    """
+    removed = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(PART) and _is_stale(entry):
+                with contextlib.suppress(OSError):
+                    path = Path(entry.path)
+                    path.unlink()
+                    removed.append(path)
+    return removed
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's, which may not be asked
+        return True
+    return True
+
+
+_remove_stale_once = cache(remove_stale)  # a process looks once into each folder that it writes to
+
+
+def _is_stale(entry: os.DirEntry) -> bool:
+    owner = re.match(rf"{re.escape(PART)}([0-9a-f]{{8}})-(\d{{1,9}})-", entry.name)
+    if owner and owner[1] == _machine():
+        return not is_running(int(owner[2]))
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER
+
+
+@cache
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode(errors="replace")).hexdigest()[:8]
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Errors of the system while `path` is written, as one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        code = _system_error(error, path)
+        code = errno.ENOTDIR if code == errno.EEXIST else code  # a file where a folder is to be made
+        if code in _FULL:
+            raise DiskFull(f"{path}: cannot be written: {os.strerror(code)}; what was there before is intact") from None
+        if code is not None:
+            raise UserError(f"{path}: cannot be written: {os.strerror(code)}") from None
+        raise
+
+
+def _system_error(error: BaseException, path: Path) -> int | None:
+    """The number of the system's error behind an exception, where it is about a file in the folder of `path`.
+
+    Libraries put their own errors on top: PyTorch raises another one while it closes its archive, safetensors spells it out.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        about = error.filename
+        inside = about is None or isinstance(about, int) or Path(os.fsdecode(about)).parent in path.parents
+        return error.errno if inside else None
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(found[1])
+    while error := error.__cause__ or error.__context__:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error.errno
+    return None
+
+
+def _sync(path: Path) -> None:
+    """Have the system put a file, or a folder's names, on the disk, where the file system can be told to."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from common.files import write_atomically
+from common.files import write_text
 from configs.load import CONFIG_ROOT, section_type
 from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
 
@@ -96,7 +96,7 @@ def _yaml(value: typing.Any) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_text, writing
 from data.augment import seeded
 from data.images import ImageError, read_rgb8
 
@@ -167,8 +167,7 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
     cached = _read_cache(list_file, pixels_file)
     if cached is None:
         read, skipped = [], []
-
-        def fill(temporary: Path) -> None:
+        with writing(pixels_file) as temporary:
             pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3))
             for index, path in enumerate(tqdm(paths, desc="reading photos", unit="photo", leave=False, disable=None)):
                 try:
@@ -181,11 +180,7 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
                 )  # Pillow's bilinear antialiases
                 read.append(index)
             pixels.flush()
-
-        write_atomically(pixels_file, fill)
-        write_atomically(
-            list_file, lambda temporary: temporary.write_text(json.dumps({"read": read, "skipped": skipped}))
-        )
+        write_text(list_file, json.dumps({"read": read, "skipped": skipped}))
         cached = _read_cache(list_file, pixels_file)
     read, skipped, pixels = cached
     if not read:

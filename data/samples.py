@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.files import write_atomically
+from common.files import write_text, writing
 from data.backlight import BacklightRanges, simulate_backlight
 
 TRAIN_PICTURES = ("astronaut.png", "coffee.png", "rocket.jpg")
@@ -57,7 +57,7 @@ def make_quickstart_set(folder: str | Path, seed: int = 0) -> Path:
             simulate_backlight(truth, generator, RANGES).photo,
             folder / f"held_out/backlit/{Path(name).stem}_{number}.png",
         )
-    write_atomically(stamp, lambda temporary: temporary.write_text(json.dumps(wanted)))
+    write_text(stamp, json.dumps(wanted))
     return folder
 
 
@@ -72,4 +72,5 @@ def _crop(name: str, generator: torch.Generator) -> Tensor:
 
 def _save(photo: Tensor, path: Path) -> None:
     pixels = (photo * 255).round().byte().permute(1, 2, 0).numpy()
-    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary))
+    with writing(path) as temporary:
+        Image.fromarray(pixels).save(temporary)

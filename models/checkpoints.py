@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import writing
 from models.unet import IlluminationUNet
 
 
@@ -116,7 +116,8 @@ def load_unet(path: str | Path, padding_mode: str = "reflect", device: str | tor
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict as `.safetensors`, atomically; `metadata` says where the weights come from."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, dict(metadata or {})))
+    with writing(path, durable=True) as temporary:
+        safetensors.torch.save_file(tensors, temporary, dict(metadata or {}))
 
 
 def save_unet(unet: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from common.files import DiskFull
 from data.images import WRITABLE, ImageError, Photo, check_writable, read_photo, write_photo
 from serving.enhancer import Enhancer, Job, identity
 
@@ -126,6 +127,8 @@ class _Begun:
         """What the step returns, or None and `error`: whatever goes wrong with one photo, the others are done."""
         try:
             return step(*arguments, **options)
+        except DiskFull:
+            raise  # the others would find no room either
         except Exception as error:
             if not isinstance(error, ImageError) and not _out_of_memory(error):
                 self.fault = "".join(traceback.format_exception(error))

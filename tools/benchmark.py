@@ -29,7 +29,7 @@ import numpy as np
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_text
 from common.paths import REPO_ROOT
 from common.provenance import provenance
 from configs.schema import InferenceModel
@@ -192,7 +192,7 @@ def _store(path: Path, kind: str, case: str, measured: dict) -> None:
     results.setdefault(kind, {})[case] = {"OMP_NUM_THREADS": threads and int(threads), **measured}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_text(path, text)
 
 
 def _shown(row: dict) -> str:

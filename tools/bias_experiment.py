@@ -60,13 +60,11 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--photos: expected 2 or more, found {args.photos}")
     results = experiment(config, args)
     if args.json:
-        from common.files import write_atomically
+        from common.files import write_text
         from common.provenance import provenance
 
         results |= provenance()
-        write_atomically(
-            args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        )
+        write_text(args.json, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         plot(results, Path(args.json).with_suffix(".png"))
     return EXIT_OK
 
@@ -278,7 +276,7 @@ def plot(results: dict, path: Path) -> None:
     """Left: what each direction follows. Right: validation PSNR and SSIM of the trainings."""
     from matplotlib.figure import Figure
 
-    from common.files import write_atomically
+    from common.files import writing
 
     rows, curves = results["rows"], results["curves"]
     figure = Figure(figsize=(15, 0.42 * len(rows) + 1.6), layout="constrained")
@@ -303,7 +301,8 @@ def plot(results: dict, path: Path) -> None:
         ) if curves else axes.set_axis_off()
     if curves:
         others[1].legend(fontsize=7)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _print(results: dict) -> None:
 def _pictures(out: Path, enhanced: dict[str, Path], curves: dict[str, list[dict]]) -> None:
     from matplotlib.figure import Figure
 
-    from common.files import write_atomically
+    from common.files import writing
     from data.images import read_rgb8
     from data.listing import list_images
     from training.tracking import photo_grid
@@ -145,7 +145,8 @@ def _pictures(out: Path, enhanced: dict[str, Path], curves: dict[str, list[dict]
         axes.set(xlabel="iterations, guidance included" if x == "iteration" else "seconds of training")
     figure.axes[0].set_ylabel("validation PSNR / dB")
     figure.axes[0].legend()
-    write_atomically(out / "curves.png", lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    with writing(out / "curves.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 if __name__ == "__main__":

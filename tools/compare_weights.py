@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_text
 from common.provenance import provenance
 from data.images import read_rgb8
 from data.listing import list_images
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         counts = {group: len(members) for group, members in groups.items() if members}
         content = {"pairs": counts, "well_lit_photos": len(well_lit), "protocol": "rgb", "rows": rows, **provenance()}
-        write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+        write_text(args.json, json.dumps(content, indent=2) + "\n")
     return EXIT_OK
 
 

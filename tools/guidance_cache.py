@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items() if isinstance(value, float))
         print(f"cached augmentations {k:3}: {shown}", flush=True)
     if args.json:
-        from common.files import write_atomically
+        from common.files import write_text
         from common.provenance import provenance
 
         shown = next(iter(configs.values()))
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             **shown.guidance_model.model_dump(),
         }
         results = {"rows": rows, "settings": settings, **provenance()}
-        write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
+        write_text(args.json, json.dumps(results, indent=2) + "\n")
     return EXIT_OK
 
 

@@ -89,7 +89,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     """Analyse, and write report.html, report.json and direction.safetensors into `out`. Returns the content of report.json."""
     import numpy as np
 
-    from common.files import write_atomically
+    from common.files import write_text
     from common.provenance import provenance
     from metrics.direction import Vocabulary
     from training.directions import built, check_guidance, describe, embed_folders, make_recipe, save_direction
@@ -176,13 +176,8 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     save_direction(
         guidance, out / "direction.safetensors", options, encoder, (len(sides["backlit"]), len(sides["welllit"]))
     )
-    write_atomically(
-        out / "report.json",
-        lambda temporary: temporary.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8", "replace"
-        ),
-    )
-    write_atomically(out / "report.html", lambda temporary: temporary.write_text(page, "utf-8", "replace"))
+    write_text(out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "report.html", page)
     return report
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_text
 
 LEFT_OUT = (
     "exp.exp_name",
@@ -40,9 +40,7 @@ def main(argv: list[str]) -> int:
     known = {entry["run"]: entry for entry in json.loads(out.read_text(encoding="utf-8"))} if out.is_file() else {}
     known.update({folder.name: entry(folder) for folder in folders})
     entries = sorted(known.values(), key=lambda e: e["started"])
-    write_atomically(
-        out, lambda temporary: temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    )
+    write_text(out, json.dumps(entries, indent=1) + "\n")
     print(f"{out}: {len(entries)} runs")
     return EXIT_OK
 

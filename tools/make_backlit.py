@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import writing
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
 from data.listing import list_images
@@ -137,7 +137,8 @@ def make_pairs(
                 }
             )
     if rows:
-        write_atomically(out / "pairs.csv", lambda temporary: _write_csv(temporary, rows))
+        with writing(out / "pairs.csv") as temporary:
+            _write_csv(temporary, rows)
     return rows, failures
 
 

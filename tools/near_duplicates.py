@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.cli import EXIT_OK, ArgumentParser, run
-from common.files import write_atomically
+from common.files import write_text
 from data.images import read_rgb8
 from data.listing import list_images
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         names = [
             path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match
         ]
-        write_atomically(args.unseen, lambda temporary: temporary.write_text("".join(f"{name}\n" for name in names)))
+        write_text(args.unseen, "".join(f"{name}\n" for name in names))
     return EXIT_OK
 
 

@@ -137,11 +137,11 @@ def _row(name: str, v: list[float]) -> None:
 
 def write_results(results: dict, path: Path) -> None:
     """The results with commit, command, versions and hardware beside them, as JSON."""
-    from common.files import write_atomically
+    from common.files import write_text
     from common.provenance import provenance
 
     content = {**results, **provenance()}
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _heading(step: str, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.files import write_atomically
+from common.files import write_text
 from common.paths import REPO_ROOT
 from configs.schema import TrainConfig
 from tools.log_experiments import flat
@@ -23,7 +23,7 @@ DOCUMENTS = (REPO_ROOT / "README.md", REPO_ROOT / "docs" / "experiments.md")
 def main() -> None:
     for document in DOCUMENTS:
         text = filled(document.read_text(encoding="utf-8"))
-        write_atomically(document, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+        write_text(document, text)
 
 
 def filled(text: str) -> str:

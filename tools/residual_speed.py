@@ -42,11 +42,11 @@ def main(argv: list[str]) -> int:
         print(f"{name:28} {seconds['wall']:8.1f} s, processor {seconds['cpu']:8.1f} s")
     print("\n".join(f"{name:28} {times:8.1f} x" for name, times in results["times_faster"].items()))
     if args.json:
-        from common.files import write_atomically
+        from common.files import write_text
         from common.provenance import provenance
 
         results |= provenance()
-        write_atomically(args.json, lambda temporary: temporary.write_text(json.dumps(results, indent=2) + "\n"))
+        write_text(args.json, json.dumps(results, indent=2) + "\n")
     return EXIT_OK
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import write_text, writing
 
 
 def main(argv: list[str]) -> int:
@@ -26,10 +26,9 @@ def main(argv: list[str]) -> int:
     if not (folder / "summary.json").is_file():
         raise UserError(f"run: expected a finished run, found no summary.json in {folder}")
     summary = summarise(folder)
-    write_atomically(
-        out.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    )
-    write_atomically(out.with_suffix(".png"), lambda temporary: shutil.copyfile(folder / "curves.png", temporary))
+    write_text(out.with_suffix(".json"), json.dumps(summary, indent=2) + "\n")
+    with writing(out.with_suffix(".png")) as temporary:
+        shutil.copyfile(folder / "curves.png", temporary)
     print(f"{out}.json, {out}.png")
     return EXIT_OK
 

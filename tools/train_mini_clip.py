@@ -111,7 +111,7 @@ def train(args: argparse.Namespace) -> dict:
     import safetensors.torch
     from tqdm import tqdm
 
-    from common.files import write_atomically
+    from common.files import writing
     from data.folders import ResizedPhotos
     from data.listing import list_images
     from models.clip_encoder import load_clip
@@ -177,7 +177,8 @@ def train(args: argparse.Namespace) -> dict:
         "photos": str([len(t) for t in training]),
     }
     metadata = {**about, "figures": json.dumps(figures), "provenance": json.dumps(provenance())}
-    write_atomically(args.out, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
+    with writing(args.out) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata)
     return figures
 
 

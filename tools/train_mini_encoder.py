@@ -45,7 +45,7 @@ def train(args: argparse.Namespace) -> float:
     from torch import nn
     from tqdm import tqdm
 
-    from common.files import write_atomically
+    from common.files import writing
     from data.folders import ResizedPhotos
     from data.listing import list_images
     from models.clip_encoder import load_clip
@@ -88,7 +88,8 @@ def train(args: argparse.Namespace) -> float:
         "photos": str(len(training)),
     }
     metadata = {**about, "steps": str(args.steps), "seed": str(args.seed), "provenance": json.dumps(provenance())}
-    write_atomically(args.out, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
+    with writing(args.out) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata)
     return error
 
 

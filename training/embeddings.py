@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import writing
 from common.paths import REPO_ROOT
 from configs.schema import Clip, Encoder
 from data.images import ImageError, read_rgb8
@@ -113,7 +113,8 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
             pool.map(embed, starts), desc="embedding the vocabulary", total=len(starts), leave=False, disable=None
         )
         embeddings = torch.cat(list(chunks))
-    write_atomically(cache_file, lambda temporary: safetensors.torch.save_file({"tokens": embeddings}, temporary))
+    with writing(cache_file) as temporary:
+        safetensors.torch.save_file({"tokens": embeddings}, temporary)
     return embeddings
 
 
@@ -151,6 +152,5 @@ def _read_cache(path: Path) -> dict[str, Tensor]:
 def _write_cache(path: Path, known: dict[str, Tensor]) -> None:
     if known:
         tensors = {"embeddings": torch.stack(list(known.values()))}
-        write_atomically(
-            path, lambda temporary: safetensors.torch.save_file(tensors, temporary, {"sha256": json.dumps(list(known))})
-        )
+        with writing(path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, {"sha256": json.dumps(list(known))})

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.files import write_atomically
+from common.files import writing
 from configs.schema import TrainConfig
 from data.augment import training_augmentation
 from data.folders import BatchOrder, LabelledPhotos, PhotoArray, PhotoStages, ResizedPhotos, mix, permutation
@@ -168,8 +168,7 @@ class GuidanceTask:
         file = self.folder.resolve() / f"{digest.hexdigest()[:32]}.npy"
         with self.accelerator.main_process_first():
             if not file.is_file():
-
-                def fill(temporary: Path) -> None:
+                with writing(file) as temporary:
                     pixels = np.lib.format.open_memmap(
                         temporary, mode="w+", dtype=np.uint8, shape=self.backlit.pixels.shape
                     )
@@ -179,8 +178,6 @@ class GuidanceTask:
                     for index, result in enumerate(enhance_photos(weights, photos, self.accelerator.device)):
                         pixels[index] = to_uint8(result)[0]
                     pixels.flush()
-
-                write_atomically(file, fill)
         return np.load(file, mmap_mode="r")
 
     # ------------------------------------------------------------------------------ report

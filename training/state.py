@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import writing
 
 RUNNING_MEAN = 30  # steps over which the score of a snapshot is averaged (release)
 
@@ -123,7 +123,8 @@ class TrainState:
         self.average = {name: tensor.to(weights[name].device) for name, tensor in self.average.items()}
 
     def save(self, path: Path) -> None:
-        write_atomically(path, lambda temporary: torch.save(self.state_dict(), temporary))
+        with writing(path, durable=True) as temporary, temporary.open("wb") as file:  # a path hides why PyTorch failed
+            torch.save(self.state_dict(), file)
 
     def load(self, path: Path) -> None:
         """Raises UserError where the state cannot be read."""

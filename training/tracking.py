@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
 from common.errors import UserError
-from common.files import write_atomically
+from common.files import append_line, write_text, writing
 from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
@@ -69,9 +69,9 @@ class RunFolder:
                 raise UserError(
                     f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted"
                 )
-        self.write_text(self.config_file, dump_config(config))
-        self.write_text(self.provenance_file, _json(provenance()))
-        self.write_text(self.photos_file, _json(photos))
+        write_text(self.config_file, dump_config(config))
+        write_text(self.provenance_file, _json(provenance()))
+        write_text(self.photos_file, _json(photos))
         return done
 
     def check(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> None:
@@ -111,20 +111,19 @@ class RunFolder:
         """
         if self.metrics_file.is_file():
             kept = self.metrics_file.read_text(encoding="utf-8").splitlines()[:lines]  # what follows is done again
-            self.write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
+            write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
         try:
             record = json.loads(self.provenance_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             record = {}
         record["resumed"] = [*record.get("resumed", []), {"iteration": total, **provenance()}]
-        self.write_text(self.provenance_file, _json(record))
+        write_text(self.provenance_file, _json(record))
         self.lines = lines
         self._events = SummaryWriter(self.path / "tensorboard", purge_step=total + 1)
 
     def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
         """One line of metrics.jsonl, and the numbers among `values` as TensorBoard scalars."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        append_line(self.metrics_file, json.dumps({"iteration": iteration, **values}))
         self.lines += 1
         for name, value in values.items():
             if isinstance(value, float):
@@ -136,13 +135,9 @@ class RunFolder:
             self._events = SummaryWriter(self.path / "tensorboard")
         return self._events
 
-    @staticmethod
-    def write_text(path: Path, text: str) -> None:
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
     def finish(self, summary: dict) -> None:
         """Write the summary, by which a run counts as finished, and close the log."""
-        self.write_text(self.summary_file, _json(summary))
+        write_text(self.summary_file, _json(summary))
         if self._events is not None:
             self._events.close()
 
@@ -170,7 +165,8 @@ def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path
             picture = ImageOps.contain(Image.fromarray(photo), (side, side), Image.Resampling.LANCZOS)
             left, top = gap + x * (side + gap), head + y * (side + gap)
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
-    write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
+    with writing(path) as temporary:
+        sheet.save(temporary, format="PNG")
     return np.asarray(sheet)
 
 
@@ -212,7 +208,8 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
             guided = [m["iteration"] for m in steps if "projection" in m]
             axes.set_xlim(guided[0] if axes is middle and len(guided) > 1 else 0, steps[-1]["iteration"])
     figure.suptitle(title)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 LOSS_TERMS = ("map", "identity", "residual", "clip", "cross_entropy", "ranking")

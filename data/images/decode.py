@@ -8,6 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from common.errors import UserError
+from common.files import open_file
 from data.images.colour import camera_profile, cmyk_to_rgb, to_srgb
 from data.images.metadata import exif_block
 from data.images.photo import ImageError, Photo, one_line, to_float
@@ -76,10 +78,12 @@ def _decode(path: Path) -> _Decoded:
         # Pillow warns about large panoramas, which are welcome, and about odd metadata, which we drop
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")  # not catch_warnings: photos are also read from threads
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return _decode_file(path, file)
     except (ImageError, MemoryError):
         raise
+    except UserError as error:
+        raise ImageError(str(error)) from None
     except UnidentifiedImageError:
         found = "an empty file" if path.stat().st_size == 0 else "something else"
         raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None

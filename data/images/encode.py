@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.files import write_atomically
+from common.errors import UserError
+from common.files import DiskFull, writing
 from data.images.metadata import load_exif, raw_texts
 from data.images.photo import ImageError, Photo, one_line, to_integers
 from data.images.tiff import encode_tiff16
@@ -26,7 +27,7 @@ def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
     has it (in JPEG transparent parts become white), EXIF in all (16-bit TIFF: the texts of its main
     directory; JPEG: up to 64 KB).
     `quality` 1 to 100 is JPEG's (4:4:4) and WebP's. The file appears complete or not at all.
-    Raises ImageError where it cannot be written.
+    Raises ImageError where it cannot be written, DiskFull where there is no room for it.
     """
     path = Path(path)
     kind = check_writable(path, *photo.rgb.shape[:2])
@@ -46,10 +47,14 @@ def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
             data = _encode_png16(pixels, photo.exif)
         else:
             data = encode_tiff16(pixels, has_alpha, photo.exif)
-        write_atomically(path, lambda temporary: temporary.write_bytes(data))
+        with writing(path) as temporary:
+            temporary.write_bytes(data)
+    except DiskFull:
+        raise  # the next photo would not find room either
+    except UserError as error:
+        raise ImageError(str(error)) from None
     except (OSError, ValueError, RuntimeError, struct.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        raise ImageError(f"{path}: cannot be written: {reason}") from None
+        raise ImageError(f"{path}: cannot be written: {one_line(error)}") from None
 
 
 def check_writable(path: Path, height: int, width: int) -> str:

@@ -11,7 +11,9 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from common.files import DiskFull
 from data.images import ImageError, Photo, read_photo, read_rgb8, write_photo
+from tests.faults import as_nobody, room_for
 
 LOSSLESS = ["png", "tif"]
 
@@ -430,15 +432,10 @@ def test_folders_are_created_and_files_have_ordinary_permissions(tmp_path):
     assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
     write_photo(tmp_path / "a.png", Photo(np.zeros((2, 2, 3), np.float32)))
     before = (tmp_path / "a.png").read_bytes()
-
-    def full_disk(self, data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(ImageError, match=r"a\.png: cannot be written: No space left on device"):
+    with room_for(10), pytest.raises(DiskFull, match=r"a\.png: cannot be written: "):
         write_photo(tmp_path / "a.png", Photo(np.ones((2, 2, 3), np.float32)))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"] and (tmp_path / "a.png").read_bytes() == before
 
@@ -486,17 +483,13 @@ def test_text_named_jpg(tmp_path):
 
 def test_missing_file_and_folder(tmp_path):
     assert "No such file" in one_line(tmp_path / "nothing.jpg")
-    assert "directory" in one_line(tmp_path)
+    assert "found a folder" in one_line(tmp_path)
 
 
-def test_unreadable_permission(tmp_path, monkeypatch):
-    (tmp_path / "a.jpg").touch()
-
-    def denied(self, *args, **kwargs):
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(Path, "open", denied)  # chmod would not stop a root user, who runs tests in containers
-    assert one_line(tmp_path / "a.jpg").endswith("Permission denied")
+def test_unreadable_permission(tmp_path):
+    (tmp_path / "a.jpg").touch(mode=0)
+    with as_nobody():
+        assert one_line(tmp_path / "a.jpg").endswith("Permission denied")
 
 
 def test_decompression_bomb(tmp_path):

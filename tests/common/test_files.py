@@ -1,0 +1,156 @@
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from common.errors import UserError
+from common.files import (
+    PART,
+    DiskFull,
+    append_line,
+    file_digest,
+    open_file,
+    read_file,
+    remove_stale,
+    write_text,
+    writing,
+)
+from tests.faults import room_for, special_files
+
+
+@pytest.mark.parametrize("read", [open_file, read_file, file_digest])
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, read):
+    for what, path in special_files(tmp_path).items():
+        with pytest.raises(UserError, match=f"^{path}: expected a file, found {what}$"):
+            read(path)
+
+
+def test_files_above_the_limit_are_refused_before_they_are_read(tmp_path):
+    with (tmp_path / "sparse.tif").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(
+        UserError, match=r"expected a file of at most 2,147,483,648 bytes, found one of 1,099,511,627,776"
+    ):
+        read_file(tmp_path / "sparse.tif")
+
+
+def test_the_bytes_of_a_regular_file_are_read_also_behind_a_link(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").symlink_to("a")
+    assert read_file(tmp_path / "b") == b"abc"
+    assert file_digest(tmp_path / "b").startswith("ba7816bf")
+    with pytest.raises(FileNotFoundError):
+        open_file(tmp_path / "c")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "sub" / "a.txt"
+    with writing(target) as temporary:
+        temporary.write_text("one")
+        assert not target.exists()
+    with pytest.raises(ZeroDivisionError), writing(target) as temporary:
+        temporary.write_text("half")
+        _ = 1 / 0
+    assert target.read_text() == "one"
+    assert [p.name for p in target.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_follow_the_umask_also_where_a_library_does_not(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with writing(tmp_path / "a.safetensors", durable=True) as temporary:
+            safetensors.torch.save_file({"a": torch.zeros(1)}, temporary)  # makes files that only their owner may read
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == mode
+
+
+def _text(temporary: Path) -> None:
+    temporary.write_text("x" * 100_000)
+
+
+def _weights(temporary: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(100_000)}, temporary)
+
+
+def _archive(temporary: Path) -> None:
+    with temporary.open("wb") as file:
+        torch.save({"a": torch.zeros(100_000)}, file)
+
+
+@pytest.mark.parametrize("write", [_text, _weights, _archive])
+def test_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path, write):
+    target = tmp_path / "a"
+    target.write_text("before")
+    with (
+        room_for(50_000),
+        pytest.raises(DiskFull, match=rf"^{target}: cannot be written: {os.strerror(errno.EFBIG)}; what was there"),
+        writing(target) as temporary,
+    ):
+        write(temporary)
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "lines"
+    append_line(file, "one")
+    with room_for(50_000), pytest.raises(DiskFull, match="cannot be written"):
+        append_line(file, "x" * 100_000)
+    append_line(file, "two")
+    assert file.read_text() == "one\ntwo\n"
+
+
+def test_what_cannot_be_written_for_other_reasons_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for target, reason in (
+        (tmp_path / "file" / "a", os.strerror(errno.ENOTDIR)),
+        (tmp_path / ("n" * 300), os.strerror(errno.ENAMETOOLONG)),
+        (tmp_path, "found a folder"),
+        (Path("/proc/nothing/a"), os.strerror(errno.ENOENT)),
+    ):
+        with pytest.raises(UserError, match=reason) as error:
+            write_text(target, "")
+        assert str(target) in str(error.value)
+
+
+def test_devices_are_never_replaced_by_files(tmp_path):
+    (tmp_path / "null").symlink_to("/dev/null")
+    with pytest.raises(UserError, match="expected a file, found a device"):
+        write_text(tmp_path / "null", "")
+    assert stat.S_ISCHR((tmp_path / "null").stat().st_mode)
+
+
+def test_errors_of_the_block_that_are_not_about_the_file_pass(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path / "a"):
+        Path("/nowhere/else").read_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_unfinished_files_of_killed_processes_are_removed_by_the_next_that_writes_there(tmp_path):
+    code = (
+        "import os, sys; from common.files import writing\n"
+        "with writing(sys.argv[1] + '/a.txt') as file: file.write_text('half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    (left,) = tmp_path.glob(f"{PART}*")
+    with writing(tmp_path / "b.txt") as mine:
+        assert not left.exists()
+        assert remove_stale(tmp_path) == []  # mine is not stale
+        assert mine.exists()
+
+
+def test_unfinished_files_of_other_machines_are_kept_for_a_day(tmp_path):
+    recent, old = tmp_path / f"{PART}00000000-1-ab.npy", tmp_path / f"{PART}0123456789abcdef.npy"
+    for file in (recent, old):
+        file.write_text("")
+    os.utime(old, (0, 0))
+    assert remove_stale(tmp_path) == [old]
+    assert recent.exists()
