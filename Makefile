@@ -22,13 +22,13 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed ## train RAVE offline, enhance and measure held-out photos (runs/quickstart)
-	@$(BIN)/python tools/quickstart.py
+	@$(BIN)/python -m tools quickstart
 
 compare: $(VENV)/.installed ## train CLIP-LIT, CLIP-LIT-Latent and RAVE offline under one budget (runs/compare)
-	@$(BIN)/python tools/compare_methods.py
+	@$(BIN)/python -m tools compare-methods
 
-bench: $(VENV)/.installed ## time and memory beside the plain way (benchmarks/results.json; about an hour)
-	@$(BIN)/python tools/benchmark.py
+bench: $(VENV)/.installed ## time and memory beside the plain way (docs/results/bench.json; about an hour)
+	@$(BIN)/python -m lab.bench
 
 enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=results]
 	@test -n "$(IN)" || { echo "error: IN: expected a folder or a photo; for example: make enhance IN=my_photos"; exit 2; }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from configs.load import load_config
 from configs.schema import TrainConfig
-from tools.kill_and_resume import differences
+from tests.kill_and_resume import differences
 from training.tracking import read_metrics
 
 

@@ -6,11 +6,8 @@ caches, so that the seconds hold all it needs: embeddings and residual vector, o
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError

@@ -1,6 +1,6 @@
 """Score weight files, the computed start map, CLAHE, a plain gamma and doing nothing on the same pairs: one table, one JSON.
 
-python tools/compare_weights.py --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json OUT.json]
+python -m tools compare-weights --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json OUT.json] [--sheet OUT.png]
 
 Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Two figures of harm:
 clipped, the share of pixels of the backlit photos with a channel at 255 that had none there before; change, the mean absolute
@@ -10,12 +10,9 @@ change of photos that are well lit already, of full scale.
 import argparse
 import csv
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from tqdm import tqdm
@@ -57,13 +54,20 @@ def main(argv: list[str]) -> int:
         help="UNet weights or folders of them; NAME=FILE names a row",
     )
     parser.add_argument("--json", metavar="OUT.json")
+    parser.add_argument(
+        "--sheet", metavar="OUT.png", help="a picture: photos in rows, input, methods and truth in columns"
+    )
+    parser.add_argument(
+        "--sheet-photos", type=int, default=6, metavar="N", help="use N of them, evenly spread (default 6)"
+    )
     args = parser.parse_args(argv)
     for key in ("backlit", "gt"):
         list_images(getattr(args, key), f"--{key}")
     well_lit = list_images(args.well_lit, "--well-lit") if args.well_lit else []
-    if args.well_lit_photos < 1:
-        raise UserError(f"--well-lit-photos: expected at least 1, found {args.well_lit_photos}")
-    well_lit = well_lit[:: max(1, -(-len(well_lit) // args.well_lit_photos))]
+    for key in ("well_lit_photos", "sheet_photos"):
+        if getattr(args, key) < 1:
+            raise UserError(f"--{key.replace('_', '-')}: expected at least 1, found {getattr(args, key)}")
+    well_lit = _spread(well_lit, args.well_lit_photos)
     kinds = read_kinds(args.kinds) if args.kinds else {}
     files = weight_files(args.weights)
 
@@ -114,7 +118,25 @@ def main(argv: list[str]) -> int:
         counts = {group: len(members) for group, members in groups.items() if members}
         content = {"pairs": counts, "well_lit_photos": len(well_lit), "protocol": "rgb", "rows": rows, **provenance()}
         write_text(args.json, json.dumps(content, indent=2) + "\n")
+    if args.sheet:
+        _sheet(methods, _spread(photos, args.sheet_photos), Path(args.sheet))
     return EXIT_OK
+
+
+def _spread(items: list, count: int) -> list:
+    """At most `count` of the items, evenly spread."""
+    return items[:: max(1, -(-len(items) // count))]
+
+
+def _sheet(methods: dict[str, Method], photos: list[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    from training.tracking import photo_grid
+
+    rows = []
+    for backlit, truth in photos:
+        results = [_to_uint8(method(backlit.astype(np.float32) / 255)) for method in methods.values()]
+        rows.append([*results, truth])  # the first method leaves its input as it is
+    photo_grid(rows, [*methods, "ground truth"], path, side=300)
+    print(path)
 
 
 def weight_files(items: list[str]) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Download the weights that the authors of CLIP-LIT and RAVE published: nine files, each checked by its SHA-256.
 
-python tools/fetch_published.py [--out pretrained_models/published] [--source FOLDER_OR_URL] [--only clip_lit rave]
+python -m tools fetch-published [--out pretrained_models/published] [--source FOLDER_OR_URL] [--only clip_lit rave]
 
 A stopped download goes on where it ended; files that are there already are left alone. `--source` holds the nine files in
 the sub-folders clip_lit/ and rave/, as a folder or behind a URL (a mirror); without it the authors' repositories are asked.
@@ -13,8 +13,6 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 

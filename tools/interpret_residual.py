@@ -1,6 +1,6 @@
 """What guides a RAVE training, as a report that a person can read: report.html (one file, opens anywhere) and report.json.
 
-python tools/interpret_residual.py --cfg train.yaml [--set KEY=VALUE] [--out DIR]
+python -m tools interpret-residual --cfg train.yaml [--set KEY=VALUE] [--out DIR]
 
 For the direction of the config (`guidance:`) and for shifts of it by n tokens: the vocabulary's nearest and farthest tokens, words among
 them that may be data bias, how well it separates the two folders, the photos at its ends, and how much it depends on
@@ -12,12 +12,9 @@ import base64
 import dataclasses
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, make_parser, run
 from common.errors import UserError

@@ -1,6 +1,6 @@
 """Make a paired set out of any folder of normal photos, by simulating backlight.
 
-python tools/make_backlit.py PHOTOS OUT [--per-photo 2] [--size 512] [--seed 0] [--masks DIR] [--noise 0 0.02]
+python -m tools make-backlit PHOTOS OUT [--per-photo 2] [--size 512] [--seed 0] [--masks DIR] [--noise 0 0.02]
 
 Writes OUT/backlit/NAME.png and OUT/ground_truth/NAME.png of the same names, and OUT/pairs.csv with what was drawn for each.
 """
@@ -10,8 +10,6 @@ import csv
 import sys
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from PIL import Image

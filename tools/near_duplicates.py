@@ -1,15 +1,12 @@
 """Find photos of one folder that show a picture of another, whatever their exposure: a check that test photos were not trained on.
 
-python tools/near_duplicates.py TEST_PHOTOS TRAINING_PHOTOS [--unseen FILE]
+python -m tools near-duplicates TEST_PHOTOS TRAINING_PHOTOS [--unseen FILE]
 
 Compares rank orders of brightness on a coarse grid, which exposure hardly changes. --unseen writes the names without a match.
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from PIL import Image

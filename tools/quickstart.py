@@ -6,11 +6,8 @@ Everything lands in runs/quickstart/: curves.png, before_after.png, enhanced/, r
 import contextlib
 import io
 import json
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, ArgumentParser, run
 

@@ -5,16 +5,17 @@ import re
 import pytest
 
 from common.paths import REPO_ROOT
-from tools.readme_tables import DOCUMENTS as TABLED
-from tools.readme_tables import filled, training_speed
+from lab.report import DOCUMENTS as TABLED
+from lab.report import filled
+from lab.tables import training_speed
 
-DOCUMENTS = [*TABLED, REPO_ROOT / "docs" / "architecture.md", REPO_ROOT / "pretrained_models" / "README.md"]
+DOCUMENTS = [*TABLED, REPO_ROOT / "pretrained_models" / "README.md"]
 
 
 def test_tables_are_those_of_the_json_files():
     for document in TABLED:
         text = document.read_text(encoding="utf-8")
-        assert filled(text) == text, "run: python tools/readme_tables.py"
+        assert filled(text) == text, "run: python -m lab.report tables"
 
 
 def test_training_cases_have_tables_once_they_are_measured():
@@ -42,7 +43,7 @@ def test_links_and_named_files_exist(document):
     text = document.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
-    named = set(re.findall(r"`((?:tools|configs|training|data|models|losses)/[\w/]+\.(?:py|yaml|txt))`", text))
+    named = set(re.findall(r"`((?:tools|lab|configs|training|data|models|losses)/[\w/]+\.(?:py|yaml|txt))`", text))
     assert [name for name in named if not (REPO_ROOT / name).exists()] == []
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
+from lab import bias_experiment, residual_speed
 from metrics.direction import word_kind
 from models.checkpoints import read_metadata
-from tools import bias_experiment, interpret_residual, residual_speed
+from tools import interpret_residual
 from training import embeddings
 
 MINI_CLIP = str(REPO_ROOT / "pretrained_models/mini-clip.safetensors")

@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from tools import compare_methods, guidance_cache, kill_and_resume
+from lab import guidance_cache
+from tests import kill_and_resume
+from tools import compare_methods
 
 TINY = [
     "data.image_size=16",

@@ -1,6 +1,6 @@
 """Train the image tower of `mini-rn` to see how a photo is lit: a small stand-in for CLIP where there is no network.
 
-python tools/train_mini_encoder.py PHOTOS [PHOTOS ...] --out pretrained_models/mini-rn-light.safetensors
+python -m lab.train_mini_encoder PHOTOS [PHOTOS ...] --out pretrained_models/mini-rn-light.safetensors
 
 Crops of normal photos are relit by a known amount (`data.backlight`, and plain exposure shifts) and the tower learns to tell
 that amount from its unit-norm embedding. It knows light and nothing else: it is no CLIP.
@@ -8,11 +8,7 @@ that amount from its unit-norm embedding. It knows light and nothing else: it is
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.provenance import provenance

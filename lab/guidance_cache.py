@@ -1,15 +1,12 @@
 """What cached embeddings change: guidance initialisation with and without them, its time and its accuracy on held-back photos.
 
-python tools/guidance_cache.py --cfg clip_lit_latent.yaml --set data.backlit_images_path=DIR ... [--augmentations 0 4 16]
+python -m lab.guidance_cache --cfg clip_lit_latent.yaml --set data.backlit_images_path=DIR ... [--augmentations 0 4 16]
 """
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, make_parser, run
 from common.errors import UserError

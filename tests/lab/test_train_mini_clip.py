@@ -1,4 +1,4 @@
-"""tools/train_mini_clip.py: captions say what was done, the loss has its reference, a run writes a file that loads."""
+"""lab/train_mini_clip.py: captions say what was done, the loss has its reference, a run writes a file that loads."""
 
 import json
 import random
@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lab import train_mini_clip as tool
 from models.checkpoints import read_metadata
 from models.clip_encoder import load_clip
-from tools import train_mini_clip as tool
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A set whose content goes with its light, on purpose: does the report find it, does a shift or `remove:` repair it, and what of PSNR?
 
-python tools/bias_experiment.py --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
+python -m lab.bias_experiment --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
 
 Of both folders the set takes the most textured backlit photos (foliage, crowds) and the smoothest well-lit ones (sky, water), so that
 "well-lit" also means "smooth". Texture is measured on brightness ranks, which exposure does not change. The control is as many photos
@@ -11,11 +11,8 @@ nothing else; it is told on photos that are in no set. Then RAVE is trained with
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 

@@ -1,8 +1,6 @@
-"""The training cases of tools/benchmark.py: one RAVE step, guidance initialisation, the residual vector, two processes.
+"""The training cases of the benchmark: one RAVE step, guidance initialisation, the residual vector, two processes.
 
-The plain way of a step ("baseline") is how the authors train: fp32, NCHW, photo by photo through the encoders, a pass of its own for
-each term, the whole identity encoder for its maps, inputs and results alike, Adam as PyTorch has it, every value read in each step.
-Both ways start from the same weights and see the same photos; `loss_agreement` is the largest relative difference of their losses.
+"baseline" is the authors' way (plain.py). Both ways start from the same weights and see the same photos; `loss_agreement` is the largest relative difference of their losses.
 
 The ways of a step run in processes of their own that take turns. A row also has its arithmetic rate (torch.utils.flop_counter) beside
 that of a large matrix product of the same precision on the same device, in the same run: no step can be faster than this limit. On a
@@ -15,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +25,8 @@ from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
 from data.images import Photo, write_photo
-from tools.benchmark import Worker, plain, summary, synthetic, timed
+from lab.bench.clock import Worker, agreement, seconds_of, summary, synthetic, timed
+from lab.bench.plain import plain_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +97,7 @@ def fast_steps(config: TrainConfig) -> Iterator[float]:
     from training.loop import Trainer
     from training.phases import schedule
 
-    task = _task(config)
+    task = step_task(config)
     phases = schedule(config, PHOTOS)
     trainer = Trainer(config, task.accelerator, None, phases, task, None, None)
     trainer._start_phase(len(phases) - 1)
@@ -106,45 +105,7 @@ def fast_steps(config: TrainConfig) -> Iterator[float]:
         yield trainer._step(phases[-1], task, photos, None)["loss"]
 
 
-def plain_steps(config: TrainConfig) -> Iterator[float]:
-    """The same losses the authors' way."""
-    import torch
-
-    from losses.identity import identity_loss
-    from losses.residual import residual_loss
-    from models.retinex import enhance
-    from training.phases import schedule
-
-    task = _task(config)
-    for encoder in (task.guidance_encoder, task.identity_encoder):
-        encoder.to(memory_format=torch.contiguous_format)
-    weights = {
-        name: tensor.detach().clone().contiguous().requires_grad_() for name, tensor in task.module.state_dict().items()
-    }
-    optimizer = torch.optim.Adam(weights.values(), lr=config.unet_model.lr, weight_decay=config.unet_model.weight_decay)
-    phase = schedule(config, PHOTOS)[-1]
-
-    def maps(photo: "Tensor") -> "list[Tensor]":
-        return task.identity_encoder.embed_with_maps(photo)[1]  # with the attention pool
-
-    for photos in task.batches(phase, 0):
-        photos = photos.contiguous()
-        results = enhance(photos, plain(weights, photos, "constant"))
-        pairs = list(zip(results.split(1), photos.split(1), strict=True))
-        identity = sum(identity_loss(maps(result), maps(photo), phase.identity_layers) for result, photo in pairs)
-        residual = sum(
-            residual_loss(task.guidance_encoder.embed_images(result), task.residual) for result, _ in pairs
-        ) / len(pairs)
-        terms = {"identity": phase.terms["identity"] * identity, "residual": phase.terms["residual"] * residual}
-        loss = sum(terms.values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        values = {name: term.item() for name, term in terms.items()} | {"loss": loss.item()}
-        yield values["loss"]
-
-
-def _task(config: TrainConfig) -> "UNetTask":
+def step_task(config: TrainConfig) -> "UNetTask":
     import torch
 
     from data.augment import training_augmentation
@@ -168,7 +129,7 @@ def work(case: str, way: str) -> None:
     side, batch = STEPS[case]
     config = step_config(side, batch, ENCODERS, WAYS.get(way, WAYS["fp32"]))
     if way == "baseline":
-        steps = plain_steps(config)
+        steps = plain_steps(config, step_task(config), PHOTOS)
     else:
         from training.runtime import keep_memory
 
@@ -215,7 +176,7 @@ def _limit_tflops(device: str, precision: str) -> float:
         matrix @ matrix
         _synchronise()
 
-    return 2 * side**3 / min(_seconds(product) for _ in range(8)) / 1e12
+    return 2 * side**3 / min(seconds_of(product) for _ in range(8)) / 1e12
 
 
 def _steps(case: str, repeats: int) -> dict:
@@ -227,8 +188,7 @@ def _steps(case: str, repeats: int) -> dict:
     device = "cuda" if gpu else "cpu"
     here = has_bf16("torch", torch.device(device))
     ways = ["baseline", *(way for way in WAYS if way != "bf16" or here)]
-    script = str(REPO_ROOT / "tools" / "benchmark.py")
-    workers = {way: Worker.start([script, "--train-worker", case, way]) for way in ways}
+    workers = {way: Worker.start(["--train-worker", case, way]) for way in ways}
     answers: dict[str, list[dict]] = {
         way: [worker.ask("step")] for way, worker in workers.items()
     }  # warms up, compiles
@@ -262,11 +222,6 @@ def _steps(case: str, repeats: int) -> dict:
         row["limit_tflops"] = limits["bf16" if way == "bf16" else "fp32"]
     side, batch = STEPS[case]
     return {"side": side, "batch": batch, "encoders": ENCODERS, "rows": rows}
-
-
-def agreement(expected: list[float], found: list[float]) -> float:
-    """The largest relative difference."""
-    return max(abs(b - a) / abs(a) for a, b in zip(expected, found, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -310,7 +265,7 @@ def _guidance(folder: Path, repeats: int) -> dict:
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
         for way, its in seconds.items():
-            its.append(_seconds(lambda way=way: [step(way) for _ in range(GUIDANCE_STEPS)]) / GUIDANCE_STEPS)
+            its.append(seconds_of(lambda way=way: [step(way) for _ in range(GUIDANCE_STEPS)]) / GUIDANCE_STEPS)
     rows = {way: summary(its) for way, its in seconds.items()}
     for way in ("batched", "cached"):
         rows[way]["ratio"] = rows["baseline"]["median"] / rows[way]["median"]
@@ -343,8 +298,8 @@ def _photo_by_photo(task: "GuidanceTask") -> "GuidanceTask":
 
 
 def _residual(folder: Path, repeats: int) -> dict:
-    """tools/residual_speed.py on a folder of synthetic photos, once: it scales its samples up."""
-    from tools.residual_speed import measure as residual_speed
+    """lab/residual_speed.py on a folder of synthetic photos, once: it scales its samples up."""
+    from lab.residual_speed import measure as residual_speed
 
     _write_folders(folder, FOLDER["residual"])
     encoder = f"clip.guidance={{model: {ENCODERS[0]}, pretrained: null}}"
@@ -452,9 +407,3 @@ def _folders(folder: Path) -> list[str]:
         f"exp.cache_dir={folder / 'cache'}",
         f"exp.save_dir={folder / 'runs'}",
     ]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

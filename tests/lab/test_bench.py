@@ -6,10 +6,10 @@ from itertools import islice
 import pytest
 import torch
 
-import tools.benchmark
+from lab.bench import inference, training
+from lab.bench.__main__ import main
+from lab.bench.plain import plain, plain_steps
 from tests.serving.helpers import difference, network, noise_tensor
-from tools import benchmark_training
-from tools.benchmark import TRAINING, main, plain
 
 
 @pytest.mark.parametrize("size", [(12, 9), (40, 31)])
@@ -24,23 +24,23 @@ def test_the_plain_way_is_the_network(size, padding_mode, padding):
     "encoders", [("mini-clip", "mini-rn"), ("mini-rn", "mini-rn")], ids=["two encoders", "one for both"]
 )
 def test_training_follows_the_curve_of_the_plain_way(encoders):
-    config = benchmark_training.step_config(32, 2, encoders, ["train.device=cpu", "unet_model.lr=1e-3"])
+    config = training.step_config(32, 2, encoders, ["train.device=cpu", "unet_model.lr=1e-3"])
     fast, slow = (
-        list(islice(steps(config), 5)) for steps in (benchmark_training.fast_steps, benchmark_training.plain_steps)
+        list(islice(steps, 5))
+        for steps in (
+            training.fast_steps(config),
+            plain_steps(config, training.step_task(config), training.PHOTOS),
+        )
     )
-    assert benchmark_training.agreement(slow, fast) < 1e-3
+    assert training.agreement(slow, fast) < 1e-3
     assert len(set(fast)) == 5
-
-
-def test_training_cases_are_known_on_the_command_line():
-    assert benchmark_training.CASES == TRAINING
 
 
 @pytest.mark.slow
 def test_figures_are_written_and_other_cases_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(tools.benchmark, "FRAMES", {"0.5": (20, 30)})
-    monkeypatch.setattr(tools.benchmark, "RUNS", {"folder": (6, 7)})
-    monkeypatch.setattr(tools.benchmark, "FOLDER", 2)
+    monkeypatch.setattr(inference, "FRAMES", {"0.5": (20, 30)})
+    monkeypatch.setattr(inference, "RUNS", {"folder": (6, 7)})
+    monkeypatch.setattr(inference, "FOLDER", 2)
     path = tmp_path / "results.json"
     path.write_text('{"training": 1}')
     for case in ("0.5", "folder"):
@@ -59,9 +59,9 @@ def test_figures_are_written_and_other_cases_stay(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_training_cases_are_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_training, "ENCODERS", ("mini-clip", "mini-rn"))
-    monkeypatch.setattr(benchmark_training, "FOLDER", {"guidance": 4, "scaling": 4})
-    monkeypatch.setattr(benchmark_training, "TRAINING_STEPS", 3)
+    monkeypatch.setattr(training, "ENCODERS", ("mini-clip", "mini-rn"))
+    monkeypatch.setattr(training, "FOLDER", {"guidance": 4, "scaling": 4})
+    monkeypatch.setattr(training, "TRAINING_STEPS", 3)
     path = tmp_path / "results.json"
     assert main(["--cases", "guidance", "scaling", "--repeats", "1", "--json", str(path)]) == 0
     cases = json.loads(path.read_text())["training"]

@@ -1,38 +1,12 @@
-"""Rewrite the tables of README.md and docs/experiments.md from the JSON files in docs/results/: no number there is typed by hand.
-
-Each table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test checks that they are up to date.
-"""
+"""The tables of the documents, each a function of the JSON files in docs/results/: no number is typed by hand."""
 
 import json
-import re
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from common.files import write_text
 from common.paths import REPO_ROOT
 from configs.schema import TrainConfig
-from tools.log_experiments import flat
 
 RESULTS = REPO_ROOT / "docs" / "results"
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
-DOCUMENTS = (REPO_ROOT / "README.md", REPO_ROOT / "docs" / "experiments.md")
-
-
-def main() -> None:
-    for document in DOCUMENTS:
-        text = filled(document.read_text(encoding="utf-8"))
-        write_text(document, text)
-
-
-def filled(text: str) -> str:
-    """The text with every marked table made anew."""
-
-    def table(match: re.Match) -> str:
-        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
-
-    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def quickstart() -> str:
@@ -153,7 +127,7 @@ def speed() -> str:
 
 
 def training_speed(cases: dict) -> list[str]:
-    """Two tables of the training cases of `benchmarks/results.json`, as far as they are there: the ways of each, and two processes."""
+    """Two tables of the training cases of `docs/results/bench.json`, as far as they are there: the ways of each, and two processes."""
     whats = {
         "rave256": "RAVE step, {side} px, batch {batch}",
         "rave512": "RAVE step, {side} px, batch {batch}",
@@ -269,7 +243,7 @@ def bias() -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     settings = result["settings"]
     what = f"{settings['photos_of_each_folder']} photos of each folder, mini-clip, {settings['training_iterations']} iterations"
-    return "\n".join(lines) + f"\n\n{what}; `tools/bias_experiment.py`, {_where(result)}."
+    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
 
 
 def residual_speed() -> str:
@@ -295,7 +269,7 @@ def residual_speed() -> str:
     what = f"mini-clip, no caches; one by one: measured on {sampled['photos']} photos and {sampled['tokens']} tokens and scaled up"
     return (
         "\n".join(lines)
-        + f"\n\n{what}; `tools/residual_speed.py`, {_where(result)}. Later runs find both in the cache."
+        + f"\n\n{what}; `python -m lab.residual_speed`, {_where(result)}. Later runs find both in the cache."
     )
 
 
@@ -314,13 +288,21 @@ TABLES = {
 }
 
 
+def flat(section: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    result = {}
+    for key, value in section.items():
+        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return result
+
+
 def _read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _measured(kind: str) -> dict:
     """The cases of `make bench`, "inference" or "training"."""
-    return json.loads((REPO_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))[kind]
+    return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8"))[kind]
 
 
 def _where(result: dict) -> str:
@@ -341,7 +323,3 @@ def _commit(result: dict) -> str:
 def _device(result: dict) -> str:
     hardware = result["hardware"]
     return hardware["gpu"] or f"{hardware['cores']} cores of {hardware['processor']}"
-
-
-if __name__ == "__main__":
-    main()

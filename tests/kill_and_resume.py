@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at random moments, resume it each time, and compare it with an uninterrupted run, bit for bit.
 
-python tools/kill_and_resume.py --cfg clip_lit_latent_quickstart.yaml [--kills 10] [--set KEY=VALUE ...]
+python -m tests.kill_and_resume --cfg clip_lit_latent_quickstart.yaml [--kills 10] [--set KEY=VALUE ...]
 """
 
 import random
@@ -10,8 +10,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, make_parser, run
 from common.errors import UserError

@@ -1,6 +1,6 @@
 """How long the residual vector and the vocabulary take, batched as trainings do it and one by one as the release does, in the same run.
 
-python tools/residual_speed.py --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
+python -m lab.residual_speed --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
 
 Batched: all photos of both folders and all 49,408 tokens, from files and texts, without caches. One by one: a sample of each,
 spread evenly, whose time is scaled up. Photos are decoded and texts tokenised in both. "padded": each text alone, at CLIP's 77
@@ -9,13 +9,10 @@ positions, as the release encodes it; "cut": each text alone, cut to its length 
 
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.cli import EXIT_OK, make_parser, run
 from common.errors import UserError

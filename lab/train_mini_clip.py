@@ -1,6 +1,6 @@
 """Train `mini-clip`, a small CLIP (image and text tower) that knows how a photo is lit: for training where there is no network.
 
-python tools/train_mini_clip.py --well-lit PHOTOS --backlit PHOTOS --out pretrained_models/mini-clip.safetensors
+python -m lab.train_mini_clip --well-lit PHOTOS --backlit PHOTOS --out pretrained_models/mini-clip.safetensors
 
 Crops of well-lit photos are relit by a known number of stops (`data.backlight`), backlit ones are taken as they are or lifted.
 Captions are composed of what is known of a crop (its light, blur, noise, tint) or measured on it (colours, texture, contrast).
@@ -12,11 +12,7 @@ Shape letters: B images, N captions, V caption words of `WORDS`, D embedding siz
 import argparse
 import json
 import random
-import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F
