@@ -97,7 +97,7 @@ def fast_steps(config: TrainConfig) -> Iterator[float]:
     from training.loop import Trainer
     from training.phases import schedule
 
-    task = step_task(config)
+    task = _step_task(config)
     phases = schedule(config, PHOTOS)
     trainer = Trainer(config, task.accelerator, None, phases, task, None, None)
     trainer._start_phase(len(phases) - 1)
@@ -105,7 +105,12 @@ def fast_steps(config: TrainConfig) -> Iterator[float]:
         yield trainer._step(phases[-1], task, photos, None)["loss"]
 
 
-def step_task(config: TrainConfig) -> "UNetTask":
+def authors_steps(config: TrainConfig) -> Iterator[float]:
+    """The same losses the authors' way."""
+    yield from plain_steps(config, _step_task(config), PHOTOS)
+
+
+def _step_task(config: TrainConfig) -> "UNetTask":
     import torch
 
     from data.augment import training_augmentation
@@ -129,7 +134,7 @@ def work(case: str, way: str) -> None:
     side, batch = STEPS[case]
     config = step_config(side, batch, ENCODERS, WAYS.get(way, WAYS["fp32"]))
     if way == "baseline":
-        steps = plain_steps(config, step_task(config), PHOTOS)
+        steps = authors_steps(config)
     else:
         from training.runtime import keep_memory
 
