@@ -5,145 +5,13 @@ checkpoints. Every convolution works at full resolution: 278,790 parameters, abo
 multiply-adds a pixel. Receptive field without the pooling branch: 17 pixels to each side.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+
+from models.convolution import Conv3x3
 
 POOL_BINS = (1, 2, 3, 6)  # grid sizes of the pyramid pooling
 LEAKY_SLOPE = 0.2
-
-
-def exact_fp32() -> None:
-    """Let float32 be float32 on NVIDIA GPUs, whose convolutions PyTorch otherwise rounds to TF32's 10 bits of mantissa."""
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-
-
-class Conv3x3(nn.Conv2d):
-    """3x3 convolution that keeps H and W, with zero or reflect padding.
-
-    PyTorch cannot reflect a side of one pixel; such a side is repeated instead, so that every
-    size down to 1x1 has a result.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool, padding_mode: str) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias, padding_mode=padding_mode)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C',H,W)
-        if self.padding_mode == "zeros":
-            return F.conv2d(x, self.weight, self.bias, padding=1)
-        height, width = x.shape[-2:]
-        if height > 1 and width > 1:
-            if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-                if not torch.is_grad_enabled():
-                    return reflected(x, self.weight, self.bias)
-                if self.bias is None and not torch.is_autocast_enabled("cpu"):
-                    return ReflectedConvolution.apply(x, self.weight)
-            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        else:
-            x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
-            x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
-        return F.conv2d(x, self.weight, self.bias)
-
-
-def reflected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """3x3 convolution with reflected borders, without a padded copy of all the input: zero padding, then the four outer lines anew.
-
-    (B,C,H,W), H and W above 1; (C',C,3,3); (C',) -> (B,C',H,W).
-    """
-
-    def line(part: Tensor, pad: tuple[int, int, int, int]) -> Tensor:
-        return F.conv2d(F.pad(part, pad, mode="reflect"), weight, bias)
-
-    result = F.conv2d(x, weight, bias, padding=1)
-    result[:, :, :1] = line(x[:, :, :2], (1, 1, 1, 0))
-    result[:, :, -1:] = line(x[:, :, -2:], (1, 1, 0, 1))
-    result[:, :, :, :1] = line(x[:, :, :, :2], (1, 0, 1, 1))
-    result[:, :, :, -1:] = line(x[:, :, :, -2:], (0, 1, 1, 1))
-    return result
-
-
-class ReflectedConvolution(torch.autograd.Function):
-    """`reflected` with a gradient that needs no padded copies either: that of zero padding, and what the reflected ring adds to it."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return reflected(x, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (*wanted, False)
-        )
-        with torch.enable_grad():  # the ring is four lines of the input: second row, last but one, and columns likewise
-            lines = [
-                line.detach().requires_grad_()
-                for line in (x[:, :, 1:2], x[:, :, -2:-1], x[:, :, :, 1:2], x[:, :, :, -2:-1])
-            ]
-            kernel = weight.detach().requires_grad_()
-            rows = [F.pad(row, (1, 1, 0, 0), mode="reflect") for row in lines[:2]]  # with the corners
-            ring = [
-                F.conv2d(rows[0], kernel[:, :, :1]),
-                F.conv2d(rows[1], kernel[:, :, 2:]),
-                F.conv2d(lines[2], kernel[:, :, :, :1], padding=(1, 0)),
-                F.conv2d(lines[3], kernel[:, :, :, 2:], padding=(1, 0)),
-            ]
-        outer = (gradient[:, :, :1], gradient[:, :, -1:], gradient[:, :, :, :1], gradient[:, :, :, -1:])
-        top, bottom, left, right, ring_of_weight = torch.autograd.grad(ring, [*lines, kernel], outer)
-        if wanted[0]:
-            of_x[:, :, 1:2] += top
-            of_x[:, :, -2:-1] += bottom
-            of_x[:, :, :, 1:2] += left
-            of_x[:, :, :, -2:-1] += right
-        return of_x, of_weight + ring_of_weight if wanted[1] else None
-
-
-class ResidualBlock(nn.Module):
-    """conv - LeakyReLU - conv - add the input - LeakyReLU. Always reflect padding, no biases."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
-        self.conv2 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
-
-    def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,H,W)
-        # in place: at full resolution the memory traffic costs about as much as the arithmetic; values are the same
-        inner = F.leaky_relu_(self.conv1(x), LEAKY_SLOPE)
-        return F.leaky_relu_(self.conv2(inner).add_(x), LEAKY_SLOPE)
-
-
-class PyramidPooling(nn.Module):
-    """Adds what the whole photo looks like: four pooled grids, upsampled, concatenated, fused.
-
-    The one part of the network that is not local. `pool` and `fuse_grids` are apart so that a
-    caller may pool over the whole frame and fuse tile by tile.
-    """
-
-    def __init__(self, channels: int = 32, reduced: int = 8) -> None:
-        super().__init__()
-        self.features = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, reduced, 1, bias=False), nn.PReLU(1))
-            for bins in POOL_BINS
-        )
-        fused = channels + reduced * len(POOL_BINS)
-        self.fuse = nn.Sequential(Conv3x3(fused, channels, bias=False, padding_mode="zeros"), nn.PReLU(1))
-
-    def pool(self, x: Tensor) -> list[Tensor]:
-        """(B,32,H,W) -> four grids (B,8,n,n), n = 1, 2, 3, 6."""
-        return [branch(x) for branch in self.features]
-
-    def fuse_grids(self, x: Tensor, grids: list[Tensor]) -> Tensor:
-        """(B,32,H,W) and the four grids -> (B,32,H,W)."""
-        upsampled = [F.interpolate(grid, x.shape[-2:], mode="bilinear", align_corners=True) for grid in grids]
-        return self.fuse(torch.cat([x, *upsampled], dim=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fuse_grids(x, self.pool(x))
 
 
 class IlluminationUNet(nn.Module):
@@ -194,3 +62,46 @@ class IlluminationUNet(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected (B, 3, H, W), found {tuple(images.shape)}")
         return self.after_pooling(self.PPM1(self.before_pooling(images)))
+
+
+class ResidualBlock(nn.Module):
+    """conv - LeakyReLU - conv - add the input - LeakyReLU. Always reflect padding, no biases."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
+        self.conv2 = Conv3x3(channels, channels, bias=False, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C,H,W)
+        # in place: at full resolution the memory traffic costs about as much as the arithmetic; values are the same
+        inner = F.leaky_relu_(self.conv1(x), LEAKY_SLOPE)
+        return F.leaky_relu_(self.conv2(inner).add_(x), LEAKY_SLOPE)
+
+
+class PyramidPooling(nn.Module):
+    """Adds what the whole photo looks like: four pooled grids, upsampled, concatenated, fused.
+
+    The one part of the network that is not local. `pool` and `fuse_grids` are apart so that a
+    caller may pool over the whole frame and fuse tile by tile.
+    """
+
+    def __init__(self, channels: int = 32, reduced: int = 8) -> None:
+        super().__init__()
+        self.features = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, reduced, 1, bias=False), nn.PReLU(1))
+            for bins in POOL_BINS
+        )
+        fused = channels + reduced * len(POOL_BINS)
+        self.fuse = nn.Sequential(Conv3x3(fused, channels, bias=False, padding_mode="zeros"), nn.PReLU(1))
+
+    def pool(self, x: Tensor) -> list[Tensor]:
+        """(B,32,H,W) -> four grids (B,8,n,n), n = 1, 2, 3, 6."""
+        return [branch(x) for branch in self.features]
+
+    def fuse_grids(self, x: Tensor, grids: list[Tensor]) -> Tensor:
+        """(B,32,H,W) and the four grids -> (B,32,H,W)."""
+        upsampled = [F.interpolate(grid, x.shape[-2:], mode="bilinear", align_corners=True) for grid in grids]
+        return self.fuse(torch.cat([x, *upsampled], dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fuse_grids(x, self.pool(x))

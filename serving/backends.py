@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from models.unet import Conv3x3, IlluminationUNet, exact_fp32
+from models.convolution import Conv3x3, exact_fp32
+from models.unet import IlluminationUNet
 from serving.tiles import Network
 
 if TYPE_CHECKING:

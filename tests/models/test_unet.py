@@ -7,7 +7,8 @@ from PIL import Image
 
 from models.checkpoints import load_unet
 from models.retinex import enhance
-from models.unet import Conv3x3, IlluminationUNet, ReflectedConvolution
+from models.convolution import Conv3x3, ReflectedConvolution
+from models.unet import IlluminationUNet
 
 PUBLISHED = {
     "30374039626_355dca2192_o.reflect": ("clip_lit/enhancement_model.pth", "reflect"),
