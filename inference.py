@@ -21,7 +21,7 @@ from common.errors import UserError
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from serving.enhancer import Job
+    from serving.jobs import Job
     from serving.pipeline import Outcome
 
 FLAGS = {
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         )
     checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
 
-    from serving.enhancer import Enhancer, plan_outputs
+    from serving.jobs import plan_outputs
 
     jobs = plan_outputs(inputs, config.data.output, config.save.format, keep=config.save.skip_existing)
     if args.dry_run:
@@ -84,6 +84,7 @@ def main(argv: list[str]) -> int:
             f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}"
         ) from None
 
+    from serving.enhancer import Enhancer
     from serving.pipeline import enhance_files
 
     processes = _processes(config.model.device)

@@ -14,13 +14,14 @@ def enhance(images: Tensor, illumination: Tensor) -> Tensor:
 
 
 def first_illumination(images: Tensor) -> Tensor:
-    """A map to start training from: M0 = min(1, a + s · X), X = max over RGB, a and s by the photo's m = mean of min(X, 1/2).
+    """A map to start training from: M0 = min(1, a + s · X), X = max over RGB; a and s by m = mean of min(X, 1/2).
 
-    X is the classical first estimate of illumination (LIME, Guo et al. 2017); cut at 1/2, a bright sky does not make up for a
-    dark foreground in m. a = clamp(m, 0.08, 0.35) is what dark parts are divided by. s = 0.65 + 12 max(0, m - 0.29) lets
-    the map reach 1 sooner the brighter the photo, so that a dark photo is lifted as a whole and of a bright one only the
-    shadows; it is at least 0.98 - a, so that hardly anything is lifted into white. Nothing is darkened. The constants are
-    ours, found on validation photos (docs/experiments.md). images (B,3,H,W) RGB in [0, 1] -> (B,1,H,W) in [0.08, 1].
+    X is the classical first estimate of illumination (LIME, Guo et al. 2017); cut at 1/2, a bright sky does not make
+    up for a dark foreground in m. a = clamp(m, 0.08, 0.35) is what dark parts are divided by. s = 0.65 + 12 max(0, m -
+    0.29) lets the map reach 1 sooner the brighter the photo, so that a dark photo is lifted as a whole and of a bright
+    one only the shadows; it is at least 0.98 - a, so that hardly anything is lifted into white. Nothing is darkened.
+    The constants are ours, found on validation photos (docs/experiments.md). images (B,3,H,W) RGB in [0, 1] ->
+    (B,1,H,W) in [0.08, 1].
     """
     brightest = images.amax(dim=1, keepdim=True)
     mean = brightest.clamp(max=0.5).mean(dim=(2, 3), keepdim=True)

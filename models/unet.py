@@ -5,6 +5,7 @@ checkpoints. Every convolution works at full resolution: 278,790 parameters, abo
 multiply-adds a pixel. Receptive field without the pooling branch: 17 pixels to each side.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

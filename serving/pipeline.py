@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from common.files import DiskFull
 from data.images import WRITABLE, ImageError, Photo, check_writable, read_photo, write_photo
-from serving.enhancer import Enhancer, Job, identity
+from serving.enhancer import Enhancer
+from serving.jobs import Job, identity
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
 ENCODING = 2  # photos that may wait to be written
@@ -61,8 +62,9 @@ def enhance_files(
 
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
-    photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is a terminal.
-    Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
+    photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is
+    a terminal. Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more,
+    whatever the folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
@@ -181,7 +183,7 @@ def _note(photo: Photo, job: Job) -> str | None:
 def _write(
     job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int, keep: bool
 ) -> None:
-    """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: leave alone what is there."""
+    """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays."""
 
     def wanted(target: Path) -> bool:
         return not (keep and identity(target))

@@ -162,7 +162,7 @@ class _PooledGrids:
         self.sums += (rows.to(x.device) @ x.float()).cpu().double() @ columns.double().T
 
     def grids(self, branches: Sequence[nn.Module]) -> Tensor:
-        """All four grids after their branches, (1,32,G,G): channels and both sides of each beside those of the others."""
+        """All four grids after their branches, (1,32,G,G): channels and sides of each beside those of the others."""
         rows, columns = (_members(Span(0, side, 0, side), side).double().sum(dim=1) for side in self.sides)
         means = (self.sums / torch.outer(rows, columns)).float()[None]
         together = torch.zeros_like(means)
@@ -174,7 +174,7 @@ class _PooledGrids:
 
 
 def _members(span: Span, side: int) -> Tensor:
-    """(G,h): 1 where a pixel of the window is the tile's own and in the bin, else 0. Bins of adaptive pooling may overlap."""
+    """(G,h): 1 where a pixel of the window is the tile's own and in the bin, else 0. Bins may overlap."""
     position = torch.arange(span.first, span.last)
     own = (position >= span.low) & (position < span.high)
     bins = [(i * side // count, -(-(i + 1) * side // count)) for count in POOL_BINS for i in range(count)]
@@ -182,7 +182,7 @@ def _members(span: Span, side: int) -> Tensor:
 
 
 def _weights(window: slice, side: int) -> Tensor:
-    """How much each grid line counts at each pixel of the window, (h,G): bilinear upsampling to `side`, aligned corners."""
+    """Weight of each grid line at each pixel of the window, (h,G): bilinear upsampling to `side`, aligned corners."""
     position = torch.arange(window.start, window.stop, dtype=torch.float64)[:, None]
     lines = [
         (1 - (position * (bins - 1) / max(1, side - 1) - torch.arange(bins)).abs()).clamp(min=0) for bins in POOL_BINS

@@ -62,7 +62,8 @@ def test_folder(weights, photos, capsys):
     assert (photos.with_name("photos_enhanced") / "sub" / "b.jpg").is_file()
     out = capsys.readouterr().out
     assert re.search(
-        r"weights: .*unet\.safetensors\ndevice:  cpu, \w+, \w+ [\d.]+\S* \(.+\)\nphotos:  2\noutput:  .*photos_enhanced\n",
+        r"weights: .*unet\.safetensors\ndevice:  cpu, \w+, \w+ [\d.]+\S* \(.+\)\nphotos:  2\n"
+        r"output:  .*photos_enhanced\n",
         out,
     )
     assert re.search(

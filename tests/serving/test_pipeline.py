@@ -11,7 +11,7 @@ from PIL import Image
 
 import serving.pipeline
 from data.images import Photo, read_photo, write_photo
-from serving.enhancer import plan_outputs
+from serving.jobs import plan_outputs
 from serving.pipeline import Outcome, enhance_files, together
 from tests.serving.helpers import noise, save_photo
 

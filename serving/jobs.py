@@ -1,0 +1,155 @@
+"""Which file goes where: the plan of a run over folders and files. Touches no file."""
+
+import os
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from common.errors import UserError
+from data.images import WRITABLE
+
+SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}  # of `save.format`
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo and where its result goes: `target` is `output / relative`."""
+
+    source: Path
+    target: Path
+    relative: Path
+
+    @property
+    def output(self) -> Path:
+        """The folder of all results."""
+        return self.target.parents[len(self.relative.parts) - 1]
+
+    def beside(self, what: str) -> Path:
+        """The same place in the folder `OUTPUT_what` beside the output folder."""
+        return _sibling(self.output, what) / self.relative
+
+
+def plan_outputs(
+    inputs: list[str | Path], output: str | Path | None, fmt: str = "keep", *, keep: bool = False
+) -> list[Job]:
+    """Which photo gets which result. Touches no file.
+
+    inputs: folders (searched recursively, sub-folders kept) and files; of several, paths are kept
+    relative to the folder that holds them all. Duplicates count once.
+    output: folder of the results. None: `FOLDER_enhanced` beside the folder that is, or holds, all the
+    inputs, so that this folder stays as it is and results are never taken for photos; where nothing can
+    be written there (a mounted card, a home folder), `enhanced` inside it.
+    An output folder inside an input folder is not searched.
+    fmt: "keep", or a key of `SUFFIXES`. "keep" keeps the suffix of PNG, JPEG, WebP and TIFF files;
+    other formats become PNG.
+
+    Photos that would share a result's name get their old suffix into it (a.gif, a.bmp -> a_gif.png, a_bmp.png).
+    Paths are absolute. Raises UserError where an input is missing or holds no image, and where a
+    result would overwrite or sit among the photos.
+
+    keep: results that are there are not written again (`save.skip_existing`). Otherwise an output folder
+    that has photos below it is refused where a file has a result's name: it may be somebody's original.
+    """
+    if any(not str(item).strip() for item in inputs):
+        raise UserError("data.input: expected a folder or photos, found an empty name")
+    given = list(dict.fromkeys(_absolute(item) for item in inputs))
+    if not given:
+        raise UserError("data.input: expected a folder or photos, found an empty list")
+    for path in given:
+        try:
+            path.stat()
+        except OSError as error:
+            found = "no permission to read" if isinstance(error, PermissionError) else "nothing there"
+            raise UserError(f"data.input: expected a folder or a photo, found {found}: {path}") from None
+    if output is not None and not str(output).strip():
+        raise UserError("data.output: expected a folder, found an empty name")
+    common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
+    root = _absolute(output) if output is not None else _default_output(common)
+    roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
+
+    sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots)))
+    originals = {identity(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
+    for folder in roots:
+        if identity(folder) in originals:
+            raise UserError(f"data.output: expected another folder than that of the photos, found {folder}")
+    names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
+    jobs = [Job(source, root / names[source], names[source]) for source in sources]
+    above = common.resolve().is_relative_to(root.resolve())
+    for job in jobs:
+        for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
+            if identity(target) in originals:
+                raise UserError(
+                    f"data.output: expected a folder where no photo is overwritten, found {target}, one of the inputs"
+                )
+        if above and not keep and identity(job.target):
+            hint = "choose another folder, or --skip-existing"
+            raise UserError(f"data.output: expected a folder where no photo is overwritten, found {job.target}; {hint}")
+    return jobs
+
+
+def _photos_of(path: Path, roots: list[Path]) -> list[Path]:
+    """The file itself, or the images below a folder without those of result folders in it."""
+    from data.listing import list_images
+
+    if not path.is_dir():
+        return [path]
+    resolve = cache(Path.resolve)
+    inside = [
+        resolve(root)
+        for root in roots
+        if resolve(root) != resolve(path) and resolve(root).is_relative_to(resolve(path))
+    ]
+    photos = [
+        p for p in list_images(path, "data.input") if not any(resolve(p.parent).is_relative_to(root) for root in inside)
+    ]
+    if not photos:
+        raise UserError(f"data.input: expected photos, found only earlier results in {path}")
+    return photos
+
+
+def _unique_names(relative: dict[Path, Path], suffix: str | None) -> dict[Path, Path]:
+    """Names of results that differ on every file system: also where case or Unicode form do not count."""
+
+    def suffix_of(source: Path) -> str:
+        return suffix or (source.suffix if source.suffix.lower() in WRITABLE else ".png")
+
+    def key(path: Path) -> str:
+        return unicodedata.normalize("NFC", str(path)).casefold()
+
+    names = {source: path.with_suffix(suffix_of(source)) for source, path in relative.items()}
+    counts = Counter(map(key, names.values()))
+    taken = {name for name, count in counts.items() if count == 1}
+    for source, path in relative.items():
+        if counts[key(names[source])] > 1:
+            stem = f"{path.stem}_{path.suffix[1:].lower()}"
+            name, number = path.with_name(stem + suffix_of(source)), 2
+            while key(name) in taken:
+                name, number = path.with_name(f"{stem}_{number}{suffix_of(source)}"), number + 1
+            taken.add(key(name))
+            names[source] = name
+    return names
+
+
+def _absolute(path: str | Path) -> Path:
+    # not resolve(): names stay as the user sees them, also where they are links
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _default_output(common: Path) -> Path:
+    beside = _sibling(common, "enhanced")
+    return beside if common.name and (beside.exists() or os.access(common.parent, os.W_OK)) else common / "enhanced"
+
+
+def _sibling(folder: Path, what: str) -> Path:
+    return folder.parent / f"{folder.name}_{what}"
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file or folder from others, whatever its name; None where there is none (or it is out of reach)."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
