@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from models.checkpoints import load_unet
-from models.retinex import enhance
 from models.convolution import Conv3x3, ReflectedConvolution
+from models.retinex import enhance
 from models.unet import IlluminationUNet
 
 PUBLISHED = {
