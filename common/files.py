@@ -69,6 +69,11 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def real_path(path: str | Path) -> Path:
+    """The path without links, as `Path.resolve` gives it, but also for links that lead to themselves."""
+    return Path(os.path.realpath(path))
+
+
 def kind_of_file(mode: int) -> str | None:
     """What a path is that is no regular file, such as "a pipe"; None for a regular one. mode: `st_mode`."""
     return next((what for test, what in _KINDS.items() if test(mode)), None)

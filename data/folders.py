@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_text, writing
+from common.files import real_path, write_text, writing
 from data.augment import seeded
 from data.images import ImageError, read_rgb8
 
@@ -161,7 +161,7 @@ def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[
     stamp = hashlib.sha256(f"resized v1 {size}".encode())
     for path in paths:
         info = path.stat() if path.exists() else path.lstat()  # a link to nowhere, which is left out below
-        stamp.update(f"{path.resolve()} {info.st_size} {info.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        stamp.update(f"{real_path(path)} {info.st_size} {info.st_mtime_ns}\n".encode(errors="surrogateescape"))
     pixels_file = cache_dir / "resized" / f"{stamp.hexdigest()[:32]}.npy"
     list_file = pixels_file.with_suffix(".json")
     cached = _read_cache(list_file, pixels_file)

@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from common.errors import UserError
+from common.files import real_path
+from data.outputs import RESULTS_FILE, RecordedResults, is_nobodys, kind_of_folder
 
 
 @cache
@@ -28,10 +30,12 @@ CAMERA_SUFFIXES = frozenset({
 })  # fmt: skip
 
 
-def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -> list[Path]:
+def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *, results: bool = False) -> list[Path]:
     """Every image file below `folder`, sorted; hidden files and folders are left out, and those that `leave_out` names.
 
-    `leave_out` holds file names, or paths relative to the folder. Links are followed. What cannot be read (broken links,
+    Left out too is what is no photo of the user's: recycle bins and folders of previews, and what this project wrote
+    (results, run folders, caches). results: the results that this very folder was made for are listed all the same.
+    `leave_out` holds file names, or paths relative to the folder. Links are followed. What cannot be read (broken links, pipes,
     sub-folders without permission) is listed too, so that whoever reads it names it and goes on with the others.
     `key` is the config key or option that named the folder, for the error.
     Raises UserError where the folder is missing, a file, out of reach, or holds no image.
@@ -47,11 +51,11 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = ()) -
         raise UserError(f"{key}: expected a folder, found {found}: {folder}")
     paths = [
         path
-        for path in sorted(_files(folder, image_suffixes(), locked=True))
+        for path in sorted(_files(folder, image_suffixes(), locked=True, results=results))
         if not named(path.relative_to(folder), leave_out)
     ]
     if not paths:
-        raise UserError(f"{key}: expected images, found none in {folder}")
+        raise UserError(f"{key}: expected images, found {_instead(folder)} in {folder}")
     return paths
 
 
@@ -79,18 +83,27 @@ def other_photos(folder: str | Path) -> Counter[str]:
     )
 
 
-def _files(folder: Path, suffixes: Collection[str], *, locked: bool) -> Iterator[Path]:
-    """Files and broken links of these suffixes below a folder; nothing hidden, no folder twice.
+def _instead(folder: Path) -> str:
+    """What a folder without photos holds instead, as far as it is ours."""
+    names = {entry.name for entry in os.scandir(folder)}
+    if RESULTS_FILE in names:
+        return f"only results of an earlier enhancement (delete {RESULTS_FILE} to use them as photos)"
+    return f"those of {kind}" if (kind := kind_of_folder(names)) else "none"
 
-    locked: the folders that cannot be read too.
+
+def _files(folder: Path, suffixes: Collection[str], *, locked: bool, results: bool = False) -> Iterator[Path]:
+    """All but folders that has one of these suffixes, below a folder; nothing hidden, no folder twice, nothing that we wrote.
+
+    locked: the folders that cannot be read too. results: the results recorded in the folder itself count as photos.
     """
-    root, closed, seen = folder.resolve(), [], set()
+    root, closed, seen = real_path(folder), [], set()
+    recorded: list[tuple[Path, RecordedResults]] = []
 
     def elsewhere(path: Path) -> bool:
         """Whether the walk meets this folder under no other name."""
         if not path.is_symlink():
             return True
-        target = path.resolve()
+        target = real_path(path)
         inside = target.is_relative_to(root) and not any(
             part.startswith(".") for part in target.relative_to(root).parts
         )
@@ -100,17 +113,21 @@ def _files(folder: Path, suffixes: Collection[str], *, locked: bool) -> Iterator
         folder, followlinks=True, onerror=lambda error: closed.append(Path(error.filename))
     ):
         here = Path(where)
-        seen.add(here.resolve())
-        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and elsewhere(here / name)]
-        shown = (here / name for name in names if not name.startswith("."))
-        yield from (path for path in shown if path.suffix.lower() in suffixes and _is_file(path))
+        seen.add(real_path(here))
+        if kind_of_folder(names):
+            folders.clear()
+            continue
+        if RESULTS_FILE in names and not (results and here == folder):
+            recorded.append((here, RecordedResults(here)))
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and not is_nobodys(name) and elsewhere(here / name)
+        ]
+        above = [(top, known) for top, known in recorded if here.is_relative_to(top)]
+        for path in (here / name for name in names if not name.startswith(".")):
+            ours = (path.relative_to(top) in known for top, known in above)
+            if path.suffix.lower() in suffixes and not any(ours):
+                yield path
     if locked:
         yield from closed
-
-
-def _is_file(path: Path) -> bool:
-    """A file, or what only reading can tell: a broken link, a file out of reach."""
-    try:
-        return path.is_file() or path.is_symlink()
-    except OSError:
-        return True

@@ -85,7 +85,7 @@ def read_names(file: str | Path, key: str) -> set[str]:
 def _by_stem(folder: str | Path, key: str) -> dict[str, list[Path]]:
     """Image files by sub-folder and stem, "day/0152(1)", in sorted order."""
     files: dict[str, list[Path]] = {}
-    for path in list_images(folder, key):
+    for path in list_images(folder, key, results=True):
         files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     return files
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import writing
+from common.files import file_digest, writing
 from common.paths import REPO_ROOT
 from configs.schema import Clip, Encoder
 from data.images import ImageError, read_rgb8
@@ -76,10 +76,12 @@ def embed_photos(
 def _content(path: Path, skipped: dict[str, str]) -> str:
     """What tells the file's content from others; the path, and why in `skipped`, where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
+    except UserError as error:
+        skipped[str(path)] = str(error).removeprefix(f"{path}: ")
     except OSError as error:
         skipped[str(path)] = f"expected a readable file, found: {error.strerror}"
-        return str(path)
+    return str(path)
 
 
 def _prepared(path: Path, encoder: ClipEncoder) -> Tensor | ImageError:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import real_path
 from common.paths import find_file
 from configs.schema import TrainData
 from data.folders import ResizedPhotos
@@ -34,6 +35,12 @@ def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
             )
         held_back |= names
     backlit, well_lit = (list_images(folder, key, held_back) for key, folder in folders.items())
+    places = {real_path(path) for path in backlit}
+    if both := [path for path in well_lit if real_path(path) in places]:
+        raise UserError(
+            f"{', '.join(folders)}: expected backlit photos in one and well-lit ones in the other, "
+            f"found {len(both)} in both, such as {both[0]}"
+        )
     return backlit, well_lit
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -536,9 +537,10 @@ def test_mistakes_raise_user_errors_that_name_the_key(overrides, more, message):
     assert message in str(caught.value)
 
 
-def test_same_folder_twice_has_no_residual(overrides, photo_folders):
+def test_the_same_photos_twice_have_no_residual(overrides, photo_folders, tmp_path):
+    shutil.copytree(photo_folders[0], tmp_path / "again")
     with pytest.raises(UserError, match="no residual"):
-        train(config(overrides, f"data.welllit_images_path={photo_folders[0]}"))
+        train(config(overrides, f"data.welllit_images_path={tmp_path / 'again'}"))
 
 
 def test_exit_codes_of_the_real_process(overrides, photo_folders, tmp_path):

@@ -1,0 +1,71 @@
+"""What this project writes into folders, and how it knows it again: results, runs and caches are never taken for photos."""
+
+import json
+import unicodedata
+from collections.abc import Collection
+from pathlib import Path
+
+from common.files import append_line, read_file, write_text
+
+RESULTS_FILE = ".enhanced.jsonl"  # in a folder of results: a line for each, with its size and time
+CACHE_TAG = "CACHEDIR.TAG"  # of the Cache Directory Tagging Specification, which backup programs know too
+RUN_FILES = frozenset({"config.yaml", "provenance.json"})  # by which a run folder is known
+_CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
+_NOBODYS = frozenset({"@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"})
+
+
+def record_result(folder: Path, relative: Path) -> None:
+    """Remember that `folder / relative` is a result, as it is now. Raises as `common.files.writing` does."""
+    status = (folder / relative).stat()
+    line = {"name": relative.as_posix(), "bytes": status.st_size, "time_ns": status.st_mtime_ns}
+    append_line(folder / RESULTS_FILE, json.dumps(line))
+
+
+class RecordedResults:
+    """The results that were written into a folder, by their paths relative to it; none where nothing is recorded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, tuple[int, int]] = {}
+        try:
+            lines = read_file(folder / RESULTS_FILE).decode(errors="replace").splitlines()
+        except (OSError, ValueError):
+            lines = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._known[_normal(entry["name"])] = entry["bytes"], entry["time_ns"]
+            except (ValueError, LookupError, TypeError):
+                continue  # cut off by a stop; its result counts as somebody else's
+
+    def __contains__(self, relative: Path) -> bool:
+        return _normal(relative.as_posix()) in self._known
+
+    def holds(self, relative: Path) -> bool:
+        """Whether what is there now is what was written, not changed or replaced by another program."""
+        try:
+            status = (self.folder / relative).stat()
+        except OSError:
+            return False
+        return self._known.get(_normal(relative.as_posix())) == (status.st_size, status.st_mtime_ns)
+
+
+def tag_cache(folder: str | Path) -> None:
+    """Mark a folder of ours as a cache, for listings and for backup programs. Raises as `common.files.writing` does."""
+    tag = Path(folder) / CACHE_TAG
+    if not tag.is_file():
+        write_text(tag, f"{_CACHE_SIGNATURE}\n# Made by this project; python -m tools clean-cache empties it.\n")
+
+
+def is_nobodys(name: str) -> bool:
+    """Whether a folder of this name holds what a system left there: previews, deleted files."""
+    return name.casefold() in _NOBODYS
+
+
+def kind_of_folder(names: Collection[str]) -> str | None:
+    """What a folder that holds files of these names is, where that is not photos: "a run folder" or "a cache"."""
+    return "a run folder" if RUN_FILES.issubset(names) else "a cache" if CACHE_TAG in names else None
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
