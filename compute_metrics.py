@@ -282,5 +282,10 @@ def _print_table(rows: list[list[str]]) -> None:
         )
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The command `backlit-metrics`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

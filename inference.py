@@ -170,5 +170,10 @@ def _print(*lines: str) -> None:
         print(one_line(line))
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The command `backlit-enhance`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -83,6 +83,9 @@ def _patient(stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
 def run(main: Callable[[list[str]], int]) -> None:
     """Call `main(argv)` and leave the process with the exit code that its outcome means."""
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
+    module = sys.modules["__main__"].__spec__
+    if module is not None:  # started by `python -m`: so --help and records of results name it
+        sys.argv[0] = f"python -m {module.name.removesuffix('.__main__')}"
     try:
         code = main(sys.argv[1:])
     except UserError as error:

@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from common import __version__
 from common.paths import REPO_ROOT
 
 PACKAGES = (
@@ -27,7 +28,8 @@ PACKAGES = (
 def provenance() -> dict:
     """What is needed to repeat a result: versions, commit, command, hardware."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip(),
+        "version": __version__,
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
@@ -56,6 +58,8 @@ def _processor() -> str:
 
 
 def _git(*arguments: str) -> str | None:
+    if not (REPO_ROOT / ".git").exists():
+        return None  # installed, maybe into an environment inside somebody else's checkout
     try:
         return subprocess.run(
             ["git", "-C", str(REPO_ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10

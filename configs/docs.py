@@ -6,7 +6,6 @@ from pathlib import Path
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from common.files import write_text
 from configs.load import CONFIG_ROOT, section_type
@@ -53,7 +52,7 @@ def _tables(schema: type[BaseModel], prefix: str = "") -> list[str]:
             doc = " ".join((section.__doc__ or "").split())
             lines += [f"### `{key}`\n\n{doc}\n", *_tables(section, f"{key}.")]
         else:
-            default = "**required**" if field.default is PydanticUndefined else f"`{_yaml(field.default)}`"
+            default = "**required**" if field.is_required() else f"`{_yaml(field.default)}`"
             meaning = " ".join((field.description or "").split())
             rows.append(f"| `{key}` | {_type(field.annotation, field.metadata)} | {default} | {meaning} |")
     table = ["| key | type, range | default | meaning |", "|---|---|---|---|", *rows, ""] if rows else []

@@ -50,9 +50,7 @@ LEFT_OUT = (
 
 
 def main(argv: list[str]) -> int:
-    parser = ArgumentParser(
-        prog="python -m lab.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("tables", help="rewrite the tables of the documents")
     commands.add_parser("pictures", help="make the pictures of the documents")

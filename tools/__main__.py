@@ -28,9 +28,14 @@ def main(argv: list[str]) -> int:
     name = argv[0].replace("_", "-")
     if name not in tools:
         raise UserError(f"tools: expected one of {', '.join(tools)}; found {argv[0]}")
-    sys.argv = [f"python -m tools {name}", *argv[1:]]  # what --help and the record of a result name
+    sys.argv = [f"{sys.argv[0]} {name}", *argv[1:]]  # what --help and records of results name
     return importlib.import_module(f"tools.{name.replace('-', '_')}").main(argv[1:])
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The command `backlit-tools`."""
     run(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
 from common.errors import UserError
 from common.paths import find_folder
 from configs.load import dump_config, load_config
@@ -12,8 +12,11 @@ from configs.schema import TrainConfig
 SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
 
 
-def train_command(argv: Sequence[str], *, script: str, description: str, default_cfg: str) -> int:
-    """Parse, validate and train. Returns the exit code; raises UserError for a user's mistake."""
+def train_command(argv: Sequence[str], *, script: str | None, description: str, default_cfg: str) -> int:
+    """Parse, validate and train. Returns the exit code; raises UserError for a user's mistake.
+
+    script: which one was called; it trains its own modes only. None trains every mode.
+    """
     parser = make_parser(description, default_cfg)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run of this config, from its last saved state"
@@ -24,7 +27,7 @@ def train_command(argv: Sequence[str], *, script: str, description: str, default
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
     mode = config.exp.mode
-    if SCRIPTS[mode] != script:
+    if script is not None and SCRIPTS[mode] != script:
         mine = " or ".join(f"'{name}'" for name, trainer in SCRIPTS.items() if trainer == script)
         raise UserError(f"{args.cfg}: exp.mode: {script} trains {mine}, found '{mode}', which {SCRIPTS[mode]} trains")
     for key in ("backlit_images_path", "welllit_images_path"):
@@ -37,3 +40,9 @@ def train_command(argv: Sequence[str], *, script: str, description: str, default
     left_out: list[str] = []
     train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out)
     return EXIT_SOME_FAILED if left_out else EXIT_OK
+
+
+def console() -> None:
+    """The command `backlit-train`: what `exp.mode` of the config says."""
+    description = "Train the enhancement network with RAVE, CLIP-LIT or CLIP-LIT-Latent, as the config's exp.mode says."
+    run(lambda argv: train_command(argv, script=None, description=description, default_cfg="configs/train/rave.yaml"))

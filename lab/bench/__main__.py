@@ -21,9 +21,7 @@ RESULTS = REPO_ROOT / "docs" / "results" / "bench.json"
 
 
 def main(argv: list[str]) -> int:
-    parser = ArgumentParser(
-        prog="python -m lab.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cases = [*inference.CASES, *training.CASES]
     parser.add_argument("--cases", nargs="+", default=cases, choices=cases, metavar="CASE", help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="of all but large photos (default: %(default)s)")
