@@ -3,18 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo compare bench test test-slow lint format config-docs enhance clean
+.PHONY: help demo compare bench test test-slow format config-docs docs lock enhance clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# A stamp that is newer than the pins means that they are installed.
-$(VENV)/.installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; try: make PYTHON=python3.12"; exit 2; }
-	@echo "setting up $(VENV) (once; downloads about 3 GB and takes some minutes)"
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+# A stamp that is newer than the pins means that they are installed, and this checkout with them (editable).
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: Python 3.11 to 3.13 is needed; try: make PYTHON=python3.12"; exit 2; }
+	@echo "setting up $(VENV) (once; downloads about 3 GB and takes some minutes; smaller without CUDA: docs/install.md)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
@@ -46,6 +46,12 @@ format: $(VENV)/.installed-dev ## format the code
 
 config-docs: $(VENV)/.installed ## rewrite configs/README.md and configs/schema/ from the classes there
 	@$(BIN)/python -m configs.docs
+
+docs: $(VENV)/.installed ## rewrite the tables of README.md and docs/ from docs/results/
+	@$(BIN)/python -m lab.report tables
+
+lock: $(VENV)/.installed-dev ## write requirements.lock: every package with its hashes, which CI installs
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" requirements.txt requirements-dev.txt -o requirements.lock
 
 clean: ## remove caches and the environment; runs/ and datasets/ stay
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
