@@ -218,12 +218,12 @@ def _responses(config, options, encoder, embeddings, chosen, unused, amount, pro
     """What one direction follows, and the words nearest to it."""
     from metrics.direction import Vocabulary, auc
     from training.directions import built, make_recipe
-    from training.embeddings import embed_vocabulary, vocabulary
+    from training.embeddings import embed_vocabulary
 
     recipe = make_recipe(options, encoder, config.exp.cache_dir)
     guidance = built(recipe, *(embeddings[side][chosen[side]] for side in ("welllit", "backlit")))
     vector = guidance.vector
-    readable = Vocabulary(*vocabulary(), embed_vocabulary(encoder, config.exp.cache_dir))
+    readable = Vocabulary(*encoder.words(), embed_vocabulary(encoder, config.exp.cache_dir))
     ends = {
         name: readable.nearest(vector, 15, whole_words=True, farthest=name == "backlit")
         for name in ("welllit", "backlit")

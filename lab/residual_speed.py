@@ -55,7 +55,7 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
     from data.images import read_rgb8
     from losses.residual import residual_guidance
     from training.directions import embed_folders
-    from training.embeddings import embed_vocabulary, load_encoder, vocabulary
+    from training.embeddings import embed_vocabulary, load_encoder
     from training.runtime import make_accelerator
     from training.validation import training_photos
 
@@ -64,7 +64,7 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
     encoder = load_encoder(config.clip.guidance, config.clip, device)
     if not encoder.has_text:
         raise UserError(f"clip.guidance.model: expected an encoder with a text tower, found {encoder.name}")
-    texts, _ = vocabulary()
+    texts, _ = encoder.words()
 
     def one_photo(path: Path) -> torch.Tensor:
         photo = torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None].to(device).float() / 255

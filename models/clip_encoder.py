@@ -15,18 +15,21 @@ from open_clip.transformer import Transformer
 from torch import Tensor, nn
 
 from common.errors import UserError
+from models import efficientnet
 from models.clip_networks import Built, Wanted, from_open_clip, from_openai_file, from_timm, settle_batch_norm
+from models.vocabulary import class_directions, class_number, clip_tokens
 
 MAPS = 5  # stem, layer1..4
 # Who builds a model, by its name up to the first "/"; open_clip builds the rest.
-BUILDERS = {"auto": from_openai_file, "timm": from_timm}
+BUILDERS = {"auto": from_openai_file, "timm": from_timm, efficientnet.NAME: efficientnet.from_package}
 
 
 class ClipEncoder(nn.Module):
     """A frozen image encoder with, where there is one, its text tower. Always in eval mode.
 
     Built by `load_clip`. `embed_dim` D, `image_size` the square input side in pixels,
-    `has_text` whether texts and prompts can be embedded, `name` what was loaded.
+    `has_text` whether texts and prompts can be embedded, `vocabulary_kind` what its words are ("tokens" of the text
+    tower, "classes" of its classifier, None where it has neither), `name` what was loaded.
     """
 
     def __init__(self, built: Built, *, preprocess: str = "squash") -> None:
@@ -39,6 +42,9 @@ class ClipEncoder(nn.Module):
         self.preprocess = preprocess
         self.has_text = built.tokenizer is not None
         self._tokenizer = built.tokenizer
+        self._class_names, rows = built.classes or ([], torch.empty(0))
+        self.register_buffer("_class_rows", rows.float(), persistent=False)
+        self.vocabulary_kind = "tokens" if self.has_text else "classes" if self._class_names else None
         self.register_buffer("mean", torch.tensor(built.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(built.std).view(1, 3, 1, 1), persistent=False)
         with torch.no_grad():
@@ -123,6 +129,44 @@ class ClipEncoder(nn.Module):
         if projection is None:
             return x.float()
         return (projection(x) if isinstance(projection, nn.Module) else x @ projection).float()
+
+    def words(self) -> tuple[list[str], list[bool]]:
+        """The texts of the vocabulary, and whether each is a whole word or name and no piece of one.
+
+        Raises UserError for an encoder without a vocabulary.
+        """
+        if self.vocabulary_kind == "tokens":
+            return clip_tokens()
+        if self.vocabulary_kind is None:
+            raise UserError(
+                f"{self.name}: expected an encoder with words (a text tower, or a classifier), found one with neither"
+            )
+        return self._class_names, [True] * len(self._class_names)
+
+    def vocabulary(self) -> tuple[list[str], Tensor]:
+        """The texts of the vocabulary and their directions (N,D) in embedding space, float32, unit norm.
+
+        Of a text tower: every token, embedded as a text of its own. Of a classifier: its rows w_c, centred over the
+        classes (what all have in common tells none of them), f(w_c − mean w).
+        Raises UserError for an encoder without a vocabulary.
+        """
+        names, _ = self.words()
+        if self.vocabulary_kind == "tokens":
+            return names, self.embed_texts(names, 512)
+        return names, class_directions(self._class_rows)
+
+    def embed_words(self, texts: list[str]) -> Tensor:
+        """Directions (N,D) of words of one's own, unit norm: texts embedded, or classes by name.
+
+        Raises UserError for a name that is no class, and for an encoder without a vocabulary.
+        """
+        if self.has_text:
+            return self.embed_texts(texts)
+        names, vectors = self.vocabulary()
+        try:
+            return vectors[[class_number(text, names) for text in texts]]
+        except ValueError as error:
+            raise UserError(f"{self.name}: {error}") from None
 
     def fingerprint(self, *, text: bool = False) -> str:
         """Hash of the image tower's weights and the preprocessing (with `text`, of the whole model).
@@ -241,9 +285,10 @@ def load_clip(
 ) -> ClipEncoder:
     """A frozen encoder.
 
-    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn", "mini-clip"), "timm/NAME" for an
-        image-only trunk, or "auto" when `pretrained` is a file in OpenAI's state-dict naming.
-    pretrained: an open_clip tag, a weight file (.safetensors, .npz, .pt), or None for random weights
+    model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn", "mini-clip"), "efficientnet-lite0" (weights
+        by pip, tag "imagenet"), "timm/NAME" for an image-only trunk, or "auto" when `pretrained` is a file in
+        OpenAI's state-dict naming.
+    pretrained: a tag of the model, a weight file (.safetensors, .npz, .pt), or None for random weights
         drawn from `seed`, batch-norm statistics taken on seeded noise.
     precision: "fp32" or "bf16" (weights and activations; embeddings are float32 either way).
     preprocess: "squash" to the square input, or "center_crop" (CLIP's own).

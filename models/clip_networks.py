@@ -42,6 +42,7 @@ class Built:
     network: gives (B,D) embeddings of prepared images, by itself or by its part `visual`.
     image_size: side of its square input in pixels. mean, std: of its RGB input in [0, 1].
     tokenizer: N texts -> (N,L) tokens; None for an image-only network.
+    classes: names of the N classes of the network's classifier, and its rows (N,D); None where it has no classifier.
     """
 
     network: nn.Module
@@ -50,6 +51,7 @@ class Built:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     tokenizer: Callable[[list[str]], Tensor] | None = None
+    classes: tuple[list[str], Tensor] | None = None
 
 
 def from_openai_file(wanted: Wanted) -> Built:

@@ -90,7 +90,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     from common.provenance import provenance
     from metrics.direction import Vocabulary
     from training.directions import built, check_guidance, describe, embed_folders, make_recipe, save_direction
-    from training.embeddings import embed_vocabulary, load_encoder, vocabulary
+    from training.embeddings import embed_vocabulary, load_encoder
     from training.runtime import make_accelerator
     from training.validation import training_photos
 
@@ -101,18 +101,18 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     encoder = load_encoder(config.clip.guidance, config.clip, device)
     print(f"encoder    {encoder.name}", flush=True)
     picked = None
-    if encoder.has_text:
-        texts, whole = vocabulary()
+    if encoder.vocabulary_kind:
+        texts, whole = encoder.words()
         rows = (
             range(len(texts))
             if not args.tokens
             else sorted(set(np.linspace(0, len(texts) - 1, args.tokens).astype(int).tolist()))
         )
-        tokens = _tokens(encoder, config, rows) if args.tokens else embed_vocabulary(encoder, config.exp.cache_dir)
+        tokens = _some(encoder, rows) if args.tokens else embed_vocabulary(encoder, config.exp.cache_dir)
         picked = Vocabulary([texts[i] for i in rows], [whole[i] for i in rows], tokens)
     recipe = make_recipe(options.model_copy(update={"remove_first_n_tokens": 0}), encoder, config.exp.cache_dir)
-    if options.remove_first_n_tokens and not encoder.has_text:
-        raise UserError(f"guidance.remove_first_n_tokens: needs an encoder with a text tower, found {encoder.name}")
+    if options.remove_first_n_tokens and not picked:
+        raise UserError(f"guidance.remove_first_n_tokens: needs an encoder with a vocabulary, found {encoder.name}")
     recipe = dataclasses.replace(recipe, tokens=tokens if picked else None, n=options.remove_first_n_tokens)
 
     *embeddings, skipped = embed_folders(config, encoder, listed["backlit"], listed["welllit"])
@@ -156,7 +156,8 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
         "tokens": {
             "read": len(tokens) if picked else 0,
             "whole_words_only": args.whole_words,
-            "why_none": "" if picked else f"{encoder.name} has no text tower",
+            "kind": encoder.vocabulary_kind,
+            "why_none": "" if picked else f"{encoder.name} has neither a text tower nor a classifier",
         },
         "shifts": parts,
         "config": {
@@ -242,15 +243,13 @@ def _part(
     return part, photos
 
 
-def _tokens(encoder: "ClipEncoder", config: TrainConfig, rows: list[int]) -> "Tensor":
+def _some(encoder: "ClipEncoder", rows: list[int]) -> "Tensor":
     """Some of the vocabulary; not cached, whole ones are."""
     import torch
 
-    from training.embeddings import vocabulary
-
-    texts, _ = vocabulary()
+    texts, _ = encoder.words()
     with torch.no_grad():
-        return encoder.embed_texts([texts[i] for i in rows]).cpu()
+        return encoder.embed_words([texts[i] for i in rows]).cpu()
 
 
 def _readable(paths: list[Path], embeddings: "Tensor") -> list[Path]:

@@ -82,16 +82,21 @@ def make_recipe(options: Guidance, encoder: ClipEncoder, cache_dir: str | Path) 
     Raises UserError where texts are asked of an image-only encoder, or a file does not fit it.
     """
     weights = check_guidance(options)
-    for key, needed in (
-        ("texts", "texts" in weights),
-        ("remove", bool(options.remove)),
-        ("remove_first_n_tokens", bool(options.remove_first_n_tokens)),
+    for key, needed, had, what in (
+        ("texts", "texts" in weights, encoder.has_text, "a text tower"),
+        ("remove", options.remove, encoder.vocabulary_kind, "words (a text tower, or a classifier)"),
+        (
+            "remove_first_n_tokens",
+            options.remove_first_n_tokens,
+            encoder.vocabulary_kind,
+            "a vocabulary (a text tower, or a classifier)",
+        ),
     ):
-        if needed and not encoder.has_text:
-            raise UserError(f"guidance.{key}: needs an encoder with a text tower, found {encoder.name}")
+        if needed and not had:
+            raise UserError(f"guidance.{key}: needs an encoder with {what}, found {encoder.name}")
     vectors = {}
     with torch.no_grad():
-        removed = encoder.embed_texts(options.remove).cpu() if options.remove else torch.empty(0, encoder.embed_dim)
+        removed = encoder.embed_words(options.remove).cpu() if options.remove else torch.empty(0, encoder.embed_dim)
         if "texts" in weights:
             try:
                 vectors["texts"] = between(encoder.embed_texts(options.texts)).cpu()

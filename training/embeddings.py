@@ -95,8 +95,13 @@ def _prepared(path: Path, encoder: ClipEncoder) -> Tensor | ImageError:
 
 
 def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:
-    """Unit embeddings (49408,D) of every token of CLIP's vocabulary, each as a text of its own."""
-    tokens, _ = vocabulary()
+    """Directions (N,D) of the encoder's vocabulary on the CPU, as `ClipEncoder.vocabulary` gives them; tokens are cached.
+
+    Raises UserError for an encoder without a vocabulary.
+    """
+    if encoder.vocabulary_kind != "tokens":  # classes are at hand
+        return encoder.vocabulary()[1].cpu()
+    tokens, _ = encoder.words()
     digest = hashlib.sha256("\n".join([encoder.fingerprint(text=True), *tokens]).encode())
     cache_file = Path(cache_dir) / "vocabulary" / f"{digest.hexdigest()[:32]}.safetensors"
     if cache_file.is_file():
@@ -118,27 +123,6 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
     with writing(cache_file) as temporary:
         safetensors.torch.save_file({"tokens": embeddings}, temporary)
     return embeddings
-
-
-def vocabulary() -> tuple[list[str], list[bool]]:
-    """The text of each of CLIP's 49,408 tokens, and whether it is a whole word (two letters or more) and no piece of words.
-
-    Tokens that are parts of a character read "\ufffd".
-    """
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = SimpleTokenizer()
-    raw = [tokenizer.decoder[i] for i in range(len(tokenizer.decoder))]  # bytes spelt as letters; `</w>` ends a word
-    texts = [
-        bytes(tokenizer.byte_decoder[c] for c in token.removesuffix("</w>")).decode("utf-8", errors="replace")
-        for token in raw
-    ]
-    words = {
-        text
-        for text, token in zip(texts, raw, strict=True)
-        if token.endswith("</w>") and text.isalpha() and len(text) > 1
-    }
-    return texts, [text in words for text in texts]
 
 
 def _read_cache(path: Path) -> dict[str, Tensor]:

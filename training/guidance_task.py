@@ -27,7 +27,7 @@ from losses.guidance import initialisation_loss, negative_similarity
 from losses.ranking import refinement_loss
 from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
-from training.embeddings import embed_vocabulary, vocabulary
+from training.embeddings import embed_vocabulary
 from training.phases import Phase
 from training.runtime import adam, seed_everything
 from training.unet_task import find_pretrained
@@ -187,7 +187,7 @@ class GuidanceTask:
 
         guidance_accuracy: share of backlit and well-lit photos on their side (S above or below 0.5);
         s_backlit, s_enhanced (once there is an enhanced set), s_welllit: mean negative similarity;
-        tokens_backlit, tokens_welllit: the vocabulary's nearest, where there is a text tower.
+        tokens_backlit, tokens_welllit: the vocabulary's nearest tokens or classes, where the encoder has one.
         """
         sets = {"backlit": (self.backlit, self.held_backlit), "welllit": (self.well_lit, self.held_well_lit)}
         if self.stages:
@@ -203,10 +203,12 @@ class GuidanceTask:
             {f"s_{name}": scores[name].mean().item() for name in ("backlit", "enhanced", "welllit") if name in scores}
         )
         wanted = self.config.guidance_model.nearest_tokens
-        if wanted and self.encoder.has_text:
-            tokens, words = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(pair.device), vocabulary()[0]
+        if wanted and self.encoder.vocabulary_kind:
+            tokens = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(pair.device)
+            words, _ = self.encoder.words()
+            separator = " " if self.encoder.vocabulary_kind == "tokens" else ", "  # names of classes hold spaces
             for name, vector in zip(("backlit", "welllit"), pair, strict=True):
-                report[f"tokens_{name}"] = " ".join(words[i] for i in (tokens @ vector).topk(wanted).indices)
+                report[f"tokens_{name}"] = separator.join(words[i] for i in (tokens @ vector).topk(wanted).indices)
         return report
 
     # ------------------------------------------------------------------------------ embeddings

@@ -42,7 +42,7 @@ class GuidanceModel(Section):
     held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of each folder that guidance training does not see, on which its accuracy is reported; 0: reported on the training photos."""
     nearest_tokens: Annotated[int, Field(ge=0, le=100)] = 5
-    """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has a text tower; 0: none."""
+    """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has one; 0: none."""
     display_iter: Annotated[int, Field(ge=1)] = 20
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     load_pretrain: bool = False
@@ -80,9 +80,11 @@ class Guidance(Section):
     weights: DirectionWeights = DirectionWeights()
     """For `sum`."""
     remove: list[Annotated[str, Field(min_length=1)]] = []
-    """Words or texts whose meaning is projected out of the direction, such as `[sky, beach]`; needs an encoder with a text tower."""
+    """Words whose meaning is projected out of the direction: texts, such as `[sky, beach]`, or names of the classes of an encoder with a
+    classifier, such as `[tiger, bannister]`."""
     remove_first_n_tokens: Annotated[int, Field(ge=0, le=10000)] = 0
-    """Shift the residual away from the n nearest and n farthest vocabulary tokens (RAVE, "shifted"; published: 15); 0: off."""
+    """Shift the residual away from the n nearest and n farthest tokens of the vocabulary, or classes of an encoder with a classifier
+    (RAVE, "shifted"; published: 15); 0: off."""
     embed_batch_size: Annotated[int, Field(ge=1)] = 32
     """Photos a batch when the two folders are embedded."""
 
@@ -91,14 +93,15 @@ class Encoder(Section):
     """One frozen image encoder."""
 
     model: str = "ViT-B-32"
-    """An open_clip model name, `timm/NAME` for an image-only trunk, `mini-clip` or `mini-rn` (ours), or `auto` for a weight file in
-    OpenAI's naming."""
+    """An open_clip model name; `efficientnet-lite0`, an image encoder whose weights (`imagenet`) come with a package; `mini-clip` or
+    `mini-rn` (ours); `timm/NAME` for another image-only trunk; or `auto` for a weight file in OpenAI's naming."""
     pretrained: str | None = "openai"
-    """An open_clip tag, a weight file (looked for in the current folder, then in this repository), or null for seeded random weights."""
+    """A tag (of open_clip; `imagenet` of `efficientnet-lite0`), a weight file (looked for in the current folder, then in
+    this repository), or null for seeded random weights."""
 
 
 class IdentityEncoder(Encoder):
-    """The encoder of the identity loss; needs five feature maps, so a ResNet."""
+    """The encoder of the identity loss; needs five feature maps: a ResNet, or `efficientnet-lite0`."""
 
     model: str = "RN101"
     """As `clip.guidance.model`."""

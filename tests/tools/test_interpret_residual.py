@@ -13,9 +13,9 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from lab import bias_experiment, residual_speed
 from metrics.direction import word_kind
+from models import clip_encoder
 from models.checkpoints import read_metadata
 from tools import interpret_residual
-from training import embeddings
 
 MINI_CLIP = str(REPO_ROOT / "pretrained_models/mini-clip.safetensors")
 MINI_RN = str(REPO_ROOT / "pretrained_models/mini-rn-light.safetensors")
@@ -111,7 +111,7 @@ def test_encoder_without_words_still_has_a_report(flags, tmp_path):
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert [part["n"] for part in report["shifts"]] == [0]
-    assert "has no text tower" in (tmp_path / "report.html").read_text()
+    assert "has neither a text tower nor a classifier" in (tmp_path / "report.html").read_text()
 
 
 def test_mistakes_are_told_in_one_line_before_torch(flags, tmp_path):
@@ -160,7 +160,7 @@ def small_vocabulary(monkeypatch):
         "noisy",
         "green",
     ]
-    monkeypatch.setattr(embeddings, "vocabulary", lambda: (words, [len(word) > 2 for word in words]))
+    monkeypatch.setattr(clip_encoder, "clip_tokens", lambda: (words, [len(word) > 2 for word in words]))
     return words
 
 

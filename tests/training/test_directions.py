@@ -153,7 +153,7 @@ def test_keys_that_do_not_go_together(options, message):
 
 @pytest.mark.parametrize("options", [{"direction": "texts"}, {"remove": ["sky"]}, {"remove_first_n_tokens": 3}])
 def test_words_need_a_text_tower(options, tmp_path):
-    with pytest.raises(UserError, match=r"guidance\.\w+: needs an encoder with a text tower, found mini-rn"):
+    with pytest.raises(UserError, match=r"guidance\.\w+: needs an encoder with .*text tower.*, found mini-rn"):
         make_recipe(
             Guidance(**options),
             load_clip("mini-rn", str(REPO_ROOT / "pretrained_models/mini-rn-light.safetensors")),

@@ -10,8 +10,8 @@ from PIL import Image
 from common.errors import UserError
 from data.listing import list_images
 from models.clip_encoder import load_clip
-from training import embeddings
-from training.embeddings import embed_photos, embed_vocabulary, vocabulary
+from models.vocabulary import clip_tokens
+from training.embeddings import embed_photos, embed_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_unreadable_photos_are_named_and_left_out(encoder, photo_folders, tmp_pa
 
 
 def test_vocabulary_is_clips():
-    texts, whole_words = vocabulary()
+    texts, whole_words = clip_tokens()
     assert len(texts) == len(whole_words) == 49408
     kind = dict(zip(texts, whole_words, strict=True))
     assert kind["bright"] and kind["sky"] and kind["dark"]
@@ -69,8 +69,8 @@ def test_vocabulary_is_clips():
 
 def test_tokens_in_chunks_equal_single_ones_and_are_cached(tmp_path, monkeypatch):
     texts = ["dark", "sky", "a", "bright", "friday", "night", "😂", "fridaynight", "sun", "backlit"]
-    monkeypatch.setattr(embeddings, "vocabulary", lambda: (texts, [True] * len(texts)))
     clip = load_clip("mini-clip", None)
+    monkeypatch.setattr(clip, "words", lambda: (texts, [True] * len(texts)))
     found = embed_vocabulary(clip, tmp_path, chunk=4)
     assert torch.allclose(found, torch.cat([clip.embed_texts([text]) for text in texts]), atol=1e-5)
     monkeypatch.setattr(clip, "embed_texts", None)  # from now on the cache has to do
@@ -78,5 +78,5 @@ def test_tokens_in_chunks_equal_single_ones_and_are_cached(tmp_path, monkeypatch
     (file,) = (tmp_path / "vocabulary").iterdir()
     file.write_bytes(b"damaged")
     monkeypatch.undo()
-    monkeypatch.setattr(embeddings, "vocabulary", lambda: (texts, [True] * len(texts)))
+    monkeypatch.setattr(clip, "words", lambda: (texts, [True] * len(texts)))
     assert torch.allclose(embed_vocabulary(clip, tmp_path, chunk=4), found, atol=1e-6)
