@@ -33,6 +33,7 @@ SWITCHES = {
     "side_by_side": "save.side_by_side",
     "illumination": "save.illumination",
     "skip_existing": "save.skip_existing",
+    "overwrite": "save.overwrite",
 }
 
 
@@ -50,6 +51,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
     parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files of the results' names, whoever wrote them"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the config and what would be written where")
     args = parser.parse_args(argv)
 
@@ -68,7 +72,13 @@ def main(argv: list[str]) -> int:
 
     from serving.jobs import plan_outputs
 
-    jobs = plan_outputs(inputs, config.data.output, config.save.format, keep=config.save.skip_existing)
+    save = config.save
+    if save.skip_existing and save.overwrite:
+        raise UserError("save.skip_existing, save.overwrite: expected at most one of them, found both")
+    extras = [what for what in ("side_by_side", "illumination") if getattr(save, what)]
+    jobs = plan_outputs(
+        inputs, config.data.output, save.format, keep=save.skip_existing, overwrite=save.overwrite, extras=extras
+    )
     if args.dry_run:
         print(dump_config(config))
         _print(f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
@@ -95,7 +105,10 @@ def main(argv: list[str]) -> int:
         _print(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
     start = time.perf_counter()
     outcome = enhance_files(
-        jobs[rank::world], enhancer, strength=config.model.strength, **config.save.model_dump(exclude={"format"})
+        jobs[rank::world],
+        enhancer,
+        strength=config.model.strength,
+        **config.save.model_dump(exclude={"format", "overwrite"}),
     )
     if processes:
         outcome = _gathered(outcome, jobs)

@@ -3,12 +3,15 @@
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import real_path
 from data.images import WRITABLE
+from data.outputs import RecordedResults
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}  # of `save.format`
 
@@ -32,7 +35,13 @@ class Job:
 
 
 def plan_outputs(
-    inputs: list[str | Path], output: str | Path | None, fmt: str = "keep", *, keep: bool = False
+    inputs: list[str | Path],
+    output: str | Path | None,
+    fmt: str = "keep",
+    *,
+    keep: bool = False,
+    overwrite: bool = False,
+    extras: Sequence[str] = (),
 ) -> list[Job]:
     """Which photo gets which result. Touches no file.
 
@@ -49,8 +58,10 @@ def plan_outputs(
     Paths are absolute. Raises UserError where an input is missing or holds no image, and where a
     result would overwrite or sit among the photos.
 
-    keep: results that are there are not written again (`save.skip_existing`). Otherwise an output folder
-    that has photos below it is refused where a file has a result's name: it may be somebody's original.
+    A file of a result's name is replaced where it is a result that was written here and not changed since
+    (`data.outputs`). keep: all that is there stays (`save.skip_existing`). overwrite: all but the photos themselves is
+    replaced; otherwise a file that somebody else wrote is refused, it may be an original.
+    extras: which of "side_by_side" and "illumination" are written too.
     """
     if any(not str(item).strip() for item in inputs):
         raise UserError("data.input: expected a folder or photos, found an empty name")
@@ -76,16 +87,20 @@ def plan_outputs(
             raise UserError(f"data.output: expected another folder than that of the photos, found {folder}")
     names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
-    above = common.resolve().is_relative_to(root.resolve())
+    written = {folder: RecordedResults(folder) for folder in roots}
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if identity(target) in originals:
                 raise UserError(
                     f"data.output: expected a folder where no photo is overwritten, found {target}, one of the inputs"
                 )
-        if above and not keep and identity(job.target):
-            hint = "choose another folder, or --skip-existing"
-            raise UserError(f"data.output: expected a folder where no photo is overwritten, found {job.target}; {hint}")
+        for target in () if keep or overwrite else (job.target, *map(job.beside, extras)):
+            folder = target.parents[len(job.relative.parts) - 1]
+            if target.is_file() and not written[folder].holds(job.relative):
+                raise UserError(
+                    f"data.output: expected a folder without other files of the results' names, found {target}; "
+                    "choose another folder, --skip-existing or --overwrite"
+                )
     return jobs
 
 
@@ -95,7 +110,7 @@ def _photos_of(path: Path, roots: list[Path]) -> list[Path]:
 
     if not path.is_dir():
         return [path]
-    resolve = cache(Path.resolve)
+    resolve = cache(real_path)
     inside = [
         resolve(root)
         for root in roots

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from common.files import DiskFull
 from data.images import WRITABLE, ImageError, Photo, check_writable, read_photo, write_photo
+from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.jobs import Job, identity
 
@@ -185,20 +186,21 @@ def _write(
 ) -> None:
     """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays."""
 
-    def wanted(target: Path) -> bool:
-        return not (keep and identity(target))
+    def write(target: Path, photo: Photo) -> None:
+        if not (keep and identity(target)):
+            write_photo(target, photo, quality)
+            record_result(target.parents[len(job.relative.parts) - 1], job.relative)
 
-    if wanted(job.target):
-        write_photo(job.target, result, quality)
-    if source is not None and wanted(job.beside("side_by_side")):
+    write(job.target, result)
+    if source is not None:
         alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
         both = replace(
             result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, exif=None
         )  # EXIF is about one photo
-        write_photo(job.beside("side_by_side"), both, quality)
-    if illumination is not None and wanted(job.beside("illumination")):
+        write(job.beside("side_by_side"), both)
+    if illumination is not None:
         grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
-        write_photo(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True), quality)
+        write(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True))
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -22,6 +22,7 @@ from common.errors import UserError
 from configs.load import load_config
 from configs.schema import InferenceConfig
 from data.images import read_photo, read_rgb8
+from data.outputs import RESULTS_FILE
 from models.checkpoints import save_unet
 from models.unet import IlluminationUNet
 
@@ -106,7 +107,7 @@ def test_one_broken_photo_exits_with_3_and_the_others_are_done(weights, photos, 
     (photos / "empty.png").touch()
     assert call(weights, photos) == 3
     done = photos.with_name("photos_enhanced")
-    assert sorted(p.name for p in done.rglob("*.*")) == ["a.png", "b.jpg"]
+    assert sorted(p.name for p in done.rglob("*.*")) == [RESULTS_FILE, "a.png", "b.jpg"]
     captured = capsys.readouterr()
     assert "enhanced 2, skipped 0, failed 2 of 4" in captured.out
     lines = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
@@ -221,15 +222,44 @@ def test_originals_above_the_photos_are_not_overwritten(weights, photos):
     Image.new("RGB", (4, 4)).save(photos / "b.jpg")
     before = (photos / "b.jpg").read_bytes()
     with pytest.raises(
-        UserError, match=r"no photo is overwritten, found .*b\.jpg; choose another folder, or --skip-existing"
+        UserError, match=r"names, found .*b\.jpg; choose another folder, --skip-existing or --overwrite"
     ):
         call(weights, photos / "sub", "--output", photos)
     assert call(weights, photos / "sub", "--output", photos, "--skip-existing", "--side-by-side") == 0
     assert (photos / "b.jpg").read_bytes() == before
     assert (photos.with_name("photos_side_by_side") / "b.jpg").is_file()
     (photos.parent / "link").symlink_to(photos / "sub")
-    with pytest.raises(UserError, match=r"no photo is overwritten, found .*b\.jpg"):
+    with pytest.raises(UserError, match=r"other files of the results' names, found .*b\.jpg"):
         call(weights, photos.parent / "link", "--output", photos)
+
+
+def test_what_another_program_wrote_is_replaced_only_where_that_was_asked_for(weights, photos, tmp_path):
+    out = tmp_path / "out"
+    assert call(weights, photos, "--output", out, "--side-by-side") == 0
+    first = {path: path.read_bytes() for path in sorted(out.rglob("*.jpg"))}
+    assert call(weights, photos, "--output", out, "--side-by-side", "--strength", "0.5") == 0  # ours are replaced
+    assert all(path.read_bytes() != before for path, before in first.items())
+    edited = next(iter(first))
+    edited.write_bytes(b"retouched by hand")
+    with pytest.raises(UserError, match=rf"other files of the results' names, found {edited}; choose"):
+        call(weights, photos, "--output", out)
+    assert edited.read_bytes() == b"retouched by hand"
+    with pytest.raises(UserError, match="expected at most one of them"):
+        call(weights, photos, "--output", out, "--overwrite", "--skip-existing")
+    assert call(weights, photos, "--output", out, "--overwrite") == 0
+    assert edited.read_bytes() != b"retouched by hand"
+    assert call(weights, photos, "--output", out) == 0
+
+
+def test_earlier_results_inside_the_photo_folder_are_no_photos(weights, photos):
+    assert call(weights, photos, "--output", photos / "better", "--illumination") == 0
+    before = sorted(photos.rglob("*"))
+    assert call(weights, photos, "--output", photos / "other") == 0
+    new = {path.relative_to(photos / "other") for path in (photos / "other").rglob("*.*") if path.name != RESULTS_FILE}
+    assert new == {p.relative_to(photos / "better") for p in (photos / "better").rglob("*.*") if p.name != RESULTS_FILE}
+    assert all(path.exists() for path in before)
+    with pytest.raises(UserError, match="found only results of an earlier enhancement"):
+        call(weights, photos / "better")
 
 
 def test_help_is_as_wide_as_the_terminal():

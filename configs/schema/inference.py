@@ -49,6 +49,8 @@ class InferenceSave(Section):
     """Also write the illumination map as a grey picture (white: 1, no change), into `OUTPUT_illumination`."""
     skip_existing: bool = False
     """Leave out photos whose result is already there, so that a stopped run goes on."""
+    overwrite: bool = False
+    """Replace files of the results' names also where another program wrote or changed them."""
 
 
 class InferenceConfig(Section):

@@ -65,7 +65,7 @@ def test_earlier_results_inside_the_input_are_not_photos(tmp_path):
     a = save_photo(tmp_path / "a.jpg")
     for folder in ("out", "out_side_by_side", "out_illumination"):
         save_photo(tmp_path / folder / "a.jpg")
-    assert [job.source for job in plan_outputs([tmp_path], tmp_path / "out")] == [a]
+    assert [job.source for job in plan_outputs([tmp_path], tmp_path / "out", keep=True)] == [a]
     a.unlink()
     with pytest.raises(UserError, match="only earlier results"):
         plan_outputs([tmp_path], tmp_path / "out")

@@ -11,6 +11,7 @@ from PIL import Image
 
 import serving.pipeline
 from data.images import Photo, read_photo, write_photo
+from data.outputs import RESULTS_FILE
 from serving.jobs import plan_outputs
 from serving.pipeline import Outcome, enhance_files, together
 from tests.serving.helpers import noise, save_photo
@@ -232,6 +233,6 @@ def test_ctrl_c_ends_the_threads_and_leaves_whole_files_only(enhancer, tmp_path,
         enhance_files(jobs, enhancer)
     assert threading.active_count() == before
     written = [path.name for path in (tmp_path / "out").iterdir()]
-    assert set(written) <= {"0.png", "1.png", "2.png"}
+    assert set(written) <= {RESULTS_FILE, "0.png", "1.png", "2.png"}
     for name in written:
         assert read_photo(tmp_path / "out" / name).rgb.shape == (5, 6, 3)
