@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,6 +141,16 @@ class RunFolder:
         write_text(self.summary_file, _json(summary))
         if self._events is not None:
             self._events.close()
+
+
+def make_folder(path: str, key: str) -> None:
+    """Make a folder that the config names. Raises UserError where it cannot be made or written to."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}: expected a folder that can be made, found {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{key}: expected a folder that can be written, found {path}")
 
 
 def _json(content: dict) -> str:

@@ -94,15 +94,16 @@ def step_config(side: int, batch: int, encoders: tuple[str, str], overrides: lis
 
 def fast_steps(config: TrainConfig) -> Iterator[float]:
     """The losses of step after step of the training loop's RAVE phase, on synthetic photos."""
+    from training.build import Parts
     from training.loop import Trainer
     from training.phases import schedule
 
     task = _step_task(config)
     phases = schedule(config, PHOTOS)
-    trainer = Trainer(config, task.accelerator, None, phases, task, None, None)
-    trainer._start_phase(len(phases) - 1)
+    trainer = Trainer(Parts(config, task.accelerator, phases, task))
+    trainer.start_phase(len(phases) - 1)
     for photos in task.batches(phases[-1], 0):
-        yield trainer._step(phases[-1], task, photos, None)["loss"]
+        yield trainer._step(phases[-1], task, photos)["loss"]
 
 
 def authors_steps(config: TrainConfig) -> Iterator[float]:
@@ -116,7 +117,7 @@ def _step_task(config: TrainConfig) -> "UNetTask":
     from data.augment import training_augmentation
     from data.folders import PhotoArray
     from losses.residual import residual_guidance
-    from training.loop import load_encoders
+    from training.build import load_encoders
     from training.runtime import make_accelerator
     from training.unet_task import UNetTask
 

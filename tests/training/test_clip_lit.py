@@ -18,7 +18,7 @@ from models.guidance import load_guidance
 from models.unet import IlluminationUNet
 from tests.helpers import arguments, assert_same_run, config, metrics
 from training.guidance_task import GuidanceTask, hold_back
-from training.loop import Trainer, train
+from training.loop import train
 from training.phases import clip_lit_schedule, describe_schedule
 from training.runtime import make_accelerator
 from training.validation import enhance_all, to_uint8
@@ -84,40 +84,31 @@ def test_run_walks_through_the_schedule(mode, tiny):
 @pytest.mark.parametrize(
     ("mode", "cached", "stops"), [("clip_lit", 0, (2, 5, 11)), ("clip_lit_latent", 2, (4, 8, 9, 15))]
 )
-def test_resume_in_any_phase_is_bit_for_bit(tiny, monkeypatch, mode, cached, stops):
+def test_resume_in_any_phase_is_bit_for_bit(tiny, mode, cached, stops):
     """Killed over and over, at an iteration of each phase, with a state that is saved every second iteration."""
     more = (f"guidance_model.cached_augmentations={cached}", "train.save_iter=2")
     whole = train(configured(tiny, mode, *more))
-    step = Trainer._step
-
     remaining = list(stops)
 
-    def killed_step(self, *arguments):  # as by SIGKILL: what was saved last is all there is
-        if self.state.total == remaining[0]:
+    def kill(trainer):  # as by SIGKILL: what was saved last is all there is
+        if trainer.state.total == remaining[0]:
             raise RuntimeError
-        return step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", killed_step)
     while remaining:
         with pytest.raises(RuntimeError):
-            train(configured(tiny, mode, *more, "exp.exp_name=stopped"), resume=len(remaining) < len(stops))
+            stopped = configured(tiny, mode, *more, "exp.exp_name=stopped")
+            train(stopped, resume=len(remaining) < len(stops), on_iteration=kill)
         del remaining[0]
-    monkeypatch.undo()
     assert_same_run(whole, train(configured(tiny, mode, *more, "exp.exp_name=stopped"), resume=True))
 
 
-def test_ctrl_c_in_guidance_training(tiny, monkeypatch):
-    step = Trainer._step
-
-    def interrupted_step(self, *arguments):
-        if self.state.total == 2:
+def test_ctrl_c_in_guidance_training(tiny):
+    def interrupt(trainer):
+        if trainer.state.total == 2:
             signal.raise_signal(signal.SIGINT)
-        return step(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted_step)
     with pytest.raises(KeyboardInterrupt):
-        train(configured(tiny, "clip_lit_latent"))
-    monkeypatch.undo()
+        train(configured(tiny, "clip_lit_latent"), on_iteration=interrupt)
     run = Path(configured(tiny, "clip_lit_latent").exp.save_dir) / "tiny"
     assert torch.load(run / "checkpoints/last.pt", weights_only=True)["total"] == 3
     whole = train(configured(tiny, "clip_lit_latent", "exp.exp_name=whole"))

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 import train_rave
-import training.loop
 from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.load import load_config
@@ -26,8 +24,10 @@ from models.checkpoints import load_unet, read_metadata, read_tensors
 from models.clip_encoder import ClipEncoder
 from serving.backends import _has_compiler
 from tests.helpers import arguments, assert_same_run, config, metrics
-from training.loop import Trainer, TrainingDiverged, train
+from training.guards import TrainingDiverged
+from training.loop import train
 from training.phases import describe_schedule, rave_schedule
+from training.recorder import Recorder
 from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
@@ -78,25 +78,20 @@ def test_best_by_validation_is_of_the_guided_phase(overrides):
     assert summary["best_val_iteration"] == max(guided, key=guided.get)
 
 
+def interrupt_at(total: int):
+    """Ctrl-C before the step after iteration `total`."""
+    return lambda trainer: signal.raise_signal(signal.SIGINT) if trainer.state.total == total else None
+
+
 EXTRAS = ["unet_model.ema=0.8", "unet_model.first_map=retinex", "data.simulated_backlight.share=0.5"]
 
 
 @pytest.mark.parametrize(("stop_at", "more"), [(3, []), (4, []), (7, []), (7, EXTRAS)])
-def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, monkeypatch, stop_at, more):
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(overrides, stop_at, more):
     overrides = [*overrides, *more]
     whole = train(config(overrides))
-
-    step = Trainer._step
-
-    def stopping_step(self, *arguments):
-        if self.state.total == stop_at - 1:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_step", stopping_step)
     with pytest.raises(KeyboardInterrupt):
-        train(config(overrides, "exp.exp_name=stopped"))
-    monkeypatch.undo()
+        train(config(overrides, "exp.exp_name=stopped"), on_iteration=interrupt_at(stop_at - 1))
     resumed = train(config(overrides, "exp.exp_name=stopped"), resume=True)
 
     assert_same_run(whole, resumed)
@@ -165,15 +160,6 @@ def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(override
             train(config(overrides, dead, f"unet_model.num_reconstruction_iters={iterations}"))
 
 
-def test_slow_start_begins_anew_after_the_guard_iterations(overrides, monkeypatch):
-    monkeypatch.setattr("training.loop.RESTART_ITERATIONS", 1)
-    monkeypatch.setattr("training.loop.MAX_RESTARTS", 2)
-    early = lambda *arguments: [replace(phase, guard_iterations=2) for phase in rave_schedule(*arguments)]  # noqa: E731
-    monkeypatch.setattr("training.loop.schedule", early)
-    with pytest.raises(TrainingDiverged, match=r"dB after 2 iterations, as from 2 other seeds"):
-        train(config(overrides, "unet_model.map_bias=0.02"))  # alive, but nearly white
-
-
 def test_short_run_without_validation_still_has_its_figures(overrides):
     run = train(config(overrides, "data.val_backlit_path=null", "data.val_gt_path=null", "unet_model.display_iter=20"))
     assert [m["iteration"] for m in metrics(run)] == [4, 10]
@@ -197,19 +183,15 @@ def test_resume_of_a_finished_or_damaged_run(overrides, capsys):
         train(config(overrides), resume=True)
 
 
-def test_a_stop_inside_an_iteration_goes_on_from_the_state_saved_before(overrides, monkeypatch, capsys):
+def test_a_stop_inside_an_iteration_goes_on_from_the_state_saved_before(overrides, capsys):
     whole = train(config(overrides))
-    check = Trainer._check
 
-    def stopping_check(self, bar=None):
-        if self.state.total == 8:  # the state counts this iteration, whose validation is still to come
+    def interrupt(trainer):  # as a second Ctrl-C does
+        if trainer.state.total == 8:
             raise KeyboardInterrupt
-        check(self, bar)
 
-    monkeypatch.setattr(Trainer, "_check", stopping_check)
     with pytest.raises(KeyboardInterrupt):
-        train(config(overrides, "exp.exp_name=stopped"))
-    monkeypatch.undo()
+        train(config(overrides, "exp.exp_name=stopped"), on_iteration=interrupt)
     assert "stopped inside an iteration" in capsys.readouterr().out
     assert_same_run(whole, train(config(overrides, "exp.exp_name=stopped"), resume=True))
 
@@ -220,7 +202,7 @@ def interrupted(*arguments):
 
 def test_a_run_stopped_after_its_last_step_is_finished_by_resume(overrides, monkeypatch):
     whole = train(config(overrides))
-    monkeypatch.setattr("training.loop.plot_curves", interrupted)
+    monkeypatch.setattr("training.recorder.plot_curves", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config(overrides, "exp.exp_name=stopped"))
     monkeypatch.undo()
@@ -253,7 +235,7 @@ def keep_first_best(keep_best):
 
 
 def test_resume_refuses_other_photos_and_tells_which_code_went_on(overrides, photo_folders, monkeypatch):
-    monkeypatch.setattr(Trainer, "_finish", interrupted)
+    monkeypatch.setattr(Recorder, "finish", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config(overrides))
     monkeypatch.undo()
@@ -271,66 +253,43 @@ def test_resume_refuses_other_photos_and_tells_which_code_went_on(overrides, pho
     ] == provenance["commit"]
 
 
-def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides, monkeypatch):
-    step, before = Trainer._step, signal.getsignal(signal.SIGINT)
-
-    def interrupted_step(self, *arguments):
-        if self.state.total == 5:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted_step)
+def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides):
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(config(overrides))
+        train(config(overrides), on_iteration=interrupt_at(5))
     run = Path(config(overrides).exp.save_dir) / "tiny"
     assert torch.load(run / "checkpoints/last.pt", weights_only=True)["total"] == 6
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_collapse_to_white_rolls_back_with_half_the_learning_rate(overrides, monkeypatch):
-    original = Trainer._step
+def test_collapse_to_white_rolls_back_with_half_the_learning_rate(overrides):
     killed = []
 
-    def killing_step(self, phase, task, photos, bar):
-        if phase.guided and self.state.iteration == 3 and not killed:
-            killed.append(self.state.total)
+    def kill(trainer):
+        if trainer.state.total == 7 and not killed:  # iteration 3 of the guided phase
+            killed.append(trainer.state.total)
             with torch.no_grad():
-                self.state.modules["unet"].cond_add1.bias.fill_(-100)  # the map is zero everywhere
-        return original(self, phase, task, photos, bar)
+                trainer.state.modules["unet"].cond_add1.bias.fill_(-100)  # the map is zero everywhere
 
-    monkeypatch.setattr(Trainer, "_step", killing_step)
-    run = train(config(overrides))
+    run = train(config(overrides), on_iteration=kill)
     state = torch.load(run / "checkpoints/last.pt", weights_only=True)
     assert (state["collapses"], state["total"]) == (1, 10)
     assert state["optimizers"]["unet"]["param_groups"][0]["lr"] == pytest.approx(0.5 * config(overrides).unet_model.lr)
     assert state["modules"]["unet"]["cond_add1.bias"] > 0
-    monkeypatch.setattr("training.loop.MAX_COLLAPSES", 0)
-    killed.clear()
-    with pytest.raises(TrainingDiverged, match=r"results turned white .* lower unet_model\.lr or loss\.residual"):
-        train(config(overrides))
 
 
-def test_collapse_while_the_start_is_learned(overrides, monkeypatch):
-    """Halves the learning rate of that phase too, and does not trip over the divergence guard, whose scores are gone."""
-    rates, guard = {}, 3
-    original, phases = Trainer._step, training.loop.schedule
-    monkeypatch.setattr("training.loop.schedule", lambda *a: [replace(p, guard_iterations=guard) for p in phases(*a)])
+def test_collapse_while_the_start_is_learned_halves_that_rate_too(overrides):
+    rates = {}
 
-    def killing_step(self, phase, task, photos, bar):
-        if phase.name == "reconstruction" and self.state.iteration == guard - 1 and not self.state.collapses:
+    def kill(trainer):
+        rates[trainer.state.phase] = trainer.unet.optimizer.param_groups[0]["lr"]
+        if trainer.state.total == 1 and not trainer.state.collapses:
             with torch.no_grad():
-                self.state.modules["unet"].cond_add1.bias.fill_(-100)
-        values = original(self, phase, task, photos, bar)
-        rates[phase.name] = task.optimizer.param_groups[0]["lr"]
-        return values
+                trainer.state.modules["unet"].cond_add1.bias.fill_(-100)
 
-    monkeypatch.setattr(Trainer, "_step", killing_step)
     settings = config(overrides, "unet_model.reconstruction_lr=1e-3")
-    train(settings)
-    assert rates == {"reconstruction": pytest.approx(5e-4), "rave": pytest.approx(settings.unet_model.lr / 2)}
-    monkeypatch.setattr("training.loop.MAX_COLLAPSES", 0)
-    with pytest.raises(TrainingDiverged, match=r"results turned white .* lower unet_model\.reconstruction_lr"):
-        train(settings)
+    train(settings, on_iteration=kill)
+    assert rates == {0: pytest.approx(5e-4), 1: pytest.approx(settings.unet_model.lr / 2)}
 
 
 def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):
@@ -338,16 +297,12 @@ def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):
         "training.unet_task.residual_loss", lambda embeddings, guidance: embeddings.sum() * float("nan")
     )
     before = []
-    step = Trainer._step
-
-    def watching_step(self, phase, *arguments):
-        before[:] = [self.state.snapshot("unet"), self.state]
-        return step(self, phase, *arguments)
-
-    monkeypatch.setattr(Trainer, "_step", watching_step)
     with pytest.raises(TrainingDiverged, match="rave, iteration 4: loss nan"):
-        train(config(overrides))
-    weights, state = before
+        train(
+            config(overrides),
+            on_iteration=lambda trainer: before.append((trainer.state.snapshot("unet"), trainer.state)),
+        )
+    weights, state = before[-1]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.snapshot("unet").items())
 
 
@@ -441,20 +396,9 @@ def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypat
     monkeypatch.setattr(
         ClipEncoder, "_prepare", lambda self, images: counted.append(len(images)) or prepare(self, images)
     )
-    step = Trainer._step
-
-    def counting_step(self, *arguments):
-        counted.clear()
-        values = step(self, *arguments)
-        assert counted == [2] * passes
-        return values
-
-    monkeypatch.setattr(Trainer, "_step", counting_step)
-    train(
-        config(
-            overrides, f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1"
-        )
-    )
+    settings = (f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1")
+    train(config(overrides, *settings), on_iteration=lambda trainer: counted.clear())
+    assert counted == [2] * passes
 
 
 def test_fused_adam_is_adam():

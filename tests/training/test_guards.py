@@ -1,0 +1,81 @@
+"""When a training starts anew, goes back, goes on or gives up: decisions on counters alone."""
+
+import pytest
+
+from training.guards import (
+    GO_ON,
+    MAX_COLLAPSES,
+    MAX_RESTARTS,
+    RESTART_ITERATIONS,
+    TrainingDiverged,
+    after_iteration,
+    on_dead_map,
+)
+from training.phases import Phase
+from training.state import TrainState
+
+START = Phase(name="reconstruction", trains="unet", iterations=1000, terms={"identity": 25.0}, guard_psnr=8.0)
+GUIDED = Phase(
+    name="rave",
+    trains="unet",
+    iterations=10,
+    terms={"identity": 22.5, "residual": 1920.0},
+    extend_while_loss_above=90.0,
+    extension_iterations=60,
+    max_extensions=2,
+)
+
+
+def state(**counters) -> TrainState:
+    return TrainState({}, {}, best_total={"unet": 40}, **{"planned": 10, **counters})
+
+
+def test_a_dead_start_begins_anew():
+    decision = on_dead_map(START, state(total=1, iteration=1), first=True)
+    assert (decision.action, decision.more) == ("restart", 0)
+    assert decision.why == "reconstruction: the map is zero everywhere; starting anew with another seed"
+    with pytest.raises(TrainingDiverged, match=r"zero everywhere, as from 10 other seeds; .*unet_model\.map_bias"):
+        on_dead_map(START, state(restarts=MAX_RESTARTS), first=True)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_map_that_died_later_goes_back(first):
+    learned = {"scores": [20.0], "total": 50}
+    decision = on_dead_map(START, state(**learned), first=first)
+    assert decision.action == "go back" and decision.more == 0
+    assert decision.why == "reconstruction: results turned white, back to iteration 40 at half the learning rate"
+    for phase, key in ((START, r"unet_model\.reconstruction_lr"), (GUIDED, r"unet_model\.lr or loss\.residual")):
+        with pytest.raises(TrainingDiverged, match=rf"turned white 6 times, the last at iteration 50; lower {key}"):
+            on_dead_map(phase, state(collapses=MAX_COLLAPSES, **learned), first=first)
+
+
+def test_a_guided_phase_without_scores_goes_back_where_a_start_was_learned():
+    assert on_dead_map(GUIDED, state(), first=False).action == "go back"
+
+
+@pytest.mark.parametrize(
+    ("iteration", "scores", "missed"),
+    [(99, [7.0], False), (100, [7.0, 7.9], True), (100, [8.0, 8.1], False), (100, [], False), (101, [7.0], False)],
+)
+def test_a_missed_start_begins_anew_once_at_the_guard(iteration, scores, missed):
+    decision = after_iteration(START, state(iteration=iteration, planned=1000, scores=scores))
+    assert (decision.action, decision.more) == (("restart", RESTART_ITERATIONS) if missed else ("go on", 0))
+    if missed:
+        assert "7.5 dB after 100 iterations" in decision.why
+        with pytest.raises(TrainingDiverged, match=r"7\.5 dB after 100 iterations, as from 10 other seeds"):
+            after_iteration(START, state(iteration=100, planned=1000, scores=scores, restarts=MAX_RESTARTS))
+
+
+@pytest.mark.parametrize(
+    ("iteration", "losses", "extensions", "extended"),
+    [(9, [100], 0, False), (10, [100, 81], 0, True), (10, [100], 2, False), (10, [90], 0, False), (10, [], 0, False)],
+)
+def test_a_loss_above_the_threshold_extends_the_phase(iteration, losses, extensions, extended):
+    found = after_iteration(GUIDED, state(iteration=iteration, losses=losses, extensions=extensions))
+    assert (found.action, found.more) == (("extend", 60) if extended else ("go on", 0))
+    assert not extended or found.why == "rave: loss 90.50 above thr_loss, +60 iterations"
+
+
+def test_a_phase_without_guards_goes_on():
+    bare = Phase(name="first map", trains="unet", iterations=10, terms={"map": 1.0})
+    assert after_iteration(bare, state(iteration=10, scores=[1.0], losses=[1e9])) == GO_ON

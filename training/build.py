@@ -1,0 +1,188 @@
+"""From a config to everything that a training consists of. The only part of `training` that knows all the others.
+
+`plan` looks at the config and the folders and writes nothing; `build` loads encoders, photos and guidance.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torchvision.transforms import v2
+
+from common.errors import UserError
+from common.paths import find_file
+from configs.schema import Encoder, TrainConfig
+from data.augment import training_augmentation
+from data.backlight import BacklightRanges, RandomBacklight
+from data.folders import MixedInputs, ResizedPhotos
+from losses.residual import ResidualGuidance
+from metrics.pairing import Pair
+from models.clip_encoder import ClipEncoder
+from training.directions import build_direction, check_guidance, describe
+from training.embeddings import load_encoder
+from training.guidance_task import GuidanceTask
+from training.phases import Phase, describe_schedule, schedule
+from training.runtime import describe_device
+from training.tracking import RunFolder
+from training.unet_task import UNetTask, find_pretrained
+from training.validation import Validation, training_photos, validation_pairs
+
+Task = UNetTask | GuidanceTask
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will do, known before anything heavy is loaded."""
+
+    phases: list[Phase]
+    backlit: list[Path]
+    well_lit: list[Path]
+    validation: list[Pair]
+
+
+@dataclass
+class Parts:
+    """What a training consists of. skipped: why photos were left out; seconds: what building took."""
+
+    config: TrainConfig
+    accelerator: Accelerator
+    phases: list[Phase]
+    unet: UNetTask
+    guidance: GuidanceTask | None = None  # of CLIP-LIT
+    validation: Validation | None = None
+    folder: RunFolder | None = None
+    skipped: tuple[str, ...] = ()
+    photos_used: tuple[int, int] = (0, 0)  # backlit, well-lit
+    seconds: float = 0.0
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        return {task.name: task for task in (self.unet, self.guidance) if task}
+
+
+def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
+    """Check what the config names, and say what will be done. Raises UserError."""
+    say, data = accelerator.print, config.data
+    backlit, well_lit = training_photos(data)
+    phases = schedule(config, len(backlit))
+    side = f"{data.image_size} x {data.image_size}"
+    say(f"method     {config.exp.mode}")
+    say(f"device     {describe_device(accelerator)}")
+    say(f"photos     {len(backlit)} backlit, {len(well_lit)} well-lit, trained at {side}")
+    say(f"schedule\n{describe_schedule(phases)}")
+    for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
+        if getattr(config, section).load_pretrain:
+            find_pretrained(getattr(config, section).pretrain_dir, section)
+    if config.exp.mode == "rave":
+        check_guidance(config.guidance)
+    pairs, notes = _validation_pairs(config)
+    for note in notes:
+        say(f"note       {note}")
+    return Plan(phases, backlit, well_lit, pairs)
+
+
+def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: RunFolder) -> Parts:
+    """Load encoders and photos, embed what the guidance is made of. Into `folder` nothing is written yet.
+
+    Raises UserError for photos, encoders, weights or directions that cannot be used.
+    """
+    say = accelerator.print
+    guidance_encoder, identity_encoder = load_encoders(config, accelerator)
+    say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
+    with accelerator.main_process_first():  # one process computes, the others find the cache
+        photos = _unet_inputs(config, planned)
+        validation = None
+        if planned.validation:
+            validation = Validation(
+                planned.validation, config.data.val_size or config.data.image_size, config.exp.cache_dir
+            )
+    if validation:
+        psnr, ssim = validation.untouched
+        say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
+
+    started = time.perf_counter()
+    residual, guidance = None, None
+    if config.exp.mode == "rave":
+        residual, skipped = _residual(config, accelerator, guidance_encoder, planned)
+    else:
+        guidance = GuidanceTask(config, accelerator, guidance_encoder, folder.path / "enhanced_sets")
+        skipped = guidance.well_lit.skipped + guidance.backlit.skipped
+        counts = f"{len(guidance.held_backlit)} backlit, {len(guidance.held_well_lit)} well-lit photos"
+        held = " held back from it" if config.guidance_model.held_back else ""
+        say(f"guidance   {guidance.pair.kind}; reported on {counts}{held}")
+    for reason in skipped:
+        say(f"left out   {reason}")
+    vectors = guidance and guidance.vectors
+    unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, vectors)
+    unread = {reason.partition(": expected ")[0] for reason in skipped}
+    used = tuple(sum(str(path) not in unread for path in paths) for paths in (planned.backlit, planned.well_lit))
+    return Parts(
+        config=config,
+        accelerator=accelerator,
+        phases=planned.phases,
+        unet=unet,
+        guidance=guidance,
+        validation=validation,
+        folder=folder,
+        skipped=tuple(skipped),
+        photos_used=used,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
+    """Guidance and identity encoder; one object where the config names the same for both."""
+    clip = config.clip
+    loaded: dict[tuple, ClipEncoder] = {}
+
+    def load(encoder: Encoder) -> ClipEncoder:
+        key = (encoder.model, encoder.pretrained)
+        if key not in loaded:
+            loaded[key] = load_encoder(encoder, clip, accelerator.device)
+        return loaded[key]
+
+    with accelerator.main_process_first():  # one process downloads
+        guidance, identity = load(clip.guidance), load(clip.identity)
+    side = identity.image_size
+    identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses one without five maps
+    return guidance, identity
+
+
+def _residual(
+    config: TrainConfig, accelerator: Accelerator, encoder: ClipEncoder, planned: Plan
+) -> tuple[ResidualGuidance, list[str]]:
+    with accelerator.main_process_first():  # one process computes, the others find the cache
+        residual, skipped = build_direction(config, encoder, planned.backlit, planned.well_lit)
+    say, separation = accelerator.print, float(residual.well_lit @ residual.backlit)
+    say(f"direction  {describe(config.guidance)}")
+    say(f"residual   cos(well-lit mean, backlit mean) = {separation:.4f}, set point τ = {residual.target:.4f}")
+    if residual.start >= residual.target:
+        say(
+            "note       along this direction backlit photos lie above well-lit ones: training will pull away from light"
+        )
+    return residual.to(accelerator.device), skipped
+
+
+def _unet_inputs(config: TrainConfig, planned: Plan) -> ResizedPhotos | MixedInputs:
+    data, cache = config.data, config.exp.cache_dir
+    augmentation = training_augmentation() if data.augment else None
+    photos = ResizedPhotos(planned.backlit, data.image_size, cache, augmentation)
+    simulated = data.simulated_backlight
+    if not simulated.share:
+        return photos
+    ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
+    darken = RandomBacklight(ranges, simulated.untouched)
+    transform = v2.Compose([darken, augmentation]) if augmentation else darken
+    return MixedInputs(photos, ResizedPhotos(planned.well_lit, data.image_size, cache, transform), simulated.share)
+
+
+def _validation_pairs(config: TrainConfig) -> tuple[list[Pair], list[str]]:
+    data = config.data
+    if data.val_backlit_path is None and data.val_gt_path is None:
+        return [], []
+    if data.val_backlit_path is None or data.val_gt_path is None:
+        raise UserError("data.val_backlit_path, data.val_gt_path: expected both or neither, found one")
+    list_file = None if data.val_list is None else find_file(data.val_list, "data.val_list")
+    return validation_pairs(data.val_backlit_path, data.val_gt_path, list_file)

@@ -1,0 +1,85 @@
+"""When a training may not go on as it is: a map of zeros, a start that is not learned, a loss above its threshold.
+
+Decisions only, as functions of the phase and of the state's counters; `training.loop` carries them out.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import UserError
+from training.phases import Phase
+from training.state import TrainState
+
+MAX_COLLAPSES = 5  # of a training into white results; each halves the learning rate from there on
+MAX_RESTARTS = 10  # of a training that does not start; each has another seed
+RESTART_ITERATIONS = 100  # that a restart adds after a missed start (release)
+
+
+class TrainingDiverged(UserError):
+    """The loss or a gradient became infinite or NaN, results stay white, or self-reconstruction never started."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens next, and why, in words for the console.
+
+    "restart": the phase begins anew with another seed. "go back": to the best snapshot, at half the learning rate.
+    "extend": the phase goes on. more: iterations that the decision adds to the phase.
+    """
+
+    action: Literal["go on", "restart", "go back", "extend"]
+    why: str = ""
+    more: int = 0
+
+
+GO_ON = Decision("go on")
+
+
+def on_dead_map(phase: Phase, state: TrainState, *, first: bool) -> Decision:
+    """The map is zero everywhere: results are white, and a dead ReLU at the output has no gradient by which to leave.
+
+    Before anything was learned only other weights help. Later, Retinex having divided by an ever smaller map, training
+    goes back to the best snapshot. first: no phase before this one trained the UNet.
+    Raises TrainingDiverged after MAX_RESTARTS or MAX_COLLAPSES of these.
+    """
+    if first and not state.scores:
+        return _restart(phase, state, "the map is zero everywhere")
+    if state.collapses >= MAX_COLLAPSES:
+        keys = "unet_model.reconstruction_lr (null: unet_model.lr)"
+        if phase.guided:
+            keys = "unet_model.lr or loss.residual (CLIP-LIT: loss.clip), or raise loss.identity_guided"
+        times = state.collapses + 1
+        raise TrainingDiverged(
+            f"{phase.name}: results turned white {times} times, the last at iteration {state.total}; lower {keys}"
+        )
+    best = state.best_total["unet"]
+    return Decision(
+        "go back", f"{phase.name}: results turned white, back to iteration {best} at half the learning rate"
+    )
+
+
+def after_iteration(phase: Phase, state: TrainState) -> Decision:
+    """Whether the start was missed (`guard_psnr`), or the last planned iteration leaves the loss above `thr_loss`.
+
+    Raises TrainingDiverged where the start was missed MAX_RESTARTS times before.
+    """
+    at_guard = phase.guard_psnr is not None and state.iteration == phase.guard_iterations
+    if at_guard and state.scores and state.mean_score() < phase.guard_psnr:
+        why = f"{state.mean_score():.1f} dB after {state.iteration} iterations"
+        return _restart(phase, state, why, RESTART_ITERATIONS)
+    above = phase.extend_while_loss_above
+    if above is None or state.iteration < state.planned or not state.losses:
+        return GO_ON
+    if state.mean_loss() <= above or state.extensions >= phase.max_extensions:
+        return GO_ON
+    more = phase.extension_iterations
+    return Decision("extend", f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{more} iterations", more)
+
+
+def _restart(phase: Phase, state: TrainState, why: str, more: int = 0) -> Decision:
+    if state.restarts >= MAX_RESTARTS:
+        raise TrainingDiverged(
+            f"{phase.name}: {why}, as from {MAX_RESTARTS} other seeds; "
+            "lower unet_model.lr, or set unet_model.map_bias to 1.0 to start close to the identity map"
+        )
+    return Decision("restart", f"{phase.name}: {why}; starting anew with another seed", more)

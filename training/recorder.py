@@ -1,0 +1,142 @@
+"""What a run writes while it goes on: log lines, validation, previews, checkpoints, and its summary. Main process only."""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.checkpoints import save_tensors
+from models.guidance import save_guidance
+from training.build import Parts, Task
+from training.phases import Phase
+from training.state import TrainState
+from training.tracking import photo_grid, plot_curves, read_metrics
+from training.validation import enhance_all, to_uint8
+
+
+class Recorder:
+    """Writes into the run folder what the state of a training is worth telling."""
+
+    def __init__(self, parts: Parts, state: TrainState) -> None:
+        self.parts, self.state, self.main = parts, state, parts.accelerator.is_main_process
+        self.logged_seconds, self.logged_total = 0.0, 0  # of the state, at the last log line
+        self.preview: Tensor | None = None
+        if count := parts.config.train.preview_photos:
+            photos = parts.unet.photos
+            source = (
+                parts.validation.backlit if parts.validation else [photos[i] for i in range(min(count, len(photos)))]
+            )
+            self.preview = torch.stack(list(source[:count]))
+
+    def start_clock(self) -> None:
+        """Speed is measured from here on."""
+        self.logged_seconds, self.logged_total = self.state.seconds, self.state.total
+
+    def tell(self, line: str) -> None:
+        """A line on the console, above the progress bar."""
+        if self.main:
+            tqdm.write(line)
+
+    def log(self, phase: Phase, task: Task, values: dict[str, float], learning_rate: float) -> float:
+        """A line of the log about the last iteration. Returns the speed since the line before, in photos a second."""
+        state = self.state
+        seconds, steps = max(state.seconds - self.logged_seconds, 1e-9), state.total - self.logged_total
+        speed = {
+            "photos_per_second": steps * task.batch_size / seconds,
+            "seconds_per_step": seconds / steps,
+            "seconds": state.seconds,
+        }
+        if self.main:
+            direction = self.parts.unet.residual if "projection" in values else None
+            extra = {"set_point": direction.target, "backlit_projection": direction.start} if direction else {}
+            line = {"phase": phase.name, **values, **extra, "learning_rate": learning_rate, **speed}
+            self.parts.folder.log(state.total, line)
+        self.start_clock()
+        return speed["photos_per_second"]
+
+    def check(self, phase: Phase) -> None:
+        """Validation and previews of the present weights."""
+        if not self.main:
+            return
+        state, device, weights = self.state, self.parts.accelerator.device, self.state.snapshot("unet")
+        validation, folder = self.parts.validation, self.parts.folder
+        if validation:
+            values = validation.run(weights, device)
+            folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
+            if state.total:
+                psnr, ssim = values["val_psnr"], values["val_ssim"]
+                self.tell(f"iteration {state.total:5}  {phase.name}: validation PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
+            if values["val_psnr"] > state.best_val_psnr:
+                state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
+        if self.preview is not None:
+            columns = [to_uint8(self.preview), to_uint8(enhance_all(weights, self.preview, device))]
+            titles = ["backlit", f"enhanced, iteration {state.total}"]
+            if validation:
+                columns.append(validation.truth[: len(self.preview)])
+                titles.append("ground truth")
+            file = folder.path / "previews" / f"iteration_{state.total:06}.png"
+            picture = photo_grid(list(zip(*columns, strict=True)), titles, file)
+            folder.events.add_image("preview", picture, state.total, dataformats="HWC")
+
+    def report(self, phase: Phase) -> None:
+        """What the guidance can do by now."""
+        if not self.main:
+            return
+        report, total = self.parts.guidance.report(), self.state.total
+        self.parts.folder.log(total, {"phase": phase.name, **report}, tag="guidance")
+        names = [name for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report]
+        similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in names)
+        accuracy = 100 * report["guidance_accuracy"]
+        self.tell(f"iteration {total:5}  {phase.name}: accuracy {accuracy:.1f} %, mean S: {similarity}")
+        for name in ("backlit", "welllit"):
+            if f"tokens_{name}" in report:
+                self.tell(f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
+
+    def save(self) -> None:
+        """The state, from which --resume goes on, and the weights so far."""
+        if not self.main:
+            return
+        state, folder, exp, guidance = self.state, self.parts.folder, self.parts.config.exp, self.parts.guidance
+        state.log_lines = folder.lines
+        state.save(folder.state_file)
+        facts = {"method": exp.mode, "run": exp.exp_name, "seed": str(exp.seed), "commit": folder.commit}
+        if self.parts.unet.residual:
+            facts["set_point"] = str(self.parts.unet.residual.target)
+        for weights, path, iteration in (
+            (state.best["unet"], folder.best_file, state.best_total["unet"]),
+            (state.best_val, folder.best_val_file, state.best_val_total),
+        ):
+            if weights:
+                save_tensors(weights, path, {**facts, "iteration": str(iteration)})
+        if guidance:
+            about = {**facts, "encoder": guidance.encoder.name, "iteration": str(state.total)}
+            save_guidance(guidance.pair, folder.guidance_file, about)
+
+    def finish(self) -> None:
+        """The last state, curves and the summary, by which a run counts as finished."""
+        if not self.main:
+            return
+        self.save()
+        state, parts, folder = self.state, self.parts, self.parts.folder
+        summary = {
+            "method": parts.config.exp.mode,
+            "iterations": state.total,
+            "seconds": round(state.seconds, 2),
+            "restarts": state.restarts,
+            "collapses": state.collapses,
+            "best_iteration": state.best_total["unet"],
+        }
+        if parts.validation:
+            summary["best"] = parts.validation.run(state.best["unet"], parts.accelerator.device)
+            summary["best_val_iteration"] = state.best_val_total
+            summary["best_val"] = parts.validation.run(state.best_val, parts.accelerator.device)
+            shown = {
+                f"best snapshot (iteration {state.best_total['unet']})": summary["best"],
+                f"best by validation (iteration {state.best_val_total})": summary["best_val"],
+            }
+            for name, values in shown.items():
+                self.tell(f"{name}: PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
+        plot_curves(read_metrics(folder.metrics_file), folder.path / "curves.png", parts.config.exp.exp_name)
+        folder.finish(summary)
+        if parts.guidance:
+            parts.guidance.delete_enhanced_sets()
+        self.tell(f"weights    {folder.best_file}")
