@@ -10,10 +10,12 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # A stamp that is newer than the pins means that they are installed, and this checkout with them (editable).
+# LOCKED=1 installs requirements.lock, where each file must have one of the hashes that `make lock` wrote.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: Python 3.11 to 3.13 is needed; try: make PYTHON=python3.12"; exit 2; }
 	@echo "setting up $(VENV) (once; downloads about 3 GB and takes some minutes; smaller without CUDA: docs/install.md)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(if $(LOCKED),$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
