@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.files import DiskFull
-from data.images import WRITABLE, ImageError, Photo, check_writable, read_photo, write_photo
+from data.images import WRITABLE, ImageError, Metadata, Photo, check_writable, read_photo, write_photo
 from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.jobs import Job, identity
@@ -195,8 +195,8 @@ def _write(
     if source is not None:
         alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
         both = replace(
-            result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, exif=None
-        )  # EXIF is about one photo
+            result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, metadata=Metadata()
+        )  # which is about one photo
         write(job.beside("side_by_side"), both)
     if illumination is not None:
         grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))

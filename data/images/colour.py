@@ -1,17 +1,77 @@
 """Colours of files -> sRGB."""
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from data.images.photo import one_line
+from data.images import tags
+from data.images.photo import Coding, one_line, strips
 
 _SPACES = {b"RGB ": ("rgb", 3), b"GRAY": ("gray", 1), b"CMYK": ("cmyk", 4)}  # ICC header -> lcms name, channels
-# EXIF ColorSpace and interoperability index by which cameras mark Adobe RGB (DCF)
-_UNCALIBRATED, _ADOBE_RGB = 0xFFFF, "R03"
+# EXIF ColorSpace and interoperability index by which cameras mark Adobe RGB (DCF 2.0, optional colour space)
+_UNCALIBRATED, _ADOBE_RGB = 0xFFFF, b"R03"
+_D65 = (0.3127, 0.3290)
+_SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+_ABSOLUTE = 3  # ICC rendering intent
+# ITU-T H.273: white, red, green and blue, and exponents, by code point. Codes that are not here mean, or come near, sRGB.
+_PRIMARIES = {
+    4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
+    5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    7: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
+    22: (*_D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
+}
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
+_HDR = {16: "PQ", 18: "HLG"}
+_NEAR_SRGB = 0.05  # libpng's own threshold: writers put gAMA 1/2.2 beside sRGB, as the PNG specification asks
+
+
+def coded(primaries: int, transfer: int) -> tuple[Coding | None, str | None]:
+    """The meaning of H.273 code points (cICP of PNG, nclx of AVIF and HEIF), and a note where it is not converted."""
+    if transfer in _HDR:
+        return (
+            None,
+            f"HDR ({_HDR[transfer]}): taken as it is, for a standard picture; brightness and colours may be off",
+        )
+    return Coding(_PRIMARIES.get(primaries), _GAMMAS.get(transfer)), None
+
+
+def png_coding(gamma: int | None, chromaticities: tuple[int, ...] | None) -> Coding | None:
+    """The meaning of a PNG file's gAMA and cHRM, in their units of 1/100000."""
+    exponent = 100000 / gamma if gamma else None
+    if exponent is not None and abs(exponent / 2.2 - 1) < _NEAR_SRGB:
+        exponent = None
+    points = tuple(value / 100000 for value in chromaticities) if chromaticities else None
+    if points and (max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < 0.002 or min(points[1::2]) <= 0):
+        points = None
+    return Coding(points, exponent) if points or exponent is not None else None
+
+
+def coding_profile(coding: Coding, grey: bool) -> bytes | None:
+    """An ICC profile of these colours; None where they are sRGB's. Raises ValueError for values that no colours have."""
+    if coding.primaries is None and coding.gamma is None:
+        return None
+    import imagecodecs  # here, as below: most photos do not need it, and it takes 0.1 s
+
+    points = coding.primaries or _SRGB
+    table = {"gamma": coding.gamma} if coding.gamma is not None else {"transferfunction": _srgb_curve()}
+    if grey:
+        return imagecodecs.cms_profile("gray", whitepoint=[*points[:2], 1.0], **table)
+    primaries = [value for x, y in zip(points[2::2], points[3::2], strict=True) for value in (x, y, 1.0)]
+    return imagecodecs.cms_profile("rgb", whitepoint=[*points[:2], 1.0], primaries=primaries, **table)
+
+
+def _srgb_curve() -> np.ndarray:
+    """IEC 61966-2-1 decoding as a table."""
+    x = np.linspace(0, 1, 4096)
+    linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    return np.rint(linear * 65535).astype(np.uint16)
 
 
 def to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]:
-    """Convert pixels from an embedded ICC profile to sRGB with lcms.
+    """Convert pixels from an ICC profile to sRGB with lcms, by the profile's own rendering intent.
 
     Gives the pixels and, where the profile does not fit and is ignored, a note.
     """
@@ -19,17 +79,19 @@ def to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]
 
     space, channels = _SPACES.get(profile[16:20], ("unknown", 0))
     grey = colour.ndim == 2
-    # grey files often carry an RGB profile
-    pixels = np.stack([colour] * 3, axis=-1) if grey and space == "rgb" else colour
-    if channels != (1 if pixels.ndim == 2 else pixels.shape[2]):
+    tripled = grey and space == "rgb"  # grey files often carry an RGB profile
+    if channels != (3 if tripled else 1 if grey else colour.shape[2]):
         return colour, f"colour profile ignored, it is for other colours ({space})"
     srgb = imagecodecs.cms_profile("srgb")
+    # an absolute intent would show the white of paper or screen as a tint
+    intent = profile[67] if len(profile) > 67 and profile[67] < _ABSOLUTE else None
 
     def transform(values: np.ndarray) -> np.ndarray:
         # lcms's shortcut for 16 bits is a coarse table, off by up to 20 of 255 levels in dark tones
         flags = imagecodecs.CMS.FLAGS.NOOPTIMIZE if values.dtype == np.uint16 else None
         values = np.ascontiguousarray(values)
-        return imagecodecs.cms_transform(values, profile, srgb, colorspace=space, outcolorspace="rgb", flags=flags)
+        options = {"colorspace": space, "outcolorspace": "rgb", "intent": intent, "flags": flags}
+        return imagecodecs.cms_transform(values, profile, srgb, **options)
 
     try:
         if space != "cmyk":
@@ -40,25 +102,22 @@ def to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]
             change = transform(probe).astype(np.int64) - (probe[..., None] if space == "gray" else probe)
             if np.abs(change).max() <= 128:  # half an 8-bit step: sRGB itself, whose pixels must stay as they are
                 return colour, None
-        converted = transform(pixels)
+        converted = np.empty(colour.shape if grey else (*colour.shape[:2], 3), colour.dtype)
+        for rows in strips(colour):
+            part = transform(np.stack([colour[rows]] * 3, axis=-1) if tripled else colour[rows])
+            converted[rows] = part[..., 1] if grey else part
     except (imagecodecs.CmsError, ValueError) as error:
         return colour, f"colour profile ignored, it is damaged ({one_line(error)})"
-    return (converted[..., 1] if grey else converted), None
+    return converted, None
 
 
-def camera_profile(exif: Image.Exif) -> bytes | None:
-    """The profile a camera means by its EXIF alone: Adobe RGB (DCF 2.0, optional colour space), or None for sRGB."""
-    try:
-        # asked first, as get_ifd would make an empty directory
-        if (
-            ExifTags.Base.ExifOffset not in exif
-            or exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) != _UNCALIBRATED
-        ):
-            return None
-        index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
-    except Exception:  # a damaged block, which is told elsewhere
+def camera_profile(exif: tags.Directory) -> bytes | None:
+    """The profile that a camera means by its EXIF alone: Adobe RGB, or None for sRGB."""
+    details = exif.get(tags.EXIF)
+    if not isinstance(details, dict) or tags.number(details, ExifTags.Base.ColorSpace) != _UNCALIBRATED:
         return None
-    if not isinstance(index, str) or index.rstrip("\0 ") != _ADOBE_RGB:
+    index = details.get(tags.INTEROPERABILITY, {}).get(ExifTags.Interop.InteropIndex)
+    if index is None or index.data.rstrip(b"\0 ") != _ADOBE_RGB:
         return None
     import imagecodecs
 
@@ -68,5 +127,20 @@ def camera_profile(exif: Image.Exif) -> bytes | None:
 def cmyk_to_rgb(cmyk: np.ndarray) -> np.ndarray:
     """Without a profile: (1 - ink) (1 - black), as Pillow does."""
     top = np.iinfo(cmyk.dtype).max
-    light = (top - cmyk).astype(np.uint64)
-    return ((light[..., :3] * light[..., 3:] + top // 2) // top).astype(cmyk.dtype)
+    wide = np.uint16 if top == 255 else np.uint32  # holds the product of two values
+    rgb = np.empty((*cmyk.shape[:2], 3), cmyk.dtype)
+    for rows in strips(cmyk):
+        light = (top - cmyk[rows]).astype(wide)
+        rgb[rows] = (light[..., :3] * light[..., 3:] + wide(top // 2)) // wide(top)
+    return rgb
+
+
+def unpremultiplied(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colour (H,W) or (H,W,3) that was multiplied by alpha (H,W) -> the colour itself; integers of one type."""
+    top = np.iinfo(alpha.dtype).max
+    result = np.empty(colour.shape, colour.dtype)
+    for rows in strips(alpha):
+        scale = np.float32(top) / np.maximum(alpha[rows], 1, dtype=np.float32)
+        scaled = colour[rows] * (scale if colour.ndim == 2 else scale[..., None])
+        result[rows] = np.minimum(np.rint(scaled, out=scaled), top, out=scaled)
+    return result

@@ -1,23 +1,24 @@
 """File -> photo."""
 
+import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 from common.files import open_file
-from data.images.colour import camera_profile, cmyk_to_rgb, to_srgb
-from data.images.metadata import exif_block
-from data.images.photo import ImageError, Photo, one_line, to_float
-from data.images.raster import decode_pillow, decode_png16
-from data.images.tiff import decode_tiff
+from data.images.colour import camera_profile, cmyk_to_rgb, coding_profile, to_srgb
+from data.images.jpeg import START, decode_jpeg
+from data.images.metadata import block_for, settle
+from data.images.photo import STANDARD, ImageError, Limits, Photo, Raster, one_line, to_float
+from data.images.pillow import decode_other
+from data.images.png import SIGNATURE, decode_png
+from data.images.tiff import SIGNATURES, decode_tiff
 
-_ICC_TAG, _BITS_TAG, _SUBFILE_TAG = 34675, 258, 254  # of TIFF
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATIONS = {  # EXIF value -> what turns the stored pixels upright
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -29,125 +30,113 @@ _ORIENTATIONS = {  # EXIF value -> what turns the stored pixels upright
 }
 
 
-@dataclass
-class _Decoded:
-    colour: np.ndarray  # (H,W) grey or (H,W,3) sRGB, uint8 or uint16
-    alpha: np.ndarray | None  # (H,W), the same type
-    exif: bytes | None
-    format: str
-    note: str | None
-
-
-def read_photo(path: str | Path, *, integers: bool = False) -> Photo:
-    """Decode a photo: EXIF orientation applied, colour profile converted to sRGB, 16 bits kept.
+def read_photo(path: str | Path, *, integers: bool = False, limits: Limits = STANDARD) -> Photo:
+    """Decode a photo: EXIF orientation applied, colours converted to sRGB, 16 bits kept.
 
     `integers`: `rgb` and `alpha` stay uint8 or uint16, a quarter or half of the memory (`rgb` may be a
     read-only view); otherwise they are float32 in [0, 1].
 
-    Reads what Pillow reads, with 8 or 16 bits a channel; of an animation, the first frame. 16-bit
-    colour is read in full from PNG and TIFF, and at 8 bits from other formats.
-    Raises ImageError (one line) for anything else: missing, empty, truncated, not an image, 32 bits,
-    or a header that claims more than twice Pillow's `MAX_IMAGE_PIXELS`.
+    The content of a file, not its name, says what it is: a picture of pixels that Pillow opens, with 8 or 16 bits a
+    channel; of an animation, the first frame. 16-bit colour is read in full from PNG, TIFF and JPEG 2000, and at
+    8 bits from other formats. Colours are converted from ICC profiles, from PNG's gAMA, cHRM and cICP, from nclx of
+    AVIF and HEIF, and from Adobe RGB as cameras mark it; HDR is read as it is, with a note.
+    Raises ImageError (one line) for anything else: missing, empty, not an image, 32 bits, more pixels than `limits`
+    allow or than the file can hold, or with data missing.
     """
-    decoded = _decode(Path(path))
+    decoded = _decode(Path(path), limits)
     colour = decoded.colour
     rgb, alpha = (a if a is None or integers else to_float(a) for a in (colour, decoded.alpha))
     if rgb.ndim == 2:
         rgb = np.broadcast_to(rgb[..., None], (*rgb.shape, 3)) if integers else np.repeat(rgb[..., None], 3, axis=2)
-    return Photo(
-        rgb=rgb,
-        alpha=alpha,
-        bits=8 * colour.itemsize,
-        grey=colour.ndim == 2,
-        exif=decoded.exif,
-        format=decoded.format,
-        note=decoded.note,
-    )
+    return replace(decoded.photo, rgb=rgb, alpha=alpha)
 
 
-def read_rgb8(path: str | Path) -> np.ndarray:
+def read_rgb8(path: str | Path, *, limits: Limits = STANDARD) -> np.ndarray:
     """Decode to (H,W,3) uint8 sRGB, as `read_photo` does but at 8 bits and without alpha. Raises ImageError."""
-    colour = _decode(Path(path)).colour
+    colour = _decode(Path(path), limits).colour
     if colour.dtype == np.uint16:
-        colour = ((colour.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        narrow = np.empty(colour.shape, np.uint8)
+        for row in range(len(colour)):  # row by row, for memory
+            narrow[row] = (colour[row].astype(np.uint32) * 255 + 32767) // 65535
+        colour = narrow
     return np.ascontiguousarray(np.repeat(colour[..., None], 3, axis=2) if colour.ndim == 2 else colour)
 
 
-def _decode(path: Path) -> _Decoded:
+@dataclass
+class _Decoded:
+    colour: np.ndarray  # (H,W) grey or (H,W,3) sRGB, uint8 or uint16
+    alpha: np.ndarray | None  # (H,W), the same type
+    photo: Photo  # what goes with the pixels
+
+
+def _decode(path: Path, limits: Limits) -> _Decoded:
     try:
         # Pillow warns about large panoramas, which are welcome, and about odd metadata, which we drop
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")  # not catch_warnings: photos are also read from threads
+        Image.MAX_IMAGE_PIXELS = int(limits.max_megapixels * 5e5)  # Pillow refuses twice of it
         with open_file(path) as file:
-            return _decode_file(path, file)
-    except (ImageError, MemoryError):
-        raise
-    except UserError as error:
+            raster = _raster(file, limits)
+            return _settled(raster, os.fstat(file.fileno()).st_mtime)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except UserError as error:  # which names the path
         raise ImageError(str(error)) from None
+    except MemoryError:
+        raise
     except UnidentifiedImageError:
         found = "an empty file" if path.stat().st_size == 0 else "something else"
         raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS / 1e6
-        raise ImageError(f"{path}: expected at most {limit:.0f} megapixels, found a header that claims more") from None
+        raise ImageError(
+            f"{path}: expected at most {limits.max_megapixels:g} megapixels (data.max_megapixels), "
+            "found a header that claims more"
+        ) from None
     except Exception as error:  # decoders meet damaged files with every kind of exception
         if isinstance(error, OSError) and error.errno is not None:
             raise ImageError(f"{path}: expected a readable file, found: {error.strerror}") from None
         raise ImageError(f"{path}: expected a complete image, found damaged data ({one_line(error)})") from None
 
 
-def _decode_file(path: Path, file: BinaryIO) -> _Decoded:
-    header = file.read(26)
+def _raster(file: BinaryIO, limits: Limits) -> Raster:
+    """The file's picture as it is stored, by the decoder that its first bytes ask for."""
+    size = os.fstat(file.fileno()).st_size
+    header = file.read(8)
     file.seek(0)
-    try:
-        image = Image.open(file)
-    except UnidentifiedImageError:
-        if header[:4] not in _TIFF_SIGNATURES:
-            raise
-        image = None  # a TIFF layout that Pillow lacks, such as 16-bit grey with alpha
-    notes = []
-    if image is not None and image.format == "TIFF" and image.tag_v2.get(_SUBFILE_TAG, 0) & 1:
-        raise ImageError(
-            f"{path}: expected a photo, found a preview on its first page, as in camera raw files; "
-            "develop it to TIFF or JPEG"
-        )
-    if image is None or (image.format == "TIFF" and np.max(image.tag_v2.get(_BITS_TAG, 1)) > 8):
-        colour, alpha, frames = decode_tiff(path, file)
-        file.seek(0)
-        exif = Image.Exif()
-        exif.load_from_fp(file)
-        profile = exif.get(_ICC_TAG)
-        kind = "TIFF"
-    else:
-        kind = image.format
-        frames = getattr(image, "n_frames", 1)  # before load: it reads the tags of a TIFF anew
-        if kind == "PNG" and header[24] == 16:
-            file.seek(0)
-            colour, alpha = decode_png16(file.read())
-            file.seek(0)
-        else:
-            colour, alpha = decode_pillow(path, image)
-        # LAB is its own profile, applied already
-        profile = None if image.mode == "LAB" else image.info.get("icc_profile")
-        try:
-            exif = image.getexif()  # after load, which turns a TIFF upright and forgets its orientation
-        except Exception as error:  # a damaged block must not cost the photo
-            exif = Image.Exif()
-            notes.append(f"EXIF left out, it is damaged ({one_line(error)})")
-    if frames > 1 and kind in ("GIF", "PNG", "WEBP", "AVIF", "TIFF"):  # an MPO's further frames are previews
-        what, parts = ("several pages", "pages") if kind == "TIFF" else ("animated", "frames")
-        notes.append(f"{what}: first of {frames} {parts}")
-    profile = profile or camera_profile(exif)
+    if header.startswith(START):
+        return decode_jpeg(file.read(), limits)
+    if header == SIGNATURE:
+        return decode_png(file.read(), limits)
+    if header[:4] in SIGNATURES:
+        return decode_tiff(file, size, limits)
+    return decode_other(file, size, limits)
+
+
+def _settled(raster: Raster, modified: float) -> _Decoded:
+    """The picture in sRGB and upright, with its metadata."""
+    colour, alpha, notes = raster.colour, raster.alpha, raster.notes
+    if raster.frames > 1:
+        what, parts = ("several pages", "pages") if raster.format == "TIFF" else ("animated", "frames")
+        notes.insert(0, f"{what}: first of {raster.frames} {parts}")
+    metadata, orientation, directory = settle(raster, modified)
+    profile = raster.icc or camera_profile(directory)
+    if not profile and raster.coding and (colour.ndim == 2 or colour.shape[2] == 3):
+        profile = coding_profile(raster.coding, colour.ndim == 2)
     if profile:
         colour, note = to_srgb(colour, bytes(profile))
         notes += [note] if note else []
     if colour.ndim == 3 and colour.shape[2] == 4:
         colour = cmyk_to_rgb(colour)
-    upright = _ORIENTATIONS.get(exif.get(ExifTags.Base.Orientation), np.asarray)
+    upright = _ORIENTATIONS.get(orientation, np.asarray)
     colour, alpha = upright(colour), None if alpha is None else upright(alpha)
-    try:
-        block = exif_block(exif, colour.shape)
-    except Exception as error:
-        block = None
-        notes.append(f"EXIF left out, it is damaged ({one_line(error)})")
-    return _Decoded(colour, alpha, block, kind, "; ".join(notes) or None)
+    metadata = replace(metadata, exif=block_for(directory, colour.shape))
+    photo = Photo(
+        rgb=np.empty(0),
+        bits=8 * colour.itemsize,
+        grey=colour.ndim == 2,
+        metadata=metadata,
+        format=raster.format,
+        encoding=raster.encoding,
+        note="; ".join(dict.fromkeys(notes)) or None,
+    )
+    return _Decoded(colour, alpha, photo)

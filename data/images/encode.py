@@ -1,38 +1,48 @@
 """Photo -> file."""
 
 import io
+import os
 import struct
-import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from common.errors import UserError
 from common.files import DiskFull, writing
-from data.images.metadata import load_exif, raw_texts
-from data.images.photo import ImageError, Photo, one_line, to_integers
-from data.images.tiff import encode_tiff16
+from data.images import tags
+from data.images.jpeg import iptc_segment
+from data.images.metadata import with_resolution
+from data.images.photo import Encoding, ImageError, Metadata, Photo, one_line, to_integers
+from data.images.png import with_chunks
+from data.images.tiff import write_tiff
 
 WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+QUALITY = 95  # of JPEG and WebP, where the source says none
 
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # pixels to a side that libjpeg and WebP can hold
-_JPEG_EXIF_LIMIT = 65533  # bytes in one JPEG segment
+_SEGMENT = 65533  # bytes in one JPEG segment
+_XMP_SEGMENT = _SEGMENT - 29  # without the name before it
 
 
-def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
+def write_photo(
+    path: str | Path, photo: Photo, quality: int | Literal["keep"] = QUALITY, metadata: Literal["all", "none"] = "all"
+) -> str | None:
     """Encode a photo in the format of the suffix (`WRITABLE`); folders are created.
 
     16-bit photos stay so in PNG and TIFF. A grey photo is written as grey, alpha wherever the format
-    has it (in JPEG transparent parts become white), EXIF in all (16-bit TIFF: the texts of its main
-    directory; JPEG: up to 64 KB).
-    `quality` 1 to 100 is JPEG's (4:4:4) and WebP's. The file appears complete or not at all.
+    has it (in JPEG transparent parts become white).
+    `quality` 1 to 100 is JPEG's (4:4:4) and WebP's; "keep" takes the tables and subsampling of a JPEG source, and else
+    `QUALITY`. A lossless WebP source stays lossless in WebP.
+    `metadata` "all" writes what the format can hold of EXIF, XMP, IPTC, resolution, texts, rendering intent and the
+    time of the file's last change; "none" the pixels alone.
+    The file appears complete or not at all. Gives a note where metadata did not fit.
     Raises ImageError where it cannot be written, DiskFull where there is no room for it.
     """
     path = Path(path)
     kind = check_writable(path, *photo.rgb.shape[:2])
-    deep = photo.bits == 16 and kind in ("PNG", "TIFF")
-    dtype = np.uint16 if deep else np.uint8
+    dtype = np.uint16 if photo.bits == 16 and kind in ("PNG", "TIFF") else np.uint8
     pixels = to_integers(photo.rgb[..., :1] if photo.grey else photo.rgb, dtype)
     has_alpha = photo.alpha is not None and kind != "JPEG"
     if has_alpha:
@@ -40,21 +50,29 @@ def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
     elif photo.alpha is not None:
         alpha = to_integers(photo.alpha[..., None], np.uint8).astype(np.uint16)
         pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    try:
-        if not deep:
-            data = _encode_pillow(pixels, kind, photo.exif, quality)
-        elif kind == "PNG":
-            data = _encode_png16(pixels, photo.exif)
+    kept = photo.metadata if metadata == "all" else Metadata()
+    notes: list[str] = []
+
+    def write(temporary: Path) -> None:
+        if kind == "TIFF":
+            directory = with_resolution(tags.unpack(kept.exif), kept.dpi)
+            write_tiff(temporary, pixels, has_alpha, kept, directory)
         else:
-            data = encode_tiff16(pixels, has_alpha, photo.exif)
+            encode = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp}[kind]
+            temporary.write_bytes(encode(pixels, kept, photo.encoding, quality, notes))
+        if kept.modified is not None:
+            os.utime(temporary, (kept.modified, kept.modified))
+
+    try:
         with writing(path) as temporary:
-            temporary.write_bytes(data)
+            write(temporary)
     except DiskFull:
         raise  # the next photo would not find room either
     except UserError as error:
         raise ImageError(str(error)) from None
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         raise ImageError(f"{path}: cannot be written: {one_line(error)}") from None
+    return "; ".join(notes) or None
 
 
 def check_writable(path: Path, height: int, width: int) -> str:
@@ -74,31 +92,55 @@ def check_writable(path: Path, height: int, width: int) -> str:
     return kind
 
 
-def _encode_pillow(pixels: np.ndarray, kind: str, exif: bytes | None, quality: int) -> bytes:
-    options: dict = {
-        "JPEG": {"quality": quality, "subsampling": 0},
-        "WEBP": {"quality": quality, "exact": True},  # exact: colour under full transparency is kept
-    }.get(kind, {})  # TIFF: uncompressed, as Pillow writes EXIF's inner directories only there
-    if exif and not (kind == "JPEG" and len(exif) > _JPEG_EXIF_LIMIT):
-        options["exif"] = raw_texts(load_exif(exif)) if kind == "TIFF" else exif
+def _png(pixels: np.ndarray, metadata: Metadata, encoding: Encoding, quality: int | str, notes: list[str]) -> bytes:
+    if pixels.dtype == np.uint8:
+        return with_chunks(_by_pillow(pixels, "PNG", {}), metadata)
+    import imagecodecs
+
+    return with_chunks(
+        imagecodecs.png_encode(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)), metadata
+    )
+
+
+def _jpeg(pixels: np.ndarray, metadata: Metadata, encoding: Encoding, quality: int | str, notes: list[str]) -> bytes:
+    options: dict = {"quality": QUALITY if quality == "keep" else quality, "subsampling": 0}
+    grey = pixels.shape[2] == 1
+    if quality == "keep" and encoding.tables and (grey or len(encoding.tables) > 1):
+        options = {"qtables": encoding.tables, "progressive": encoding.progressive}
+        options["subsampling"] = max(encoding.subsampling, 0)
+    exif, dropped = tags.block(tags.unpack(metadata.exif), _SEGMENT)
+    if dropped:
+        notes.append(f"EXIF above 64 KB, which JPEG cannot hold: left out its largest parts ({_names(dropped)})")
+    xmp, iptc = metadata.xmp, iptc_segment(metadata.iptc) if metadata.iptc else None
+    if xmp and len(xmp) > _XMP_SEGMENT:
+        xmp = None
+        notes.append("XMP left out, it is above 64 KB, which JPEG cannot hold")
+    if metadata.iptc and iptc is None:
+        notes.append("IPTC left out, it is above 64 KB, which JPEG cannot hold")
+    comment = metadata.texts.get("Comment", "").encode("utf-8", "replace")
+    known = {"exif": exif, "xmp": xmp, "extra": iptc, "comment": comment[:_SEGMENT]}
+    options |= {name: value for name, value in known.items() if value}
+    if metadata.dpi and max(metadata.dpi) < 65536:
+        options["dpi"] = tuple(max(1, round(value)) for value in metadata.dpi)
+    return _by_pillow(pixels, "JPEG", options)
+
+
+def _webp(pixels: np.ndarray, metadata: Metadata, encoding: Encoding, quality: int | str, notes: list[str]) -> bytes:
+    options: dict = {"quality": QUALITY if quality == "keep" else quality}
+    options |= {"lossless": encoding.lossless, "exact": True}  # exact: colour under full transparency is kept
+    exif = tags.block(with_resolution(tags.unpack(metadata.exif), metadata.dpi))[0]
+    options |= {name: value for name, value in (("exif", exif), ("xmp", metadata.xmp)) if value}
+    return _by_pillow(pixels, "WEBP", options)
+
+
+def _by_pillow(pixels: np.ndarray, kind: str, options: dict) -> bytes:
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[pixels.shape[2]]
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def _encode_png16(pixels: np.ndarray, exif: bytes | None) -> bytes:
-    import imagecodecs
+def _names(dropped: list[int]) -> str:
+    from PIL.ExifTags import TAGS
 
-    data = imagecodecs.png_encode(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    if exif is None:
-        return data
-    chunk = b"eXIf" + exif.removeprefix(b"Exif\0\0")
-    end_of_header = 33  # signature and IHDR have a fixed length
-    return (
-        data[:end_of_header]
-        + struct.pack(">I", len(chunk) - 4)
-        + chunk
-        + struct.pack(">I", zlib.crc32(chunk))
-        + data[end_of_header:]
-    )
+    return ", ".join(TAGS.get(tag, f"tag {tag}") for tag in dropped)
