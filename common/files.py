@@ -63,9 +63,9 @@ def read_file(path: str | Path, *, limit: int = LARGEST_INPUT) -> bytes:
         return file.read(limit)
 
 
-def file_digest(path: str | Path) -> str:
+def file_digest(path: str | Path, *, limit: int = LARGEST_INPUT) -> str:
     """SHA-256 of a regular file's bytes, as 64 hexadecimal digits; raises as `open_file` does."""
-    with open_file(path) as file:
+    with open_file(path, limit=limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -6,7 +6,9 @@ differentiable, so gradients flow from an embedding to the enhancement network.
 """
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -282,25 +284,38 @@ def load_clip(
     precision: str = "fp32",
     preprocess: str = "squash",
     seed: int = 0,
+    quick_gelu: bool | Literal["auto"] = "auto",
+    trusted: Collection[str] = (),
 ) -> ClipEncoder:
     """A frozen encoder.
 
     model: an open_clip name ("ViT-B-32", "RN101"), one of ours ("mini-rn", "mini-clip"), "efficientnet-lite0" (weights
         by pip, tag "imagenet"), "timm/NAME" for an image-only trunk, or "auto" when `pretrained` is a file in
         OpenAI's state-dict naming.
-    pretrained: a tag of the model, a weight file (.safetensors, .npz, .pt), or None for random weights
-        drawn from `seed`, batch-norm statistics taken on seeded noise.
+    pretrained: a tag of the model, a weight file (.safetensors, .npz, .pt, OpenAI's own archives), or None for random
+        weights drawn from `seed`, batch-norm statistics taken on seeded noise.
     precision: "fp32" or "bf16" (weights and activations; embeddings are float32 either way).
     preprocess: "squash" to the square input, or "center_crop" (CLIP's own).
+    quick_gelu: whether the weights were trained with QuickGELU. "auto": as open_clip's entry of the tag says; for a
+        file, as its SHA-256 or the model's name says.
+    trusted: SHA-256 (64 hexadecimal digits) of TorchScript archives in OpenAI's naming to open beside OpenAI's own;
+        opening one runs what is in it, so all others are refused.
 
-    Raises UserError for an unknown model or tag, and where weights cannot be had.
+    Raises UserError for an unknown model or tag, where weights cannot be had, and for a file of which nothing tells
+    the activation.
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision: expected 'fp32' or 'bf16', found {precision!r}")
     is_file = pretrained is not None and (
         model == "auto" or bool(Path(pretrained).suffix) or Path(pretrained).is_file()
     )
-    wanted = Wanted(model, tag=None if is_file else pretrained, file=pretrained if is_file else None)
+    wanted = Wanted(
+        model,
+        tag=None if is_file else pretrained,
+        file=pretrained if is_file else None,
+        quick_gelu=quick_gelu,
+        trusted=frozenset(trusted),
+    )
     with torch.random.fork_rng(devices=[]):  # random weights must neither depend on nor disturb the caller's generator
         torch.manual_seed(seed)
         built = BUILDERS.get(model.split("/")[0], from_open_clip)(wanted)

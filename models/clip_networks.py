@@ -2,37 +2,51 @@
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import huggingface_hub
 import open_clip
 import timm
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, reason_of
+from common.files import file_digest
 from models.checkpoints import load_matching, read_tensors
-from models.clip_weights import fetch, no_weights
+from models.clip_weights import cached, known_config, no_weights, openai_archives, reach_hub, tag_config, weights_of
+from models.weight_files import LARGEST_WEIGHTS, is_archive
 
 OUR_MODELS = Path(__file__).resolve().parent / "encoders"  # open_clip configs of this repository
 IMAGE_ONLY_PREFIX = "timm/"
+QUICK = "-quickgelu"  # how open_clip names the kinds of its models that were trained with QuickGELU
+OPENAI_NUMBERS = {"input_resolution", "context_length", "vocab_size"}  # in OpenAI's own files beside the weights
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a builder is asked for: a model by name, with the weights of a tag or of a file; neither: random ones."""
+    """What a builder is asked for: a model by name, with the weights of a tag or of a file; neither: random ones.
+
+    quick_gelu, trusted: see `models.clip_encoder.load_clip`.
+    """
 
     model: str
     tag: str | None = None
     file: str | None = None
+    quick_gelu: bool | Literal["auto"] = "auto"
+    trusted: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
         """Model and weights, for messages."""
         return f"{self.model}/{self.file or self.tag or 'random'}"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `file` holds. Raises UserError where it cannot be read."""
+        return read_tensors(self.file, archives=openai_archives() | self.trusted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,69 +75,75 @@ def from_openai_file(wanted: Wanted) -> Built:
         raise UserError(
             "clip model 'auto': expected a weight file in OpenAI's naming as its pretrained value, found null"
         )
-    tensors = read_tensors(file)
+    tensors = wanted.tensors()
     image_names = {"visual.proj", "visual.attnpool.positional_embedding"}
     if not image_names & tensors.keys() or not {"text_projection", "ln_final.weight"} <= tensors.keys():
         raise UserError(f"{file}: expected OpenAI's CLIP state-dict naming, image and text tower, found other names")
-    for name in ("input_resolution", "context_length", "vocab_size"):  # numbers that OpenAI's files hold too
-        tensors.pop(name, None)
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    network = open_clip.model.build_model_from_openai_state_dict(dict(tensors), cast_dtype=torch.float32).float()
+    quick_gelu = _activation_of_file(wanted, tensors)
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name not in OPENAI_NUMBERS
+    }
+    network = open_clip.model.build_model_from_openai_state_dict(
+        dict(tensors), quick_gelu is not False, cast_dtype=torch.float32
+    ).float()
     # the builder rounds to half precision
     load_matching(network, tensors, file, "the CLIP model that its shapes describe")
-    _assert_quick_gelu(network, file)
     tokenizer = open_clip.SimpleTokenizer(context_length=network.context_length)
     return _built_by_open_clip(network, f"auto:{Path(file).name}", tokenizer)
 
 
 def from_open_clip(wanted: Wanted) -> Built:
     """A model of open_clip, or of ours in its format. Raises UserError where it or its weights cannot be had."""
-    model, tag, file = wanted.model, wanted.tag, wanted.file
+    model = wanted.model
     if model not in open_clip.list_models() and (OUR_MODELS / f"{model}.json").is_file():
         open_clip.add_model_config(OUR_MODELS / f"{model}.json")
     if model not in open_clip.list_models():
         raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(model)}")
-    tensors = read_tensors(file) if file else {}
-    if "input_resolution" in tensors:
-        return from_openai_file(wanted)  # OpenAI's own file: needs QuickGELU, whatever the name says
-    if tag is not None:
-        fetch(model, tag)
-    logging.disable(logging.WARNING)  # it warns of random weights, which the caller asked for
-    try:
-        network = open_clip.create_model(model, pretrained=tag)
-        tokenizer = open_clip.get_tokenizer(model)
-    except (ImportError, OSError, RuntimeError) as error:  # text towers and tokenizers of other libraries
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"clip model '{model}': open_clip cannot build it here: {reason[0] if reason else type(error).__name__}"
-        ) from None
-    finally:
-        logging.disable(logging.NOTSET)
-    has_text = True
-    if file:
-        has_text = not all(name.startswith("visual.") for name in tensors)
-        if has_text:
-            load_matching(network, tensors, file, model)
-        else:  # an image tower alone
-            tower = {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
-            load_matching(network.visual, tower, file, f"the image tower of {model}")
-    if tag == "openai":
-        _assert_quick_gelu(network, f"{model}/openai")
-    return _built_by_open_clip(network, wanted.name, tokenizer if has_text else None)
+    if wanted.quick_gelu is False and model.endswith(QUICK):
+        raise UserError(f"clip model '{model}': named for its QuickGELU, expected no quick_gelu: false beside it")
+    if wanted.tag is not None:
+        return _with_tag(wanted)
+    if wanted.file is None:
+        network, tokenizer = _open_clip_network(model, wanted.quick_gelu)
+        return _built_by_open_clip(network, wanted.name, tokenizer)
+    tensors = wanted.tensors()
+    network, tokenizer = _open_clip_network(model, _activation_of_file(wanted, tensors))
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in OPENAI_NUMBERS}
+    if all(name.startswith("visual.") for name in tensors):  # an image tower alone
+        tower = {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
+        load_matching(network.visual, tower, wanted.file, f"the image tower of {model}")
+        tokenizer = None
+    else:
+        load_matching(network, tensors, wanted.file, model)
+    return _built_by_open_clip(network, wanted.name, tokenizer)
 
 
 def from_timm(wanted: Wanted) -> Built:
-    """An image-only trunk of timm, named "timm/NAME". Raises UserError where it or its weights cannot be had."""
+    """An image-only trunk of timm, named "timm/NAME"; of a classifier's weights, all but its head.
+
+    Raises UserError where it or its weights cannot be had.
+    """
     model, tag, file = wanted.model, wanted.tag, wanted.file
     name = model.removeprefix(IMAGE_ONLY_PREFIX)
     if not timm.is_model(name):
         raise UserError(f"clip model '{model}': unknown to timm {timm.__version__}; timm.list_models() names all")
+    if wanted.quick_gelu != "auto":
+        raise UserError(f"clip model '{model}': timm's name tells the activation, expected quick_gelu: auto")
     try:
+        if tag is not None:
+            _reach_hub_for_timm(name, tag)
         network = timm.create_model(name, pretrained=tag is not None, pretrained_cfg=tag, num_classes=0)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise no_weights(model, tag, timm.models.get_pretrained_cfg(name).hf_hub_id, error) from None
+    except Exception as error:  # timm passes on the errors of the hub's client and of readers
+        source = timm.models.get_pretrained_cfg(name).hf_hub_id
+        raise no_weights(wanted.name, f"{huggingface_hub.constants.ENDPOINT}/{source}", error) from None
     if file:
-        load_matching(network, read_tensors(file), file, model)
+        expected = network.state_dict()
+        head = network.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{part}." for part in ((head,) if isinstance(head, str) else head))
+        tensors = {k: v for k, v in wanted.tensors().items() if k in expected or not k.startswith(heads)}
+        load_matching(network, tensors, file, model)
     config = network.pretrained_cfg
     return Built(
         network=network,
@@ -132,6 +152,82 @@ def from_timm(wanted: Wanted) -> Built:
         mean=config["mean"],
         std=config["std"],
     )
+
+
+def _with_tag(wanted: Wanted) -> Built:
+    """A model of open_clip with the weights of a tag, and the activation that the tag's own entry asks for."""
+    model, tag = wanted.model, wanted.tag
+    file = weights_of(model, tag, wanted.trusted)
+    network, tokenizer = _open_clip_network(model, activation_of_tag(wanted), tag_config(model, tag))
+    if is_archive(file):
+        tensors = Wanted(model, file=str(file), trusted=wanted.trusted).tensors()
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in OPENAI_NUMBERS}
+        load_matching(network, tensors, file, model)
+    else:
+        try:
+            open_clip.load_checkpoint(network, str(file))  # translates what other trainers name otherwise
+        except Exception as error:  # readers meet damaged files with every kind of exception
+            raise UserError(
+                f"{file}: expected the weights of {model}/{tag}, found {type(error).__name__}: {reason_of(error)}; "
+                "if the file is damaged, remove it and it is downloaded again"
+            ) from None
+    return _built_by_open_clip(network, wanted.name, tokenizer)
+
+
+def _open_clip_network(
+    model: str, quick_gelu: bool | Literal["auto"], preprocess: dict | None = None
+) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    """A network of random weights, with the activation of its name where `quick_gelu` is "auto", and its tokenizer."""
+    activation = {} if quick_gelu == "auto" else {"quick_gelu": quick_gelu}
+    logging.disable(logging.WARNING)  # it warns of random weights, which the caller asked for
+    try:
+        network = open_clip.create_model(model, force_preprocess_cfg=preprocess, pretrained_text=False, **activation)
+        return network, open_clip.get_tokenizer(model)
+    except (ImportError, OSError, RuntimeError) as error:  # text towers and tokenizers of other libraries
+        raise UserError(f"clip model '{model}': open_clip cannot build it here: {reason_of(error)}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def activation_of_tag(wanted: Wanted) -> bool | Literal["auto"]:
+    """Whether the weights of a tag were trained with QuickGELU; "auto": what the model's own config says.
+
+    open_clip itself only warns where the two differ.
+    """
+    if wanted.quick_gelu == "auto" and tag_config(wanted.model, wanted.tag).get("quick_gelu"):
+        return True
+    return wanted.quick_gelu
+
+
+def _activation_of_file(wanted: Wanted, tensors: Mapping[str, Tensor]) -> bool | Literal["auto"]:
+    """Whether the weights of a file were trained with QuickGELU; "auto" where the model's name leaves no choice.
+
+    Raises UserError where neither name nor file tells: with the wrong one weights load, and embed wrongly.
+    """
+    if wanted.quick_gelu != "auto":
+        return wanted.quick_gelu
+    if OPENAI_NUMBERS & tensors.keys():
+        return True
+    both_exist = f"{wanted.model}{QUICK}" in open_clip.list_models()
+    if not both_exist and wanted.model != "auto":
+        return "auto"
+    config = known_config(file_digest(wanted.file, limit=LARGEST_WEIGHTS))
+    if config:
+        return bool(config.get("quick_gelu"))
+    if both_exist:
+        raise UserError(
+            f"{wanted.file}: {wanted.model} exists with GELU and with QuickGELU, and the file does not tell which it "
+            "was trained with. Two ways out: clip.guidance.quick_gelu or clip.identity.quick_gelu: true (weights of "
+            f"OpenAI, MetaCLIP, DFN) or false (LAION-2B, DataComp); or the model name {wanted.model}{QUICK} for true"
+        )
+    return "auto"
+
+
+def _reach_hub_for_timm(name: str, tag: str) -> None:
+    config = timm.models.get_pretrained_cfg(f"{name}.{tag}")
+    files = [config.hf_hub_filename, "model.safetensors", "pytorch_model.bin"] if config else []
+    if config and config.hf_hub_id and not cached(config.hf_hub_id, [file for file in files if file]):
+        reach_hub()
 
 
 def _built_by_open_clip(network: nn.Module, name: str, tokenizer: Callable | None) -> Built:
@@ -145,16 +241,6 @@ def _built_by_open_clip(network: nn.Module, name: str, tokenizer: Callable | Non
         std=tuple(config.get("std") or open_clip.OPENAI_DATASET_STD),
         tokenizer=tokenizer,
     )
-
-
-def _assert_quick_gelu(network: nn.Module, source: str) -> None:
-    """OpenAI's weights were trained with QuickGELU; with GELU they load without complaint and embed wrongly."""
-    if any(type(module) is nn.GELU for module in network.modules()) or not any(
-        isinstance(module, QuickGELU) for module in network.modules()
-    ):
-        raise UserError(
-            f"{source}: OpenAI's weights need QuickGELU, found GELU; use the 'openai' tag or a '-quickgelu' model name"
-        )
 
 
 def _close_name(model: str) -> str:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from models.checkpoints import read_metadata, read_tensors, save_tensors
+from models.checkpoints import read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
+from models.weight_files import read_metadata
 
 KINDS = {
     "prompts": "prompt_embedding",
@@ -85,7 +86,7 @@ def save_guidance(pair: nn.Module, path: str | Path, metadata: Mapping[str, str]
 def load_guidance(
     path: str | Path, kind: str, encoder: ClipEncoder, length_prompt: int = 16
 ) -> PromptPair | LatentPair:
-    """A pair from our `.safetensors` or the releases' `.pth` (`prompt_embedding` or `guidance_embeddings`, with or without `module.`).
+    """A pair from our `.safetensors` or the releases' `.pth`, with or without `module.` before its name.
 
     length_prompt: of the releases' prompts, whose files do not say where they end.
     Raises UserError where the file holds another kind, does not fit the encoder, or is not finite.

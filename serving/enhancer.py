@@ -51,7 +51,7 @@ class Enhancer:
             found = PartialState().device
         else:
             found = torch.device("cpu")
-        self.unet = load_unet(checkpoint, padding_mode)
+        self.unet = load_unet(checkpoint, padding_mode, must_enhance=True)
         self.choice = choose(backend, precision, found)
         self._network = build(self.choice, self.unet)
         self._tile_size = tile_size

@@ -138,7 +138,7 @@ def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEn
     loaded: dict[tuple, ClipEncoder] = {}
 
     def load(encoder: Encoder) -> ClipEncoder:
-        key = (encoder.model, encoder.pretrained)
+        key = (encoder.model, encoder.pretrained, encoder.quick_gelu)
         if key not in loaded:
             loaded[key] = load_encoder(encoder, clip, accelerator.device)
         return loaded[key]

@@ -18,9 +18,10 @@ from common.paths import find_file
 from common.provenance import provenance
 from configs.schema import Guidance, TrainConfig
 from losses.residual import ResidualGuidance, between, remove, residual_guidance, shift, weighted_sum
-from models.checkpoints import read_metadata, read_tensors, save_tensors
+from models.checkpoints import read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 from models.guidance import KINDS, load_guidance
+from models.weight_files import read_metadata
 from training.embeddings import embed_photos, embed_vocabulary
 
 SOURCES = ("folders", "texts", "saved")

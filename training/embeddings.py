@@ -29,7 +29,14 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
     pretrained = encoder.pretrained
     if pretrained is not None and not Path(pretrained).is_file() and (REPO_ROOT / pretrained).is_file():
         pretrained = str(REPO_ROOT / pretrained)
-    return load_clip(encoder.model, pretrained, device=device, preprocess=clip.preprocess, seed=clip.seed)
+    return load_clip(
+        encoder.model,
+        pretrained,
+        device=device,
+        preprocess=clip.preprocess,
+        seed=clip.seed,
+        quick_gelu=encoder.quick_gelu,
+    )
 
 
 def embed_photos(

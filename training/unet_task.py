@@ -128,7 +128,8 @@ class UNetTask:
         seed_everything(self.config.exp.seed + restart)
         unet = IlluminationUNet("zeros", map_bias=options.map_bias, init_std=options.init_std)
         if options.load_pretrain:
-            unet.load_state_dict(load_unet(find_pretrained(options.pretrain_dir, "unet_model")).state_dict())
+            start = load_unet(find_pretrained(options.pretrain_dir, "unet_model"), must_enhance=True)
+            unet.load_state_dict(start.state_dict())
         return unet
 
     def batch_order(self, start: int) -> BatchOrder:

@@ -98,6 +98,10 @@ class Encoder(Section):
     pretrained: str | None = "openai"
     """A tag (of open_clip; `imagenet` of `efficientnet-lite0`), a weight file (looked for in the current folder, then in
     this repository), or null for seeded random weights."""
+    quick_gelu: Literal["auto", True, False] = "auto"
+    """Whether the weights were trained with QuickGELU; with the other activation they load without complaint and embed
+    wrongly. `auto`: as open_clip's entry of the tag says; for a file, as its content or the model's name says.
+    `true`: weights of OpenAI, MetaCLIP, DFN; `false`: LAION-2B, DataComp."""
 
 
 class IdentityEncoder(Encoder):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from lab import train_mini_clip as tool
-from models.checkpoints import read_metadata
 from models.clip_encoder import load_clip
+from models.weight_files import read_metadata
 
 
 @pytest.fixture(scope="module")

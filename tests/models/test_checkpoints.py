@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from common.errors import UserError
-from models.checkpoints import load_unet, read_metadata, read_tensors, save_unet
+from models.checkpoints import load_unet, read_tensors, save_unet
 from models.unet import IlluminationUNet
+from models.weight_files import read_metadata
 
 
 @pytest.fixture

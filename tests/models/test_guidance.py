@@ -6,10 +6,10 @@ import torch
 
 from common.errors import UserError
 from losses.guidance import initialisation_loss
-from models.checkpoints import read_metadata
 from models.clip_encoder import ClipEncoder, load_clip
 from models.clip_networks import Built
 from models.guidance import LatentPair, PromptPair, load_guidance, new_guidance, save_guidance
+from models.weight_files import read_metadata
 
 PROMPT = " ".join(["X"] * 16)
 

@@ -14,7 +14,7 @@ from common.paths import REPO_ROOT
 from lab import bias_experiment, residual_speed
 from metrics.direction import word_kind
 from models import clip_encoder
-from models.checkpoints import read_metadata
+from models.weight_files import read_metadata
 from tools import interpret_residual
 
 MINI_CLIP = str(REPO_ROOT / "pretrained_models/mini-clip.safetensors")

@@ -12,9 +12,10 @@ from common.paths import REPO_ROOT
 from configs.schema import Guidance
 from data.listing import list_images
 from losses.residual import residual_guidance
-from models.checkpoints import read_metadata, read_tensors, save_tensors
+from models.checkpoints import read_tensors, save_tensors
 from models.clip_encoder import load_clip
 from models.guidance import LatentPair, new_guidance, save_guidance
+from models.weight_files import read_metadata
 from tests.helpers import config, metrics
 from training import directions
 from training.directions import build_direction, check_guidance, describe, load_direction, make_recipe, save_direction

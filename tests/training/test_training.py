@@ -20,8 +20,9 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
-from models.checkpoints import load_unet, read_metadata, read_tensors
+from models.checkpoints import load_unet, read_tensors
 from models.clip_encoder import ClipEncoder
+from models.weight_files import read_metadata
 from serving.backends import _has_compiler
 from tests.helpers import arguments, assert_same_run, config, metrics
 from training.guards import TrainingDiverged

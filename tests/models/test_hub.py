@@ -1,0 +1,96 @@
+"""Weights of open_clip's tags as a user gets them: real processes, a hub on loopback, random weights of full size."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from common.paths import REPO_ROOT
+from tests.hub import Hub
+
+VIT = "timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors"
+RESNET = "timm/resnet101_clip.openai/open_clip_pytorch_model.bin"
+TEXTS = ["a backlit photo", "a well-lit photo of a street"]
+EMBED = f"""
+import sys, torch
+from common.errors import UserError
+from models.clip_encoder import load_clip
+folder, *models = sys.argv[1:]
+for model in models:
+    try:
+        encoder = load_clip(model, "openai")
+    except UserError as error:
+        print(f"{{model}}: {{error}}")
+    else:
+        images = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(0))
+        torch.save((encoder.embed_images(images), encoder.embed_texts({TEXTS})), f"{{folder}}/{{model}}.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory):
+    """Hub path -> a file of random weights in half precision (300 and 240 MB), made where it is first asked for."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(path: str) -> Path:
+        file = folder / Path(path).parent.name / Path(path).name
+        if not file.exists():
+            file.parent.mkdir()
+            torch.manual_seed(5)
+            model = open_clip.create_model("ViT-B-32" if path == VIT else "RN101", pretrained=None)
+            half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+            save_file(half, file) if path == VIT else torch.save(half, file)
+        return file
+
+    yield make
+    shutil.rmtree(folder)
+
+
+def run(hub: Hub, home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=hub.environment(home, OMP_NUM_THREADS="2", **environment),
+        cwd=REPO_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, tmp_path):
+    """Through a broken transfer, equal to open_clip's model with QuickGELU; then from the cache; faults in one line."""
+    small = tmp_path / "small.safetensors"
+    save_file({"a": torch.zeros(1000)}, small)
+    claimed = "timm/vit_base_patch16_clip_224.openai/open_clip_model.safetensors"
+    other = "timm/resnet50_clip.openai/open_clip_model.safetensors"
+    home, first, again = tmp_path / "home", tmp_path / "first", tmp_path / "again"
+    for folder in (home, first, again):
+        folder.mkdir()
+    files = {VIT: weights(VIT), claimed: small, other: small}
+    with Hub(files, breaks={VIT: 1}, claims={claimed: 5000}) as hub:
+        done = run(hub, home, "-c", EMBED, str(first), "ViT-B-32", "ViT-B-16", "RN50", "RN50x4")
+        assert done.returncode == 0, done.stderr
+        assert hub.asked.count(f"GET /blobs/{VIT}") == 2  # the half that was missing
+    wrong_size, wrong_tensors, absent = done.stdout.splitlines()
+    assert "should be of size 5000" in wrong_size and "pretrained=FILE" in wrong_size
+    assert wrong_tensors.startswith("RN50: ") and "remove it and it is downloaded again" in wrong_tensors
+    assert "RN50x4/openai could not be had" in absent and "Not Found" in absent
+
+    done = run(hub, home, "-c", EMBED, str(again), "ViT-B-32", "RN101")  # the hub is closed now
+    assert "Connection refused" in done.stdout and len(done.stdout.splitlines()) == 1, done.stderr
+    images, texts = torch.load(first / "ViT-B-32.pt")
+    assert all(torch.equal(a, b) for a, b in zip(torch.load(again / "ViT-B-32.pt"), (images, texts), strict=True))
+
+    reference = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(weights(VIT))).eval()
+    pictures = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(0))
+    pictures = F.interpolate(pictures, (224, 224), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+    with torch.no_grad():
+        assert torch.allclose(images, reference.encode_image((pictures - mean) / std, normalize=True), atol=1e-5)
+        assert torch.allclose(texts, reference.encode_text(open_clip.tokenize(TEXTS), normalize=True), atol=1e-5)
