@@ -1,10 +1,9 @@
-"""Folders of photos as training sets: the resized cache and the order of batches.
+"""Folders of photos as training sets, and the order of batches.
 
 Shapes: N photos, S side in pixels. Images are RGB, float32 in [0, 1], (3, S, S).
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
@@ -13,27 +12,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import real_path, write_text, writing
 from data.augment import seeded
-from data.images import ImageError, read_rgb8
+from data.resized import store_photos
 
 SEEDS = 2**56  # how many `mix` tells apart
 
 
 class PhotoArray(Dataset):
-    """Photos of one size in an array (N,S,S,3) uint8, as a rule memory-mapped.
+    """Photos of one size: an array (N,S,S,3) uint8, or a sequence of N arrays (S,S,3).
 
     Items are float32 (3,S,S) RGB in [0, 1]. An index may also be `(index, seed)`: the photo is then
     augmented under that seed, so that an item depends on nothing but its key.
     """
 
-    def __init__(self, pixels: np.ndarray, augmentation: Callable[..., Any] | None = None) -> None:
+    def __init__(self, pixels: Sequence[np.ndarray], augmentation: Callable[..., Any] | None = None) -> None:
         self.pixels, self.augmentation = pixels, augmentation
 
     def __len__(self) -> int:
@@ -46,18 +42,18 @@ class PhotoArray(Dataset):
 
 
 class ResizedPhotos(PhotoArray):
-    """Photos of a list, decoded and squashed to S x S once, then read from a memory-mapped cache.
+    """Photos of a list, decoded and squashed to S x S once, then read from the cache (`data.resized`).
 
-    `paths` lists those that were read; `skipped` those that could not be, each with its reason, which are left out.
+    `paths` lists those that were read, `contents` their SHA-256; `skipped` those that could not be, each with its reason, which are left out.
     Raises UserError where no photo can be read.
     """
 
     def __init__(
         self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[..., Any] | None = None
     ) -> None:
-        self.size = size
-        self.paths, self.skipped, pixels = _resized_cache(list(paths), size, Path(cache_dir))
-        super().__init__(pixels[: len(self.paths)], augmentation)
+        stored, self.skipped = store_photos(list(paths), size, cache_dir)
+        self.size, self.paths, self.contents = size, stored.paths, stored.contents
+        super().__init__(stored, augmentation)
 
 
 class LabelledPhotos(Dataset):
@@ -154,46 +150,3 @@ def mix(seed: int, position: int) -> int:
     """A seed for one position of a sequence: any two of them are unrelated."""
     digest = hashlib.sha256(f"{seed} {position}".encode()).digest()
     return int.from_bytes(digest[:7], "little")  # below SEEDS
-
-
-def _resized_cache(paths: list[Path], size: int, cache_dir: Path) -> tuple[list[Path], list[str], np.ndarray]:
-    """Memory-mapped (N,S,S,3) uint8, built once for this list of files and size."""
-    stamp = hashlib.sha256(f"resized v1 {size}".encode())
-    for path in paths:
-        info = path.stat() if path.exists() else path.lstat()  # a link to nowhere, which is left out below
-        stamp.update(f"{real_path(path)} {info.st_size} {info.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    pixels_file = cache_dir / "resized" / f"{stamp.hexdigest()[:32]}.npy"
-    list_file = pixels_file.with_suffix(".json")
-    cached = _read_cache(list_file, pixels_file)
-    if cached is None:
-        read, skipped = [], []
-        with writing(pixels_file) as temporary:
-            pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3))
-            for index, path in enumerate(tqdm(paths, desc="reading photos", unit="photo", leave=False, disable=None)):
-                try:
-                    photo = Image.fromarray(read_rgb8(path))
-                except ImageError as error:
-                    skipped.append(str(error))
-                    continue
-                pixels[len(read)] = photo.resize(
-                    (size, size), Image.Resampling.BILINEAR
-                )  # Pillow's bilinear antialiases
-                read.append(index)
-            pixels.flush()
-        write_text(list_file, json.dumps({"read": read, "skipped": skipped}))
-        cached = _read_cache(list_file, pixels_file)
-    read, skipped, pixels = cached
-    if not read:
-        raise UserError(
-            f"{paths[0].parent}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}"
-        )
-    return [paths[i] for i in read], skipped, pixels
-
-
-def _read_cache(list_file: Path, pixels_file: Path) -> tuple[list[int], list[str], np.ndarray] | None:
-    """What was read, what was not and why, and the pixels; None where there is no cache, or a damaged one, which is made anew."""
-    try:
-        listing = json.loads(list_file.read_text())
-        return listing["read"], listing["skipped"], np.load(pixels_file, mmap_mode="r")
-    except (OSError, ValueError, EOFError, LookupError, TypeError):
-        return None

@@ -162,22 +162,21 @@ class GuidanceTask:
 
     def _enhanced_set(self, weights: dict[str, Tensor]) -> np.ndarray:
         """Memory-mapped (N,S,S,3) uint8: the backlit photos as this UNet enhances them."""
-        digest = hashlib.sha256(f"{self.backlit.pixels.filename} {self.accelerator.device.type}".encode())
+        photos = " ".join(self.backlit.contents)
+        digest = hashlib.sha256(f"{self.backlit.size} {photos} {self.accelerator.device.type}".encode())
         for tensor in weights.values():
             digest.update(tensor.contiguous().numpy())
         file = self.folder.resolve() / f"{digest.hexdigest()[:32]}.npy"
         with self.accelerator.main_process_first():
             if not file.is_file():
-                with writing(file) as temporary:
-                    pixels = np.lib.format.open_memmap(
-                        temporary, mode="w+", dtype=np.uint8, shape=self.backlit.pixels.shape
-                    )
-                    photos = tqdm(
-                        self.backlit, desc="enhancing the training photos", unit="photo", leave=False, disable=None
-                    )
-                    for index, result in enumerate(enhance_photos(weights, photos, self.accelerator.device)):
-                        pixels[index] = to_uint8(result)[0]
-                    pixels.flush()
+                photos = tqdm(
+                    self.backlit, desc="enhancing the training photos", unit="photo", leave=False, disable=None
+                )
+                header = {"descr": "|u1", "fortran_order": False, "shape": self.backlit.pixels.shape}
+                with writing(file) as temporary, temporary.open("wb") as output:
+                    np.lib.format.write_array_header_1_0(output, header)
+                    for result in enhance_photos(weights, photos, self.accelerator.device):
+                        output.write(to_uint8(result).tobytes())
         return np.load(file, mmap_mode="r")
 
     # ------------------------------------------------------------------------------ report

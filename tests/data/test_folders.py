@@ -1,16 +1,13 @@
-"""Listing, the resized cache, and the order of batches."""
+"""Listing, and the order of batches."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from common.errors import UserError
-from data.augment import training_augmentation
-from data.folders import BatchOrder, MixedInputs, PhotoArray, ResizedPhotos, mix
+from data.folders import BatchOrder, MixedInputs, PhotoArray, mix
 from data.listing import list_images
 
 
@@ -63,41 +60,6 @@ def test_bad_folders_are_told_with_the_key(tmp_path):
     for name, found in (("missing", "found nothing there"), ("file", "found a file"), ("empty", "found none")):
         with pytest.raises(UserError, match=rf"data\.backlit_images_path: .*{found}"):
             list_images(tmp_path / name, "data.backlit_images_path")
-
-
-def test_resized_photos_values_cache_and_augmentation_key(photo_folders, tmp_path):
-    paths = list_images(photo_folders[0], "key")
-    photos = ResizedPhotos(paths, 24, tmp_path / "cache", training_augmentation())
-    expected = np.asarray(Image.open(paths[2]).convert("RGB").resize((24, 24), Image.Resampling.BILINEAR))
-    assert torch.equal(photos[2], torch.from_numpy(expected.copy()).permute(2, 0, 1).float() / 255)
-    assert torch.equal(photos[(2, 5)], photos[(2, 5)])
-    assert any(not torch.equal(photos[(2, s)], photos[2]) for s in range(5))
-    cached = list((tmp_path / "cache" / "resized").glob("*.npy"))
-    ResizedPhotos(paths, 24, tmp_path / "cache")
-    assert list((tmp_path / "cache" / "resized").glob("*.npy")) == cached
-    ResizedPhotos(paths, 16, tmp_path / "cache")
-    assert len(list((tmp_path / "cache" / "resized").glob("*.npy"))) == 2
-
-
-@pytest.mark.parametrize("suffix", [".json", ".npy"])
-def test_a_damaged_cache_is_made_anew(photo_folders, tmp_path, suffix):
-    paths = list_images(photo_folders[0], "key")
-    before = ResizedPhotos(paths, 16, tmp_path / "cache")[0]
-    (file,) = (tmp_path / "cache" / "resized").glob(f"*{suffix}")
-    file.write_bytes(file.read_bytes()[:40])
-    assert torch.equal(ResizedPhotos(paths, 16, tmp_path / "cache")[0], before)
-
-
-def test_broken_photos_are_left_out_and_named(photo_folders, tmp_path):
-    (photo_folders[0] / "0.png").write_bytes(b"not an image")
-    photos = ResizedPhotos(list_images(photo_folders[0], "key"), 16, tmp_path / "cache")
-    assert len(photos) == 5
-    assert "0.png" in photos.skipped[0]
-    only_broken = tmp_path / "broken"
-    only_broken.mkdir()
-    (only_broken / "a.png").write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 1 photos can be read"):
-        ResizedPhotos(list_images(only_broken, "key"), 16, tmp_path / "cache")
 
 
 def test_every_pass_holds_every_photo_once():

@@ -1,0 +1,125 @@
+"""Photos decoded and squashed to one size once, by a pool of threads, and kept on disk one by one: a stop loses nothing.
+
+Where a photo lies in the cache depends on its content and the size, so that moved or renamed photos are found again and
+changed ones are not. Each file ends with a checksum; a damaged one is made anew.
+
+Shapes: N photos, S side in pixels.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import file_digest, read_file, writing
+from data.images import ImageError, read_rgb8
+
+VERSION = "v2"  # of what decoding and resizing give; another one makes the cache anew
+MOST_WORKERS = 16  # each holds a decoded photo: 36 MB at 12 megapixels
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class StoredPhotos(Sequence):
+    """Photos on disk, each (S,S,3) uint8. A file that is gone or damaged is made anew from its photo."""
+
+    def __init__(self, paths: Sequence[Path], contents: Sequence[str], size: int, folder: Path) -> None:
+        self.paths, self.contents, self.size, self.folder = list(paths), list(contents), size, folder
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.paths), self.size, self.size, 3
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return stored_photo(self.paths[index], self.contents[index], self.size, self.folder)
+
+
+def store_photos(paths: Sequence[Path], size: int, cache_dir: str | Path) -> tuple[StoredPhotos, list[str]]:
+    """Decode what is not in the cache yet. Returns the photos that can be read, in the order of `paths`, and why not others.
+
+    Raises UserError where no photo can be read, or the cache cannot be written.
+    """
+    folder = Path(cache_dir) / "resized" / f"{VERSION}-{size}"
+    contents = photo_contents(paths)
+
+    def prepare(number: int) -> ImageError | None:
+        if isinstance(contents[number], ImageError):
+            return contents[number]
+        try:
+            stored_photo(paths[number], contents[number], size, folder)
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError(f"{paths[number]}: expected a photo that fits into memory, found a larger one")
+        return None
+
+    problems = in_parallel(prepare, range(len(paths)), "reading photos")
+    read = [number for number, problem in enumerate(problems) if problem is None]
+    skipped = [str(problem) for problem in problems if problem]
+    if not read:
+        where = paths[0].parent
+        raise UserError(f"{where}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}")
+    return StoredPhotos([paths[i] for i in read], [contents[i] for i in read], size, folder), skipped
+
+
+def stored_photo(path: Path, content: str, size: int, folder: Path) -> np.ndarray:
+    """(S,S,3) uint8 of a photo, out of the cache, or decoded and put there. Raises ImageError, or UserError as `writing` does."""
+    file = folder / f"{content[:32]}.rgb"
+    length = size * size * 3
+    try:
+        data = read_file(file)
+    except (OSError, UserError):
+        data = b""
+    if len(data) == length + 32 and hashlib.sha256(data[:length]).digest() == data[length:]:
+        return np.frombuffer(data, np.uint8, length).reshape(size, size, 3)
+    photo = Image.fromarray(read_rgb8(path)).resize((size, size), Image.Resampling.BILINEAR)  # Pillow's antialiases
+    pixels = np.array(photo)
+    with writing(file) as temporary:
+        temporary.write_bytes(pixels.tobytes() + hashlib.sha256(pixels).digest())
+    return pixels
+
+
+def photo_contents(paths: Sequence[Path]) -> list[str | ImageError]:
+    """SHA-256 of each file, 64 hexadecimal digits, or why it cannot be read. A file is read once in the life of a process."""
+
+    def content(path: Path) -> str | ImageError:
+        try:
+            status = path.stat()
+            return _content(path, status.st_ino, status.st_size, status.st_mtime_ns)
+        except UserError as error:
+            return ImageError(str(error))
+        except OSError as error:
+            return ImageError(f"{path}: expected a readable file, found: {error.strerror}")
+
+    return in_parallel(content, paths, "looking at photos")
+
+
+@cache
+def _content(path: Path, inode: int, size: int, modified: int) -> str:
+    return file_digest(path)
+
+
+def in_parallel(work: Callable[[ItemT], ResultT], items: Sequence[ItemT], what: str) -> list[ResultT]:
+    """`work` of each item, in order, by as many threads as there are cores; `what` names the progress bar.
+
+    Where one raises, or Ctrl-C is pressed, what has not begun is left.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(min(cores, MOST_WORKERS)) as pool:
+        try:
+            results = pool.map(work, items)
+            return list(tqdm(results, desc=what, total=len(items), unit="photo", leave=False, disable=None, delay=1))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
