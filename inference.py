@@ -12,7 +12,6 @@ import errno
 import os
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
@@ -94,6 +93,7 @@ def main(argv: list[str]) -> int:
             f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}"
         ) from None
 
+    from data.images import Limits
     from serving.enhancer import Enhancer
     from serving.pipeline import enhance_files
 
@@ -109,6 +109,7 @@ def main(argv: list[str]) -> int:
         enhancer,
         strength=config.model.strength,
         **config.save.model_dump(exclude={"format", "overwrite"}),
+        limits=Limits(config.data.max_megapixels, config.data.incomplete),
     )
     if processes:
         outcome = _gathered(outcome, jobs)
@@ -123,11 +124,10 @@ def main(argv: list[str]) -> int:
 
 def _left_out(inputs: list[str]) -> str:
     """Photos in the folders that cannot be read here, as a remark."""
-    from data.listing import other_photos
+    from data.listing import left_out
 
-    counts = sum((other_photos(path) for path in inputs if os.path.isdir(path)), Counter())  # noqa: PTH112
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-    return f" (left out: {kinds}, formats that Pillow does not open)" if counts else ""
+    text = left_out([path for path in inputs if os.path.isdir(path)])  # noqa: PTH112
+    return f" (left out: {text})" if text else ""
 
 
 def _processes(device: str) -> "PartialState | None":

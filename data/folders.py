@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 from common.errors import UserError
 from data.augment import seeded
+from data.images import STANDARD, Limits
 from data.resized import store_photos
 
 SEEDS = 2**56  # how many `mix` tells apart
@@ -44,14 +45,21 @@ class PhotoArray(Dataset):
 class ResizedPhotos(PhotoArray):
     """Photos of a list, decoded and squashed to S x S once, then read from the cache (`data.resized`).
 
-    `paths` lists those that were read, `contents` their SHA-256; `skipped` those that could not be, each with its reason, which are left out.
+    limits: which photos are read at all. `paths` lists those that were read, `contents` their SHA-256; `skipped` those
+    that could not be, each with its reason, which are left out.
     Raises UserError where no photo can be read.
     """
 
     def __init__(
-        self, paths: Sequence[Path], size: int, cache_dir: str | Path, augmentation: Callable[..., Any] | None = None
+        self,
+        paths: Sequence[Path],
+        size: int,
+        cache_dir: str | Path,
+        augmentation: Callable[..., Any] | None = None,
+        *,
+        limits: Limits = STANDARD,
     ) -> None:
-        stored, self.skipped = store_photos(list(paths), size, cache_dir)
+        stored, self.skipped = store_photos(list(paths), size, cache_dir, limits)
         self.size, self.paths, self.contents = size, stored.paths, stored.contents
         super().__init__(stored, augmentation)
 

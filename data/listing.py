@@ -15,19 +15,20 @@ from data.outputs import RESULTS_FILE, RecordedResults, is_nobodys, kind_of_fold
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Lower-case suffixes (".jpg", ...) of every format that Pillow can open."""
+    """Lower-case suffixes (".jpg", ...) of every format that is read here."""
+    from data.images.pillow import FORMATS, heif_installed
+
     suffixes = Image.registered_extensions()  # loads Pillow's plug-ins
-    # Pillow also opens documents and video stills, which nobody means by a folder of photos
-    return frozenset(
-        s for s, name in suffixes.items() if name in Image.OPEN and name not in {"PDF", "MPEG", "EPS", "WMF", "HDF5"}
-    )
+    read = {suffix for suffix, name in suffixes.items() if name in FORMATS or name == "MPO"}  # MPO is JPEG to Pillow
+    return frozenset(read | (HEIF_SUFFIXES if heif_installed() else set()))
 
 
-# Photos that people have beside those that Pillow opens: camera raw files, and HEIC where no plug-in is installed
-CAMERA_SUFFIXES = frozenset({
-    ".heic", ".heif", ".hif", ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw",
-    ".3fr", ".iiq", ".x3f",
-})  # fmt: skip
+HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+# Photos that people have beside those that are read here: camera raw files, and what no package is installed for
+OTHER_SUFFIXES = HEIF_SUFFIXES | {
+    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".x3f",
+    ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".raw", ".gpr", ".rwl", ".jxl", ".jxr", ".wdp", ".hdp", ".exr", ".hdr",
+}  # fmt: skip
 
 
 def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *, results: bool = False) -> list[Path]:
@@ -79,8 +80,18 @@ def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
 def other_photos(folder: str | Path) -> Counter[str]:
     """How many photos below `folder` have a format that is not read here, by suffix (".heic")."""
     return Counter(
-        path.suffix.lower() for path in _files(Path(folder), CAMERA_SUFFIXES - image_suffixes(), locked=False)
+        path.suffix.lower() for path in _files(Path(folder), OTHER_SUFFIXES - image_suffixes(), locked=False)
     )
+
+
+def left_out(folders: Collection[str | Path]) -> str:
+    """The photos below folders that are not read here, in words: "2 .nef, 1 .raw, formats that are not read here"."""
+    counts = sum(map(other_photos, folders), Counter())
+    if not counts:
+        return ""
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+    remedy = "; HEIC is with requirements-formats.txt" if counts.keys() & HEIF_SUFFIXES else ""
+    return f"{kinds}, formats that are not read here{remedy}"
 
 
 def _instead(folder: Path) -> str:

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import file_digest, read_file, writing
-from data.images import ImageError, read_rgb8
+from data.images import STANDARD, ImageError, Limits, read_rgb8
 
-VERSION = "v2"  # of what decoding and resizing give; another one makes the cache anew
+VERSION = "v3"  # of what decoding and resizing give; another one makes the cache anew
 MOST_WORKERS = 16  # each holds a decoded photo: 36 MB at 12 megapixels
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -31,8 +31,9 @@ ResultT = TypeVar("ResultT")
 class StoredPhotos(Sequence):
     """Photos on disk, each (S,S,3) uint8. A file that is gone or damaged is made anew from its photo."""
 
-    def __init__(self, paths: Sequence[Path], contents: Sequence[str], size: int, folder: Path) -> None:
+    def __init__(self, paths: Sequence[Path], contents: Sequence[str], size: int, folder: Path, limits: Limits) -> None:
         self.paths, self.contents, self.size, self.folder = list(paths), list(contents), size, folder
+        self.limits = limits
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -42,22 +43,25 @@ class StoredPhotos(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return stored_photo(self.paths[index], self.contents[index], self.size, self.folder)
+        return stored_photo(self.paths[index], self.contents[index], self.size, self.folder, self.limits)
 
 
-def store_photos(paths: Sequence[Path], size: int, cache_dir: str | Path) -> tuple[StoredPhotos, list[str]]:
+def store_photos(
+    paths: Sequence[Path], size: int, cache_dir: str | Path, limits: Limits = STANDARD
+) -> tuple[StoredPhotos, list[str]]:
     """Decode what is not in the cache yet. Returns the photos that can be read, in the order of `paths`, and why not others.
 
     Raises UserError where no photo can be read, or the cache cannot be written.
     """
-    folder = Path(cache_dir) / "resized" / f"{VERSION}-{size}"
+    what = "-incomplete" if limits.incomplete == "accept" else ""
+    folder = Path(cache_dir) / "resized" / f"{VERSION}-{size}{what}"
     contents = photo_contents(paths)
 
     def prepare(number: int) -> ImageError | None:
         if isinstance(contents[number], ImageError):
             return contents[number]
         try:
-            stored_photo(paths[number], contents[number], size, folder)
+            stored_photo(paths[number], contents[number], size, folder, limits)
         except ImageError as error:
             return error
         except MemoryError:
@@ -70,10 +74,10 @@ def store_photos(paths: Sequence[Path], size: int, cache_dir: str | Path) -> tup
     if not read:
         where = paths[0].parent
         raise UserError(f"{where}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}")
-    return StoredPhotos([paths[i] for i in read], [contents[i] for i in read], size, folder), skipped
+    return StoredPhotos([paths[i] for i in read], [contents[i] for i in read], size, folder, limits), skipped
 
 
-def stored_photo(path: Path, content: str, size: int, folder: Path) -> np.ndarray:
+def stored_photo(path: Path, content: str, size: int, folder: Path, limits: Limits = STANDARD) -> np.ndarray:
     """(S,S,3) uint8 of a photo, out of the cache, or decoded and put there. Raises ImageError, or UserError as `writing` does."""
     file = folder / f"{content[:32]}.rgb"
     length = size * size * 3
@@ -83,7 +87,8 @@ def stored_photo(path: Path, content: str, size: int, folder: Path) -> np.ndarra
         data = b""
     if len(data) == length + 32 and hashlib.sha256(data[:length]).digest() == data[length:]:
         return np.frombuffer(data, np.uint8, length).reshape(size, size, 3)
-    photo = Image.fromarray(read_rgb8(path)).resize((size, size), Image.Resampling.BILINEAR)  # Pillow's antialiases
+    photo = Image.fromarray(read_rgb8(path, limits=limits))
+    photo = photo.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's antialiases
     pixels = np.array(photo)
     with writing(file) as temporary:
         temporary.write_bytes(pixels.tobytes() + hashlib.sha256(pixels).digest())

@@ -5,14 +5,25 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from common.files import DiskFull
-from data.images import WRITABLE, ImageError, Metadata, Photo, check_writable, read_photo, write_photo
+from data.images import (
+    STANDARD,
+    WRITABLE,
+    ImageError,
+    Limits,
+    Metadata,
+    Photo,
+    check_writable,
+    read_photo,
+    write_photo,
+)
 from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.jobs import Job, identity
@@ -54,10 +65,12 @@ def enhance_files(
     enhancer: Enhancer,
     *,
     strength: float = 1.0,
-    quality: int = 95,
+    quality: int | Literal["keep"] = 95,
+    metadata: Literal["all", "none"] = "all",
     side_by_side: bool = False,
     illumination: bool = False,
     skip_existing: bool = False,
+    limits: Limits = STANDARD,
 ) -> Outcome:
     """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
 
@@ -76,6 +89,9 @@ def enhance_files(
     bar = tqdm(total=len(todo), unit="photo", disable=None)
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
+    read = partial(read_photo, integers=True, limits=limits)
+    save = partial(write_photo, quality=quality, metadata=metadata)
+
     def settle() -> None:
         bar.update()
         _settle(begun.popleft(), outcome, enhancer)
@@ -90,18 +106,18 @@ def enhance_files(
                 settle()
             item = _Begun(job)
             begun.append(item)
-            photo = item.attempt((following or reader.submit(read_photo, job.source, integers=True)).result)
+            photo = item.attempt((following or reader.submit(read, job.source)).result)
             following = None
             if photo:
                 item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
                 photo = item.attempt(_checked, photo, job, side_by_side)
             if number + 1 < len(todo) and room():
-                following = reader.submit(read_photo, todo[number + 1].source, integers=True)
+                following = reader.submit(read, todo[number + 1].source)
             computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
                 item.writing = writer.submit(
-                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], quality, skip_existing
+                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing
                 )
             photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING:
@@ -141,8 +157,8 @@ class _Begun:
 
 def _settle(item: _Begun, outcome: Outcome, enhancer: Enhancer) -> None:
     """Wait until the photo is written, and count it."""
-    if item.writing:
-        item.attempt(item.writing.result)
+    written = item.attempt(item.writing.result) if item.writing else None
+    item.note = "; ".join(filter(None, [item.note, written])) or None
     if item.error is None:
         outcome.enhanced += 1
         outcome.pixels += item.pixels
@@ -182,16 +198,26 @@ def _note(photo: Photo, job: Job) -> str | None:
 
 
 def _write(
-    job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None, quality: int, keep: bool
-) -> None:
-    """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays."""
+    job: Job,
+    result: Photo,
+    source: np.ndarray | None,
+    illumination: np.ndarray | None,
+    save: Callable[[Path, Photo], str | None],
+    keep: bool,
+) -> str | None:
+    """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays.
 
-    def write(target: Path, photo: Photo) -> None:
-        if not (keep and identity(target)):
-            write_photo(target, photo, quality)
-            record_result(target.parents[len(job.relative.parts) - 1], job.relative)
+    Gives the note of `save` about the result.
+    """
 
-    write(job.target, result)
+    def write(target: Path, photo: Photo) -> str | None:
+        if keep and identity(target):
+            return None
+        note = save(target, photo)
+        record_result(target.parents[len(job.relative.parts) - 1], job.relative)
+        return note
+
+    note = write(job.target, result)
     if source is not None:
         alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
         both = replace(
@@ -201,6 +227,7 @@ def _write(
     if illumination is not None:
         grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
         write(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True))
+    return note
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -285,11 +285,11 @@ def test_nothing_is_left_behind_where_nothing_was_enhanced(weights, tmp_path):
 def test_what_cannot_be_read_is_named(weights, photos, capsys):
     (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
     (photos / "two\nlines.jpg").write_text("no photo")
-    (photos / "x.HEIC").write_text("a format that Pillow does not open")
+    (photos / "x.RAW").write_text("a format that is not read here")
     (photos / "y.nef").write_text("likewise")
     assert call(weights, photos) == 3
     printed = capsys.readouterr()
-    assert "photos:  4 (left out: 1 .heic, 1 .nef, formats that Pillow does not open)" in printed.out
+    assert "photos:  4 (left out: 1 .nef, 1 .raw, formats that are not read here)" in printed.out
     gone, two = sorted(printed.err.splitlines())
     assert gone.startswith(f"failed: {photos}/gone.jpg: expected a readable file")
     assert two.startswith(f"failed: {photos}/two\\nlines.jpg: expected an image")

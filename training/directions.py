@@ -23,6 +23,7 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import KINDS, load_guidance
 from models.weight_files import read_metadata
 from training.embeddings import embed_photos, embed_vocabulary
+from training.validation import photo_limits
 
 SOURCES = ("folders", "texts", "saved")
 
@@ -114,8 +115,11 @@ def embed_folders(
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Embeddings (N,D) of the well-lit and (N',D) of the backlit folder, and why photos were left out. Raises UserError."""
     cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
-    well_lit_embeddings, skipped_well_lit = embed_photos(well_lit, encoder, cache, batch, "data.welllit_images_path")
-    backlit_embeddings, skipped_backlit = embed_photos(backlit, encoder, cache, batch, "data.backlit_images_path")
+    limits = photo_limits(config.data)
+    (well_lit_embeddings, skipped_well_lit), (backlit_embeddings, skipped_backlit) = (
+        embed_photos(paths, encoder, cache, batch, f"data.{name}_images_path", limits)
+        for name, paths in (("welllit", well_lit), ("backlit", backlit))
+    )
     return well_lit_embeddings, backlit_embeddings, skipped_well_lit + skipped_backlit
 
 

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import file_digest, writing
 from common.paths import REPO_ROOT
 from configs.schema import Clip, Encoder
-from data.images import ImageError, read_rgb8
+from data.images import STANDARD, ImageError, Limits, read_rgb8
 from models.clip_encoder import ClipEncoder, load_clip
 
 
@@ -40,11 +40,16 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
 
 
 def embed_photos(
-    paths: list[Path], encoder: ClipEncoder, cache_dir: str | Path, batch_size: int, key: str
+    paths: list[Path],
+    encoder: ClipEncoder,
+    cache_dir: str | Path,
+    batch_size: int,
+    key: str,
+    limits: Limits = STANDARD,
 ) -> tuple[Tensor, list[str]]:
     """f(Φ(I)) of every photo, (N,D) float32 on the CPU in the order of `paths`, and the reasons of those left out.
 
-    key: the config key of the folder, for errors. Raises UserError where no photo can be read.
+    key: the config key of the folder, for errors. limits: which photos are read at all. Raises UserError where no photo can be read.
     """
     cache_file = Path(cache_dir) / "embeddings" / f"{encoder.fingerprint()[:32]}.safetensors"
     known = _read_cache(cache_file)
@@ -57,13 +62,13 @@ def embed_photos(
         ThreadPoolExecutor(torch.get_num_threads()) as pool,  # decoding and resizing take as long as the encoder
         torch.no_grad(),
     ):
-        coming = [pool.submit(_prepared, path, encoder) for _, path in batches[0]] if batches else []
+        coming = [pool.submit(_prepared, path, encoder, limits) for _, path in batches[0]] if batches else []
         for number, batch in enumerate(batches):
             results = [future.result() for future in coming]
             following = (
                 batches[number + 1] if number + 1 < len(batches) else ()
             )  # is prepared while this one is encoded
-            coming = [pool.submit(_prepared, path, encoder) for _, path in following]
+            coming = [pool.submit(_prepared, path, encoder, limits) for _, path in following]
             pairs = list(zip(batch, results, strict=True))
             skipped.update({h: str(r).removeprefix(f"{path}: ") for (h, path), r in pairs if isinstance(r, ImageError)})
             prepared = {h: r for (h, _), r in zip(batch, results, strict=True) if isinstance(r, Tensor)}
@@ -91,10 +96,10 @@ def _content(path: Path, skipped: dict[str, str]) -> str:
     return str(path)
 
 
-def _prepared(path: Path, encoder: ClipEncoder) -> Tensor | ImageError:
+def _prepared(path: Path, encoder: ClipEncoder, limits: Limits) -> Tensor | ImageError:
     """One photo (1,3,S,S) at the encoder's size, on its device: photos differ in size, squared they fit in one batch."""
     try:
-        pixels = torch.from_numpy(np.array(read_rgb8(path))).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.array(read_rgb8(path, limits=limits))).permute(2, 0, 1)[None]
     except ImageError as error:
         return error
     with torch.no_grad():

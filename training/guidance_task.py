@@ -31,7 +31,7 @@ from training.embeddings import embed_vocabulary
 from training.phases import Phase
 from training.runtime import adam, seed_everything
 from training.unet_task import find_pretrained
-from training.validation import enhance_photos, to_uint8, training_photos
+from training.validation import enhance_photos, photo_limits, to_uint8, training_photos
 
 KIND = {"clip_lit": "prompts", "clip_lit_latent": "latents"}
 ZOOM = (0.5, 1.5)  # of the augmentation of guidance photos (release)
@@ -52,7 +52,8 @@ class GuidanceTask:
         size, cache_dir = options.image_size, config.exp.cache_dir
         with accelerator.main_process_first():  # one process computes, the others find the cache
             self.backlit, self.well_lit = (
-                ResizedPhotos(paths, size, cache_dir, self.augmentation) for paths in training_photos(data)
+                ResizedPhotos(paths, size, cache_dir, self.augmentation, limits=photo_limits(data))
+                for paths in training_photos(data)
             )
         self.train_backlit, self.held_backlit = hold_back(len(self.backlit), options.held_back, mix(seed, 0))
         self.train_well_lit, self.held_well_lit = hold_back(len(self.well_lit), options.held_back, mix(seed, 1))

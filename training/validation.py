@@ -12,11 +12,17 @@ from common.files import real_path
 from common.paths import find_file
 from configs.schema import TrainData
 from data.folders import ResizedPhotos
+from data.images import STANDARD, Limits
 from data.listing import list_images, named
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
 from models.retinex import enhance
 from models.unet import IlluminationUNet
+
+
+def photo_limits(data: TrainData) -> Limits:
+    """Which photos a config has read at all."""
+    return Limits(data.max_megapixels, data.incomplete)
 
 
 def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
@@ -76,9 +82,10 @@ def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -
 class Validation:
     """Pairs at S x S, measured with the inference padding ("reflect") in fp32."""
 
-    def __init__(self, pairs: list[Pair], size: int, cache_dir: str) -> None:
+    def __init__(self, pairs: list[Pair], size: int, cache_dir: str, limits: Limits = STANDARD) -> None:
         backlit, truth = (
-            ResizedPhotos(paths, size, cache_dir) for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs])
+            ResizedPhotos(paths, size, cache_dir, limits=limits)
+            for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs])
         )
         if len(backlit) != len(pairs) or len(truth) != len(pairs):
             raise UserError(f"validation: {(backlit.skipped + truth.skipped)[0]}")

@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema.base import Section
+from configs.schema.base import PhotoData, Section
 
 
-class InferenceData(Section):
+class InferenceData(PhotoData):
     """Where photos are read and results are written."""
 
     input: str | list[str] | None = None
@@ -41,8 +41,10 @@ class InferenceSave(Section):
 
     format: Literal["keep", "png", "jpeg", "webp", "tiff"] = "keep"
     """File format of results; `keep`: that of the photo where it is one of these four, else PNG."""
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
-    """JPEG and WebP quality."""
+    quality: Annotated[int, Field(ge=1, le=100)] | Literal["keep"] = 95
+    """JPEG and WebP quality; `keep`: a JPEG photo's own tables and subsampling, else 95. Lossless WebP stays lossless."""
+    metadata: Literal["all", "none"] = "all"
+    """`all`: what the format can hold of EXIF, XMP, IPTC, resolution, texts and the file's time; `none`: pixels alone."""
     side_by_side: bool = False
     """Also write photo and result as one picture, into `OUTPUT_side_by_side`."""
     illumination: bool = False

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from configs.schema.base import Section
+from configs.schema.base import PhotoData, Section
 
 
-class MetricsData(Section):
+class MetricsData(PhotoData):
     """The two folders that are compared."""
 
     gt_images_path: str | None = None

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from data.images import ImageError, read_rgb8
-from data.listing import list_images, other_photos, photo_sizes
+from data.images import ImageError, heif_installed, read_rgb8
+from data.listing import left_out, list_images, other_photos, photo_sizes
 from data.outputs import CACHE_TAG, RESULTS_FILE, RecordedResults, record_result, tag_cache
 from tests.faults import special_files
 
@@ -101,3 +101,28 @@ def test_odd_entries_are_listed_and_none_stops_or_blocks_the_walk(tmp_path):
         if path != good:
             with pytest.raises(ImageError, match="expected a "):
                 read_rgb8(path)
+
+
+def test_all_that_is_read_is_listed_and_all_other_photos_are_counted(tmp_path):
+    """Multi-picture files too; HEIC where its package is installed."""
+    for name in (
+        "a.mpo",
+        "b.jfif",
+        "c.avif",
+        "d.jp2",
+        "e.tga",
+        "x.eps",
+        "x.wmf",
+        "x.pdf",
+        "y.kdc",
+        "y.RWL",
+        "y.jxl",
+        "z.heic",
+    ):
+        (tmp_path / name).touch()
+    heic = ["z.heic"] if heif_installed() else []
+    assert names(tmp_path) == ["a.mpo", "b.jfif", "c.avif", "d.jp2", "e.tga", *heic]
+    others = {".kdc": 1, ".rwl": 1, ".jxl": 1} | ({} if heic else {".heic": 1})
+    assert other_photos(tmp_path) == others
+    assert left_out([tmp_path, tmp_path]).startswith("2 .heic, " if not heic else "2 .jxl, 2 .kdc, 2 .rwl, formats")
+    assert left_out([]) == ""

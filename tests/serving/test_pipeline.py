@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import serving.pipeline
-from data.images import Metadata, Photo, read_photo, write_photo
+from data.images import Limits, Metadata, Photo, read_photo, write_photo
 from data.outputs import RESULTS_FILE
 from serving.jobs import plan_outputs
 from serving.pipeline import Outcome, enhance_files, together
@@ -236,3 +236,29 @@ def test_ctrl_c_ends_the_threads_and_leaves_whole_files_only(enhancer, tmp_path,
     assert set(written) <= {RESULTS_FILE, "0.png", "1.png", "2.png"}
     for name in set(written) - {RESULTS_FILE}:
         assert read_photo(tmp_path / "out" / name).rgb.shape == (5, 6, 3)
+
+
+def test_metadata_quality_and_limits_are_those_that_were_asked_for(enhancer, tmp_path):
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    (tmp_path / "in").mkdir()
+    picture = Image.effect_noise((64, 48), 60).convert("RGB")
+    picture.save(tmp_path / "in" / "a.jpg", exif=exif, quality=70, subsampling=2)
+    picture.resize((160, 120)).save(tmp_path / "in" / "large.png")
+    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    outcome = enhance_files(jobs, enhancer, quality="keep", metadata="none", limits=Limits(max_megapixels=0.01))
+    assert outcome.enhanced == 1 and "at most 0.01 megapixels (data.max_megapixels)" in outcome.failures[0][1]
+    with Image.open(tmp_path / "in" / "a.jpg") as source, Image.open(tmp_path / "out" / "a.jpg") as result:
+        assert result.quantization == source.quantization and result.layer == source.layer
+        assert not result.getexif()
+
+
+def test_what_did_not_fit_into_the_result_is_noted(enhancer, tmp_path):
+    exif = Image.Exif()
+    exif[271] = "Maker"
+    exif.get_ifd(0x8769)[37500] = bytes(70000)
+    Image.new("RGB", (6, 5), (90, 90, 90)).save(tmp_path / "a.png", exif=exif)
+    outcome = enhance_files(plan_outputs([tmp_path / "a.png"], tmp_path / "out", "jpeg"), enhancer)
+    assert [note for _, note in outcome.notes] == [
+        "EXIF above 64 KB, which JPEG cannot hold: left out its largest parts (MakerNote)"
+    ]
