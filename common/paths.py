@@ -7,6 +7,14 @@ from common.errors import UserError
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a path leads to a regular file; False also for one that is too long or below a locked folder."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_file(value: str, key: str) -> Path:
     """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
     for candidate in (Path(value), REPO_ROOT / value):

@@ -17,6 +17,7 @@ from open_clip.transformer import Transformer
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.paths import is_file
 from models import efficientnet
 from models.clip_networks import Built, Wanted, from_open_clip, from_openai_file, from_timm, settle_batch_norm
 from models.vocabulary import class_directions, class_number, clip_tokens
@@ -306,19 +307,20 @@ def load_clip(
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision: expected 'fp32' or 'bf16', found {precision!r}")
-    is_file = pretrained is not None and (
-        model == "auto" or bool(Path(pretrained).suffix) or Path(pretrained).is_file()
-    )
+    by_file = pretrained is not None and (model == "auto" or bool(Path(pretrained).suffix) or is_file(pretrained))
+    builder = BUILDERS.get(model.split("/")[0], from_open_clip)
+    if quick_gelu != "auto" and builder not in (from_open_clip, from_openai_file):
+        raise UserError(f"clip model '{model}': its name tells the activation, expected quick_gelu: auto")
     wanted = Wanted(
         model,
-        tag=None if is_file else pretrained,
-        file=pretrained if is_file else None,
+        tag=None if by_file else pretrained,
+        file=pretrained if by_file else None,
         quick_gelu=quick_gelu,
         trusted=frozenset(trusted),
     )
     with torch.random.fork_rng(devices=[]):  # random weights must neither depend on nor disturb the caller's generator
         torch.manual_seed(seed)
-        built = BUILDERS.get(model.split("/")[0], from_open_clip)(wanted)
+        built = builder(wanted)
         if pretrained is None:
             settle_batch_norm(built.network, built.image_size)
     _sequence_first(built.network)

@@ -129,8 +129,6 @@ def from_timm(wanted: Wanted) -> Built:
     name = model.removeprefix(IMAGE_ONLY_PREFIX)
     if not timm.is_model(name):
         raise UserError(f"clip model '{model}': unknown to timm {timm.__version__}; timm.list_models() names all")
-    if wanted.quick_gelu != "auto":
-        raise UserError(f"clip model '{model}': timm's name tells the activation, expected quick_gelu: auto")
     try:
         if tag is not None:
             _reach_hub_for_timm(name, tag)

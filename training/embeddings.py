@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import file_digest, writing
-from common.paths import REPO_ROOT
+from common.paths import REPO_ROOT, is_file
 from configs.schema import Clip, Encoder
 from data.images import STANDARD, ImageError, Limits, read_rgb8
 from models.clip_encoder import ClipEncoder, load_clip
 
 
 def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> ClipEncoder:
-    """An encoder as the config describes it; a weight file is looked for in the current folder, then in this repository."""
+    """An encoder as the config describes it; a weight file is looked for in the current folder, then in this checkout."""
     pretrained = encoder.pretrained
-    if pretrained is not None and not Path(pretrained).is_file() and (REPO_ROOT / pretrained).is_file():
+    if pretrained is not None and not is_file(pretrained) and is_file(REPO_ROOT / pretrained):
         pretrained = str(REPO_ROOT / pretrained)
     return load_clip(
         encoder.model,

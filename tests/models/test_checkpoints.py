@@ -1,8 +1,11 @@
 """Weights on disk: what is accepted, what is refused, and that nothing is executed."""
 
+import os
 import pickle
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from common.errors import UserError
 from models.checkpoints import load_unet, read_tensors, save_unet
 from models.unet import IlluminationUNet
 from models.weight_files import read_metadata
+from training.state import TrainState
 
 
 @pytest.fixture
@@ -91,10 +95,148 @@ def test_a_file_is_read_by_its_content_whatever_its_suffix(unet, tmp_path):
 
 
 def test_npz_is_read_without_pickle(tmp_path):
-    import numpy as np
-
     np.savez(tmp_path / "w.npz", a=np.ones(3, dtype=np.float32))
     assert torch.equal(read_tensors(tmp_path / "w.npz")["a"], torch.ones(3))
     np.savez(tmp_path / "o.npz", a=np.array([{}], dtype=object))
     with pytest.raises(UserError):
         read_tensors(tmp_path / "o.npz")
+
+
+def wrapped(tensors: dict, *keys: str, prefix: str = "") -> dict:
+    """A state dict as trainers save it: below keys, each name behind a prefix."""
+    content = {prefix + name: tensor for name, tensor in tensors.items()}
+    for key in reversed(keys):
+        content = {key: content}
+    return content
+
+
+@pytest.mark.parametrize("keys", [(), ("model",), ("state_dict",), ("params",), ("net",), ("netG",), ("ema", "model")])
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "model.", "net.", "module._orig_mod.", "model.module.net."])
+def test_checkpoints_of_the_field(unet, tmp_path, keys, prefix):
+    torch.save({**wrapped(unet.state_dict(), *keys, prefix=prefix), "epoch": 3}, tmp_path / "c.pth")
+    assert all(map(torch.equal, load_unet(tmp_path / "c.pth").state_dict().values(), unet.state_dict().values()))
+
+
+@pytest.mark.parametrize("averaged", ["params_ema", "model_ema", "state_dict_ema", "ema"])
+def test_averaged_weights_are_preferred_wherever_they_stand(unet, tmp_path, averaged):
+    last = {name: tensor + 1 for name, tensor in unet.state_dict().items()}
+    torch.save({"params": last, averaged: unet.state_dict()}, tmp_path / "c.pth")
+    assert torch.equal(load_unet(tmp_path / "c.pth").cond1.weight, unet.cond1.weight)
+    assert torch.equal(read_tensors(tmp_path / "c.pth")["cond1.weight"], unet.cond1.weight)
+
+
+def test_the_network_is_found_beside_others_and_below_compiled_parts(unet, tmp_path):
+    other = {"loss.conv.weight": torch.ones(500), "optimizer.cond1.bias": torch.ones(2)}
+    inner = {name.replace("conv1.", "_orig_mod.conv1."): tensor for name, tensor in unet.state_dict().items()}
+    content = {"state_dict": {**other, **{f"enhancer.{name}": tensor for name, tensor in inner.items()}}}
+    torch.save({**content, "discriminator": {str(i): torch.ones(1) for i in range(99)}}, tmp_path / "lightning.ckpt")
+    assert torch.equal(load_unet(tmp_path / "lightning.ckpt").cond_add1.weight, unet.cond_add1.weight)
+
+
+def test_the_state_of_a_training_gives_its_best_weights(unet, tmp_path):
+    """`last.pt`: the network as it was last, its best snapshot, optimiser and counters."""
+    optimizer = torch.optim.Adam(unet.parameters())
+    sum(parameter.sum() for parameter in unet.parameters()).backward()
+    optimizer.step()
+    state = TrainState({"unet": unet}, {"unet": optimizer})
+    best = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    state.keep_best(best)
+    optimizer.step()
+    state.save(tmp_path / "last.pt")
+    assert not torch.equal(unet.cond1.weight, best["cond1.weight"])
+    assert torch.equal(load_unet(tmp_path / "last.pt").cond1.weight, best["cond1.weight"])
+
+
+def test_what_does_not_fit_is_named_with_its_place(unet, tmp_path):
+    tensors = dict(unet.state_dict())
+    tensors.pop("cond1.bias")
+    torch.save({"params": wrapped(tensors, prefix="net.")}, tmp_path / "c.pth")
+    with pytest.raises(UserError, match=r"in 'params': .*30 tensors.*1 missing \(such as 'cond1.bias'\)"):
+        load_unet(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to_sparse(), "found a sparse one"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "found a quantised one"),
+        (lambda t: (100 * t).to(torch.int64), "found torch.int64"),
+        (lambda t: t.to(torch.complex64), "found torch.complex64"),
+        (lambda t: t.to("meta"), "found a meta one"),
+        (lambda t: torch.full_like(t, 1e30), "overflow on a small picture"),
+        (lambda t: torch.full_like(t, float("inf")), "found NaN or infinity"),
+        (lambda t: t * 0, "found zeros everywhere"),
+    ],
+)
+def test_unusable_tensors_are_refused_in_one_line(unet, tmp_path, change, message):
+    torch.save({name: change(tensor) for name, tensor in unet.state_dict().items()}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=message) as caught:
+        load_unet(tmp_path / "odd.pth")
+    assert "odd.pth" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_half_precision_is_taken(unet, tmp_path):
+    torch.save({name: tensor.half() for name, tensor in unet.state_dict().items()}, tmp_path / "half.pth")
+    assert load_unet(tmp_path / "half.pth").cond1.weight.dtype == torch.float32
+
+
+def test_weights_that_cannot_enhance_are_refused_where_they_must(unet, tmp_path):
+    with torch.no_grad():
+        unet.cond_add1.bias.fill_(-1)  # the ReLU lets nothing through
+        save_unet(unet, tmp_path / "dead.safetensors")
+        unet.cond_add1.bias.fill_(1e6)
+        save_unet(unet, tmp_path / "black.safetensors")
+    load_unet(tmp_path / "dead.safetensors")  # untrained weights may be so
+    with pytest.raises(UserError, match="a map of zeros everywhere"):
+        load_unet(tmp_path / "dead.safetensors", must_enhance=True)
+    with pytest.raises(UserError, match="turn a small picture black"):
+        load_unet(tmp_path / "black.safetensors")
+
+
+def test_damaged_archives_of_numpy_are_told_in_one_line(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.ones(400, dtype=np.float32), b=np.arange(9.0))
+    whole = (tmp_path / "w.npz").read_bytes()
+    generator = np.random.default_rng(0)
+    told = 0
+    for number in range(60):
+        data = bytearray(whole)
+        if number % 3:
+            data[generator.integers(len(data))] ^= 1 << int(generator.integers(8))
+        else:
+            del data[generator.integers(len(data)) :]
+        (tmp_path / "d.npz").write_bytes(data)
+        try:
+            read_tensors(tmp_path / "d.npz")
+        except UserError as error:
+            assert "d.npz" in str(error) and "\n" not in str(error)
+            told += 1
+    assert told > 40  # a flipped bit may hit what nobody reads
+
+
+def test_archives_that_unpack_out_of_proportion_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(150_000_000, dtype=np.uint8))
+    with pytest.raises(UserError, match="unpack to 150,0"):
+        read_tensors(tmp_path / "bomb.npz")
+
+
+def test_what_is_no_file_of_weights_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name, message in (("pipe.pth", "found a pipe"), ("x" * 300, "too long"), ("a\0b.pth", "null byte")):
+        with pytest.raises(UserError, match=message):
+            read_tensors(tmp_path / name)
+
+
+def test_metadata_of_a_file_that_only_claims_to_be_safetensors(tmp_path):
+    (tmp_path / "fake.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{broken")
+    with pytest.raises(UserError, match=r"fake.safetensors: not a readable weight file"):
+        read_metadata(tmp_path / "fake.safetensors")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    assert read_metadata(tmp_path / "other.safetensors") == {}
+    assert torch.equal(read_tensors(tmp_path / "other.safetensors")["a"], torch.ones(1))
+
+
+def test_files_follow_the_umask(unet, tmp_path):
+    save_unet(unet, tmp_path / "u.safetensors")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "u.safetensors").stat().st_mode) == 0o666 & ~mask

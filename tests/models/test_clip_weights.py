@@ -104,8 +104,9 @@ def test_what_is_said_of_the_activation_holds_for_any_model():
     assert any(isinstance(module, QuickGELU) for module in quick.modules())
     assert plain.fingerprint(text=True) == quick.fingerprint(text=True)  # the same weights
     assert not torch.allclose(plain.embed_texts(texts), quick.embed_texts(texts), atol=1e-3)
-    with pytest.raises(UserError, match="quick_gelu: auto"):
-        load_clip("timm/resnet10t", None, quick_gelu=True)
+    for model in ("timm/resnet10t", "efficientnet-lite0"):
+        with pytest.raises(UserError, match="quick_gelu: auto"):
+            load_clip(model, None, quick_gelu=True)
 
 
 def test_an_archive_is_opened_only_where_its_sha256_is_known(archive, network):
