@@ -1,4 +1,6 @@
-"""CLIP-LIT, CLIP-LIT-Latent and RAVE on the quick-start photos under the same budget of UNet iterations: behind `make compare`.
+"""Train all three methods on the quick-start photos and compare them (`make compare`).
+
+CLIP-LIT, CLIP-LIT-Latent and RAVE get the same number of UNet iterations.
 
 Everything lands in runs/compare/: photos.png, curves.png, results.json and the three runs. Each method starts without
 caches, so that the seconds hold all it needs: embeddings and residual vector, or guidance training and enhanced sets.

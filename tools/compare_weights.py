@@ -1,4 +1,4 @@
-"""Score weight files, the computed start map, CLAHE, a plain gamma and doing nothing on the same pairs: one table, one JSON.
+"""Score weight files side by side on pairs, beside a gamma, CLAHE and doing nothing.
 
 python -m tools compare-weights --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json OUT.json] [--sheet OUT.png]
 

@@ -1,4 +1,4 @@
-"""Download the weights that the authors of CLIP-LIT and RAVE published: nine files, each checked by its SHA-256.
+"""Download the nine weight files of the authors of CLIP-LIT and RAVE, by SHA-256.
 
 python -m tools fetch-published [--out pretrained_models/published] [--source FOLDER_OR_URL] [--only clip_lit rave]
 

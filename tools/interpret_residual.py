@@ -1,6 +1,8 @@
-"""What guides a RAVE training, as a report that a person can read: report.html (one file, opens anywhere) and report.json.
+"""Report what guides a RAVE training: its words, photos and possible bias.
 
 python -m tools interpret-residual --cfg train.yaml [--set KEY=VALUE] [--out DIR]
+
+Writes report.html, one file that opens anywhere, and report.json.
 
 For the direction of the config (`guidance:`) and for shifts of it by n tokens: the vocabulary's nearest and farthest tokens, words among
 them that may be data bias, how well it separates the two folders, the photos at its ends, and how much it depends on

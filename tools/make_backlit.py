@@ -1,4 +1,4 @@
-"""Make a paired set out of any folder of normal photos, by simulating backlight.
+"""Make a paired set out of normal photos, by simulating backlight.
 
 python -m tools make-backlit PHOTOS OUT [--per-photo 2] [--size 512] [--seed 0] [--masks DIR] [--noise 0 0.02]
 

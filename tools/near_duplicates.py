@@ -1,4 +1,4 @@
-"""Find photos of one folder that show a picture of another, whatever their exposure: a check that test photos were not trained on.
+"""Find photos of one folder that show a scene of another, whatever their exposure.
 
 python -m tools near-duplicates TEST_PHOTOS TRAINING_PHOTOS [--unseen FILE]
 
@@ -6,18 +6,14 @@ Compares rank orders of brightness on a coarse grid, which exposure hardly chang
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.files import write_text
+from data.checks import SAME, ranks
 from data.images import read_rgb8
 from data.listing import list_images
-
-GRID = 24  # cells to a side
-SAME = 0.9  # rank correlation; seen: the same scene 0.95 and more, different scenes under 0.9
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--unseen", metavar="FILE", help="write the names of photos without a match, one a line")
     args = parser.parse_args(argv)
     photos, others = list_images(args.photos, "photos"), list_images(args.others, "others")
-    correlation = np.stack([_ranks(p) for p in photos]) @ np.stack([_ranks(p) for p in others]).T
+    correlation = np.stack([ranks(read_rgb8(p)) for p in photos]) @ np.stack([ranks(read_rgb8(p)) for p in others]).T
     seen = correlation.max(axis=1) > SAME
     for path, row in zip(photos, correlation, strict=True):
         if row.max() > SAME:
@@ -39,14 +35,6 @@ def main(argv: list[str]) -> int:
         ]
         write_text(args.unseen, "".join(f"{name}\n" for name in names))
     return EXIT_OK
-
-
-def _ranks(path: Path) -> np.ndarray:
-    """Ranks of the grid's brightness as a unit vector, so that a product of two is their rank correlation."""
-    grey = Image.fromarray(read_rgb8(path)).convert("L").resize((GRID, GRID), Image.Resampling.BILINEAR)
-    ranks = np.argsort(np.argsort(np.asarray(grey), axis=None)).astype(np.float64)
-    ranks -= ranks.mean()
-    return ranks / np.linalg.norm(ranks)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The offline quick start behind `make demo`: make photos, train RAVE, enhance held-out photos, measure.
+"""Make photos, train RAVE, enhance held-out photos, measure: offline (`make demo`).
 
 Everything lands in runs/quickstart/: curves.png, before_after.png, enhanced/, results.json and the run itself.
 """
