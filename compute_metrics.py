@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
+from common.console import one_line
 from common.errors import UserError
 from common.files import write_text, writing
 from common.paths import find_folder
@@ -57,9 +58,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
     args = parser.parse_args(argv)
     given = {key: getattr(args, flag) for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
-    config = load_config(
-        MetricsConfig, args.cfg, args.overrides + [f"{key}={yaml_text(value)}" for key, value in given.items()]
-    )
+    config = load_config(MetricsConfig, args.cfg, args.overrides, given)
 
     enhanced_dir = _folder(config.data.enhanced_images_path, "--enhanced", "data.enhanced_images_path")
     gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")

@@ -12,9 +12,10 @@ import errno
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, one_line, run, yaml_text
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
+from common.console import one_line, say
 from common.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
-}  # flag -> config key, for texts
+}  # flag -> config key, for text
 SWITCHES = {
     "side_by_side": "save.side_by_side",
     "illumination": "save.illumination",
@@ -40,13 +41,13 @@ def main(argv: list[str]) -> int:
     """Parse, validate, enhance. Returns the exit code; raises UserError for a user's mistake."""
     parser = make_parser(__doc__, "configs/inference/inference.yaml", example="save.quality=90")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folders (searched recursively) and photos")
-    parser.add_argument("--input", nargs="+", metavar="PATH", help="the same as INPUT")
+    parser.add_argument("-i", "--input", nargs="+", metavar="PATH", help="the same as INPUT")
     parser.add_argument(
-        "--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)"
+        "-o", "--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)"
     )
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
+    parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
     parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
-    parser.add_argument("--format", metavar="F", help="keep, png, jpeg, webp or tiff")
+    parser.add_argument("--format", metavar="F", help="keep, png, jpeg (or jpg), webp or tiff (or tif)")
     parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
     parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> int:
     from configs.load import dump_config, load_config
     from configs.schema import InferenceConfig
 
-    config = load_config(InferenceConfig, args.cfg, args.overrides + _overrides(args))
+    typed = [*args.overrides, *([f"model.strength={args.strength}"] if args.strength is not None else [])]
+    config = load_config(InferenceConfig, args.cfg, typed, _flags(args))
     inputs = [config.data.input] if isinstance(config.data.input, str) else config.data.input
     if inputs is None:
         raise UserError(
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> int:
     )
     if args.dry_run:
         print(dump_config(config))
-        _print(f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
+        say(f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
         return EXIT_OK
 
     created = not jobs[0].output.exists()
@@ -101,8 +103,8 @@ def main(argv: list[str]) -> int:
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
     enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength"}))
     if rank == 0:
-        _print(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
-        _print(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
+        say(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
+        say(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
     start = time.perf_counter()
     outcome = enhance_files(
         jobs[rank::world],
@@ -150,37 +152,27 @@ def _gathered(outcome: "Outcome", jobs: list["Job"]) -> "Outcome":
     return together(gather_object([outcome]), jobs)
 
 
-def _overrides(args: argparse.Namespace) -> list[str]:
-    """The flags as `key=value`, so that they pass through the config's own validation."""
+def _flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as {config key: value}, so that they pass through the config's own validation."""
     if args.inputs and args.input:
         raise UserError("expected photos as INPUT or with --input, found both")
-    paths = args.inputs or args.input
-    overrides = [
-        f"{key}={yaml_text(getattr(args, flag))}" for flag, key in FLAGS.items() if getattr(args, flag) is not None
-    ]
-    overrides += [f"{key}=true" for switch, key in SWITCHES.items() if getattr(args, switch)]
-    overrides += [f"data.input=[{', '.join(map(yaml_text, paths))}]"] if paths else []
-    overrides += [f"model.strength={args.strength}"] if args.strength is not None else []
-    return overrides
+    flags: dict[str, Any] = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
+    flags |= {key: True for switch, key in SWITCHES.items() if getattr(args, switch)}
+    return flags | ({"data.input": args.inputs or args.input} if args.inputs or args.input else {})
 
 
 def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
     for path, note in outcome.notes:
-        _print(f"note: {path}: {note}")
+        say(f"note: {path}: {note}")
     counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
     per_second = 1 / max(seconds, 1e-9)
     speed = f"{outcome.enhanced * per_second:.2f} photos/s, {outcome.pixels / 1e6 * per_second:.2f} megapixels/s"
-    _print(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
+    say(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
     if outcome.fault:
         print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
     for path, reason in outcome.failures:
         print(one_line(f"failed: {path}: {reason}"), file=sys.stderr)
     return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
-
-
-def _print(*lines: str) -> None:
-    for line in lines:  # a file name may hold a line break
-        print(one_line(line))
 
 
 def console() -> None:

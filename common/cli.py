@@ -5,16 +5,16 @@ ours (with a traceback), 130 stopped by Ctrl-C.
 """
 
 import argparse
-import io
 import os
 import sys
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from common.console import guarded, one_line
 from common.errors import UserError
 
 EXIT_OK, EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")  # numbers that torchrun sets
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -44,54 +44,47 @@ def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1")
     return parser
 
 
-def yaml_text(text: str) -> str:
-    """YAML that reads as exactly this text: a folder may be named `123`, `a: b`, or in bytes that are no Unicode."""
-    return '"' + "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text) + '"'
-
-
-def one_line(text: str) -> str:
-    """The text with what would break its line, or the terminal, spelt out: file names may hold line breaks and worse."""
-    odd = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no Unicode, line and paragraph separators
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in text)
-
-
-class _Output(io.TextIOWrapper):
-    """stdout or stderr that never ends the work: where nobody reads any more (`... | head`), the rest is dropped."""
-
-    def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-
-
-def _patient(stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
-    if stream is None:  # closed by the caller, `>&-`
-        return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
-    stream.flush()
-    # by lines, so that they appear in a log file as they are printed; characters that the terminal lacks are spelt out
-    return _Output(stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
-
-
 def run(main: Callable[[list[str]], int]) -> None:
     """Call `main(argv)` and leave the process with the exit code that its outcome means."""
-    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
+    sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     module = sys.modules["__main__"].__spec__
     if module is not None:  # started by `python -m`: so --help and records of results name it
         sys.argv[0] = f"python -m {module.name.removesuffix('.__main__')}"
+    sys.exit(exit_code(main, sys.argv[1:]))
+
+
+def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """What `main(argv)` returns; for what a user or the system can mend, one line on stderr and 2.
+
+    What the system refuses (no permission, no room, a name that is too long) needs no care where it happens, unless more
+    can be said there. All else is a failure of ours, and passes.
+    """
     try:
-        code = main(sys.argv[1:])
+        _check_surroundings()
+        return main(argv)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = EXIT_USER_ERROR
+        message = str(error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        message = ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        code = EXIT_INTERRUPTED
-    sys.exit(code)
+        return EXIT_INTERRUPTED
+    print(one_line(f"error: {message}"), file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _check_surroundings() -> None:
+    """Raises UserError where this process has no folder to work in, or is one of several in a way that cannot be."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise UserError("the current folder is gone or cannot be entered; change to another one") from None
+    for name in LAUNCHERS:
+        value = os.environ.get(name, "0")
+        if not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise UserError(f"{name}: expected a whole number, as torchrun sets it, found '{value}'")
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and missing:
+        raise UserError(f"{missing[0]}: expected beside WORLD_SIZE, as torchrun sets it, found none")

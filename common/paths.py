@@ -1,35 +1,89 @@
 """Files and folders that a user names."""
 
+import os
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import kind_of_file, read_file
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
+TEXT_LIMIT = 2**20  # bytes of a list or a table; a line for each of ten thousand photos
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems take
+
+
+def found(path: str | Path) -> str:
+    """What is at a path, in words: "a file", "a folder", "nothing there", or why that cannot be told. Never raises."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return "a broken link" if os.path.islink(path) else "nothing there"  # noqa: PTH114
+    except PermissionError:
+        return "a folder on the way that may not be entered"
+    except OSError as error:
+        return (error.strerror or type(error).__name__).lower()  # "file name too long"
+    except ValueError:
+        return "a name with a NUL in it"
+    return kind_of_file(mode) or "a file"
 
 
 def is_file(path: str | Path) -> bool:
     """Whether a path leads to a regular file; False also for one that is too long or below a locked folder."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
+    return found(path) == "a file"
 
 
 def find_file(value: str, key: str) -> Path:
     """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
     for candidate in (Path(value), REPO_ROOT / value):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
-    found = "a folder" if Path(value).is_dir() else "nothing there"
-    raise UserError(f"{key}: expected a file, found {found}: {value}")
+    raise UserError(f"{key}: expected a file, found {found(value)}: {value}")
 
 
 def find_folder(value: str, key: str) -> Path:
     """A folder named in a config. Raises UserError where it is missing or a file."""
     if not value.strip():
         raise UserError(f"{key}: expected a folder, found an empty name")
-    path = Path(value)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing there"
-        raise UserError(f"{key}: expected a folder, found {found}: {value}")
-    return path
+    what = found(value)
+    if what != "a folder":
+        raise UserError(f"{key}: expected a folder, found {what}: {value}")
+    return Path(value)
+
+
+def expand(value: str) -> str:
+    """A path with `~` and `$NAME` replaced, as a shell does; a path that exists as it is written stays."""
+    if ("~" not in value and "$" not in value) or os.path.lexists(value):
+        return value
+    return os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
+
+
+def why_no_path(value: str) -> str | None:
+    """What a path must be that this one is not, or None: no NUL in it, no more bytes than file systems take."""
+    if "\0" in value:
+        return "a path without a NUL"
+    try:
+        path = os.fsencode(value)
+    except UnicodeEncodeError:
+        return "a path in Unicode"
+    if max(map(len, path.split(b"/"))) > LONGEST_NAME:
+        return f"names of at most {LONGEST_NAME} bytes in a path"
+    return f"a path of at most {LONGEST_PATH} bytes" if len(path) > LONGEST_PATH else None
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT) -> str:
+    """The text of a file in UTF-8, with or without a byte-order mark.
+
+    Raises UserError where it is no regular file, cannot be read, is larger than `limit` bytes, or is not UTF-8.
+    """
+    what = found(path)
+    if what != "a file":
+        raise UserError(f"{path}: expected a text file, found {what}")
+    try:
+        content = read_file(path, limit=limit)
+    except OSError as error:
+        raise UserError(f"{path}: expected a text file, found one that cannot be read: {error.strerror}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        what = "UTF-16" if utf16 else f"the byte 0x{content[error.start]:02x} at position {error.start}"
+        raise UserError(f"{path}: expected text in UTF-8, found {what}") from None

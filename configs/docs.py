@@ -8,8 +8,10 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 
 from common.files import write_text
-from configs.load import CONFIG_ROOT, section_type
+from configs.fitting import section_type
+from configs.load import CONFIG_ROOT
 from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
+from configs.schema.base import PATH
 
 CONFIGS = {  # name -> schema, and the shipped files of its kind
     "train": (TrainConfig, "train/*.yaml"),
@@ -71,6 +73,8 @@ def _type(annotation: typing.Any, metadata: typing.Sequence = ()) -> str:
         return f"list of {f'{count} × ' if count else ''}{_type(arguments[0])}"
     if arguments:
         return " or ".join(_type(a, metadata if a is not type(None) else ()) for a in arguments)
+    if PATH in metadata:
+        return "path"
     names = {int: "integer", float: "number", str: "text", bool: "`true` \\| `false`", type(None): "`null`"}
     signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
     limits = [

@@ -6,60 +6,27 @@ Errors name the file and the key, what was expected and what was found; a misspe
 
 import difflib
 import re
-import types
-import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from common.console import note
 from common.errors import UserError
-from common.paths import REPO_ROOT
+from common.paths import REPO_ROOT, found, is_file, read_text
+from configs import published
+from configs.effects import without_effect
+from configs.fitting import Typed, fit, plain, section_type
+from configs.reading import Scalar, parse
 
 CONFIG_ROOT = Path(__file__).resolve().parent
 
+LARGEST_FILE = 2**18  # bytes of a config
+LONGEST_SHOWN = 200  # characters of a wrong value
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with three of YAML 1.1's traps removed.
-
-    Duplicate keys are refused, `2e-5` is a number, and `on`/`off`/`yes`/`no` are text.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # `<<: *defaults`: what it brings may be given again
-            key = self.construct_object(key_node, deep=True)
-            try:
-                duplicate = key in seen
-            except TypeError:
-                raise UserError(
-                    f"line {key_node.start_mark.line + 1}: a key must be text, found a list or mapping"
-                ) from None
-            if duplicate:
-                raise UserError(f"line {key_node.start_mark.line + 1}: key '{key}' is given twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9]+|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"
-    ),
-    list("-+0123456789."),
-)
 
 
 def find_config(name: str) -> Path:
@@ -67,19 +34,20 @@ def find_config(name: str) -> Path:
 
     Raises UserError where there is none, or more than one.
     """
+    what = found(name)
+    if what == "a file":
+        return Path(name)
+    if what != "nothing there":
+        raise UserError(f"--cfg {name}: expected a YAML file, found {what}")
     path = Path(name)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"--cfg {name}: expected a YAML file, found a folder")
     if len(path.parts) == 1:
-        found = sorted(file for file in CONFIG_ROOT.rglob("*.yaml") if name in (file.name, file.stem))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UserError(f"--cfg {name}: several files of this name: {', '.join(map(_shown, found))}")
+        files = sorted(file for file in CONFIG_ROOT.rglob("*.yaml") if name in (file.name, file.stem))
+        if len(files) == 1:
+            return files[0]
+        if files:
+            raise UserError(f"--cfg {name}: several files of this name: {', '.join(map(shown, files))}")
     for root in (REPO_ROOT, CONFIG_ROOT):
-        if (root / path).is_file():
+        if is_file(root / path):
             return root / path
     shipped = sorted(p.name for p in CONFIG_ROOT.rglob("*.yaml"))
     raise UserError(
@@ -87,37 +55,44 @@ def find_config(name: str) -> Path:
     )
 
 
-def load_config(schema: type[ConfigT], name: str, overrides: list[str] | None = None) -> ConfigT:
-    """Read a YAML file, apply `key.path=value` overrides, validate against `schema`.
+def load_config(
+    schema: type[ConfigT], name: str, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> ConfigT:
+    """Read a YAML file, apply `--set` overrides `KEY=VALUE`, then flags {key: value}, and validate against `schema`.
 
-    Raises UserError with one line that names the file and the key.
+    What was written but has no effect is told in notes. Raises UserError with one line that names the file and the key.
     """
     path = find_config(name)
-    where = _shown(path)
+    where = shown(path)
+    text = read_text(path, LARGEST_FILE)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = parse(text)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise UserError(f"{where}:{line} not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{where}: cannot be read as UTF-8 text: {error}") from None
-    tree = {} if tree is None else tree
+    tree = {} if tree is None or (isinstance(tree, Scalar) and tree.value is None) else tree
     if not isinstance(tree, dict):
-        raise UserError(f"{where}: expected sections with keys, found {_kind(tree)}")
-    for override in overrides or []:
-        _apply_override(tree, override)
-    tree = {key: {} if value is None and key in schema.model_fields else value for key, value in tree.items()}
+        raise UserError(f"{where}: expected sections with keys, found {_kind(plain(tree))}")
+    notes = _adapted(tree, schema, where)
+    given: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(given, override)
+    for key, value in (flags or {}).items():
+        _put(given, key, value, key)
+    _adapted(given, schema, "command line")
+    empty = {
+        name: {} for name, field in schema.model_fields.items() if field.is_required()
+    }  # its keys are then missing
+    tree = fit(_merged(empty | tree, given), schema)
     try:
-        return schema.model_validate(tree)
+        config = schema.model_validate(tree)
     except ValidationError as error:
-        given = [override.partition("=")[0].strip() for override in overrides or []]
         key = _key(_first(error))
-        if any(key == name or key.startswith(f"{name}.") or (name.startswith(f"{key}.")) for name in given):
+        if any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in _leaves(given)):
             where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
+    for text in (*notes, *without_effect(config, _leaves(tree), _leaves(given))):
+        note(f"{where}: {text}")
+    return config
 
 
 def dump_config(config: BaseModel) -> str:
@@ -125,61 +100,84 @@ def dump_config(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
 
 
+def _adapted(tree: dict, schema: type[BaseModel], where: str) -> list[str]:
+    try:
+        return published.adapt(tree, schema)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def _apply_override(tree: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {override}: expected KEY=VALUE, found {'no key' if equals else 'no equals sign'}")
-    try:
-        value = yaml.load(text, _Loader) if text.strip() else None
-    except (yaml.YAMLError, UserError):
-        value = text
-    if isinstance(value, dict) and not text.lstrip().startswith("{"):
-        value = text  # a path with ": " in it, which YAML reads as a mapping
-    *sections, last = key.strip().split(".")
-    node = tree
+    _put(tree, key.strip(), Typed(text), f"--set {override}")
+
+
+def _put(tree: dict, key: str, value: Any, what: str) -> None:
+    *sections, last = key.split(".")
     for section in sections:
-        if node.get(section) is None:
-            node[section] = {}
-        node = node[section]
-        if not isinstance(node, dict):
-            raise UserError(f"--set {override}: '{section}' is a value, not a section")
-    node[last] = value
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{what}: '{section}' is a value, not a section")
+    tree[last] = value
+
+
+def _merged(tree: Any, given: Any) -> Any:
+    """`given` over `tree`, section by section."""
+    if not isinstance(tree, dict) or not isinstance(given, dict):
+        return given
+    return {**tree, **{key: _merged(tree.get(key), value) for key, value in given.items()}}
+
+
+def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of all that is no section."""
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
 
 
 def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first problem in one line, unknown keys first, and how many more there are."""
+    problems = error.errors(include_url=False, include_context=False)
     problem = _first(error)
     key = _key(problem)
-    names = key.split(".")
+    told = {key}
     if problem["type"] == "extra_forbidden":
-        every = _all_keys(schema)
-        siblings = [k.rsplit(".", 1)[-1] for k in every if k.rpartition(".")[0] == ".".join(names[:-1])]
-        close = difflib.get_close_matches(names[-1], siblings, n=1)
-        elsewhere = [k for k in every if k.rsplit(".", 1)[-1] == names[-1]]
-        by_path = difflib.get_close_matches(key, every, n=1)
-        if close:
-            hint = f"; did you mean '{'.'.join([*names[:-1], close[0]])}'?"
-        elif elsewhere or by_path:
-            hint = f"; did you mean '{(elsewhere or by_path)[0]}'?"
-        else:
-            hint = f"; known here: {', '.join(siblings)}" if siblings else ""
-        message = f"unknown key '{key}'{hint}"
+        message = f"unknown key '{key}'{_hint(key, schema)}"
     elif problem["type"] == "missing":
-        message = f"{key}: missing; give it in the file or with --set {key}=VALUE"
+        told |= {_key(p) for p in problems if p["type"] == "missing"}
+        message = f"missing: {', '.join(sorted(told))}; give what is missing in the file or with --set KEY=VALUE"
     else:
         expected = problem["msg"].replace("Input should be", "expected").replace("a valid ", "")
         message = f"{key}: {expected[0].lower() + expected[1:]}, found {_kind(problem['input'])}"
-    more = len({_key(p) for p in error.errors(include_url=False)}) - 1
+    more = len({_key(p) for p in problems} - told)
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 
-def _first(error: ValidationError) -> dict:
+def _hint(key: str, schema: type[BaseModel]) -> str:
+    """What an unknown key may have been meant to be."""
+    section, _, name = key.rpartition(".")
+    every = _all_keys(schema)
+    siblings = [k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == section]
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        return f"; did you mean '{f'{section}.' if section else ''}{close[0]}'?"
+    elsewhere = [k for k in every if k.rpartition(".")[2] == name] or difflib.get_close_matches(key, every, n=1)
+    if elsewhere:
+        return f"; did you mean '{elsewhere[0]}'?"
+    return f"; known here: {', '.join(siblings)}" if siblings else ""
+
+
+def _first(error: ValidationError) -> Any:
     return min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
 
 
-def _key(problem: dict) -> str:
-    # pydantic adds the tried type ("str", "list[str]") behind a key that may have several
-    return ".".join(str(part) for part in problem["loc"] if not re.fullmatch(r"str|int|float|list\[.*\]", str(part)))
+def _key(problem: Any) -> str:
+    # pydantic adds the tried type ("str", "list[str]", "function-after[...]") behind a key that may have several
+    return ".".join(
+        str(part) for part in problem["loc"] if not re.fullmatch(r"str|int|float|\w[\w-]*\[.*\]", str(part))
+    )
 
 
 def _all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
@@ -192,20 +190,13 @@ def _all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def section_type(annotation: Any) -> type[BaseModel] | None:
-    """The section class behind a field's annotation, or None for a plain value."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((t for t in map(section_type, typing.get_args(annotation)) if t), None)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing (null)"
     if isinstance(value, dict):
         return "a section" if value else "an empty section"
     if isinstance(value, str):
-        return f"the text '{value}'"
+        return f"the text '{value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + '...'}'"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return repr(value)
@@ -216,7 +207,8 @@ def _did_you_mean(name: str, candidates: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as short as it is from the current folder."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -7,7 +7,8 @@ trained, saved and loaded is one tensor.
 Shape letters: D embedding size, L context length, W text width.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,19 +29,19 @@ class PromptPair(nn.Module):
     """Two learnable prompts: token embeddings that go through CLIP's text tower (CLIP-LIT, section 3.2).
 
     prompt_embedding (2,L,W): all positions are learnable, start, end and padding too.
-    eos_index: the position whose output stands for the prompt.
+    ends (2,): the position of each prompt whose output stands for it.
     """
 
     kind = "prompts"
 
-    def __init__(self, prompt_embedding: Tensor, eos_index: int) -> None:
+    def __init__(self, prompt_embedding: Tensor, ends: Sequence[int]) -> None:
         super().__init__()
         self.prompt_embedding = nn.Parameter(prompt_embedding.detach().float().clone())
-        self.eos_index = eos_index
+        self.ends = tuple(int(end) for end in ends)
 
     def forward(self, encoder: ClipEncoder) -> Tensor:
         """(2,D) text embeddings, not normalised."""
-        return encoder.embed_prompts(self.prompt_embedding, self.eos_index)
+        return encoder.embed_prompts(self.prompt_embedding, torch.tensor(self.ends))
 
 
 class LatentPair(nn.Module):
@@ -57,10 +58,13 @@ class LatentPair(nn.Module):
         return self.guidance_embeddings
 
 
-def new_guidance(kind: str, encoder: ClipEncoder, length_prompt: int = 16) -> PromptPair | LatentPair:
+def new_guidance(
+    kind: str, encoder: ClipEncoder, length_prompt: int = 16, texts: Sequence[str] | None = None
+) -> PromptPair | LatentPair:
     """An untrained pair, on the encoder's device.
 
-    kind: "prompts": both start as "X X ... X", `length_prompt` times (CLIP-LIT);
+    kind: "prompts": they start as `texts`, one for backlit and one for well-lit photos, or without them both as
+        "X X ... X", `length_prompt` times (CLIP-LIT);
         "latents": both drawn from N(0, 1) with torch's global generator (CLIP-LIT-Latent).
     Raises UserError where prompts are asked of an encoder without a fitting text tower, ValueError for another kind.
     """
@@ -69,15 +73,15 @@ def new_guidance(kind: str, encoder: ClipEncoder, length_prompt: int = 16) -> Pr
         return LatentPair(torch.randn(2, encoder.embed_dim)).to(device)
     if kind != "prompts":
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, found {kind!r}")
-    embeddings, ends = encoder.embed_tokens([" ".join(["X"] * length_prompt)] * 2)
-    return PromptPair(embeddings, int(ends[0])).to(device)
+    embeddings, ends = encoder.embed_tokens(list(texts or [" ".join(["X"] * length_prompt)] * 2))
+    return PromptPair(embeddings, ends.tolist()).to(device)
 
 
 def save_guidance(pair: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a pair as `.safetensors`, atomically; `metadata` says where it comes from."""
     about = {
         "kind": pair.kind,
-        **({"eos_index": str(pair.eos_index)} if pair.kind == "prompts" else {}),
+        **({"ends": json.dumps(pair.ends)} if pair.kind == "prompts" else {}),
         **(metadata or {}),
     }
     save_tensors(pair.state_dict(), path, about)
@@ -107,5 +111,19 @@ def load_guidance(
         raise UserError(f"{path}: expected finite guidance, found NaN or infinity (a training that diverged?)")
     pair.load_state_dict(tensors)
     if kind == "prompts":
-        pair.eos_index = int(read_metadata(path).get("eos_index", pair.eos_index))
+        pair.ends = _ends(path, pair)
     return pair
+
+
+def _ends(path: str | Path, pair: PromptPair) -> tuple[int, ...]:
+    """Where the two prompts of a file end; earlier versions of ours wrote one number for both, the releases write none."""
+    metadata = read_metadata(path)
+    if not {"ends", "eos_index"} & set(metadata):
+        return pair.ends
+    try:
+        ends = json.loads(metadata.get("ends") or f"[{metadata['eos_index']}, {metadata['eos_index']}]")
+        if len(ends) == 2 and all(type(end) is int and 0 <= end < pair.prompt_embedding.shape[1] for end in ends):
+            return tuple(ends)
+    except (ValueError, TypeError):
+        ends = None
+    raise UserError(f"{path}: expected two positions within the prompts as their ends, found {ends}")

@@ -226,7 +226,10 @@ def test_mistakes(folders, tmp_path):
     ):
         compute_metrics.main(["--gt", str(folder / "gt"), "--enhanced", str(tmp_path / "123")])
     for arguments, message in (
-        (["--gt", str(folder / "gt")], "--enhanced DIR is missing"),
+        (
+            ["--gt", str(folder / "gt")],
+            r"--enhanced \(data\.enhanced_images_path\): expected a folder, found nothing there",
+        ),
         (["--gt", "it's: 123", "--enhanced", "1"], "found nothing there: 1"),
         (["--gt", "1", "--enhanced", str(folder / "enhanced")], "found nothing there: 1"),
         (["--protocol", "grey"], "metrics.protocol: expected 'rgb', 'paper' or 'both'"),

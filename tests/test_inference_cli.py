@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 import inference
-from common.cli import yaml_text
 from common.errors import UserError
 from configs.load import load_config
 from configs.schema import InferenceConfig
@@ -136,7 +135,7 @@ def test_names_that_yaml_would_read_as_something_else(weights, tmp_path, monkeyp
 
 def test_name_in_bytes_that_are_no_unicode():
     raw = os.fsdecode(b"caf\xe9\n\x07")
-    config = load_config(InferenceConfig, "inference.yaml", [f"data.output={yaml_text(raw)}"])
+    config = load_config(InferenceConfig, "inference.yaml", [f"data.output={raw}"])
     assert config.data.output == raw
 
 
@@ -173,7 +172,7 @@ def test_mistakes_in_paths(weights, photos, tmp_path):
         ([tmp_path / "empty"], "expected images, found none"),
         ([photos, "--output", photos], "data.output: expected another folder"),
         ([photos, "--output", tmp_path / "file" / "out"], "data.output: expected a folder that can be written"),
-        ([], "data.input: expected a folder or photos, found nothing"),
+        ([], "data.input: expected .*, found nothing there"),
     ):
         with pytest.raises(UserError, match=message):
             call(weights, *arguments)

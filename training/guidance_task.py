@@ -67,7 +67,7 @@ class GuidanceTask:
                 find_pretrained(options.pretrain_dir, "guidance_model"), kind, encoder, options.length_prompt
             )
         else:
-            pair = new_guidance(kind, encoder, options.length_prompt)
+            pair = new_guidance(kind, encoder, options.length_prompt, options.init_texts)
         self.pair = pair
         optimizer = adam(pair.parameters(), accelerator.device, lr=options.lr, weight_decay=options.weight_decay)
         self.module, self.optimizer = accelerator.prepare(pair, optimizer)

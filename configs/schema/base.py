@@ -1,8 +1,11 @@
-"""The bases of the sections of a config."""
+"""The bases of the sections of a config, and types that several share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from common.paths import expand, why_no_path
 
 
 class Section(BaseModel):
@@ -11,6 +14,42 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        if any(isinstance(text, str) and "\0" in text for text in (value if isinstance(value, list) else [value])):
+            raise PydanticCustomError("nul", "expected text without a NUL")
+        return value
+
+
+def _path(value: str) -> str:
+    value = expand(value)
+    if reason := why_no_path(value):
+        raise PydanticCustomError("path", "expected {reason}", {"reason": reason})
+    return value
+
+
+PATH = AfterValidator(_path)
+PathText = Annotated[str, PATH]
+"""A path: `~` and `$NAME` are replaced; no longer than file systems take."""
+
+
+def spelt(spellings: dict[str, str]) -> BeforeValidator:
+    """Other spellings that a choice also takes: {other: ours}."""
+    return BeforeValidator(lambda value: spellings.get(value, value) if isinstance(value, str) else value)
+
+
+def none_if_empty() -> BeforeValidator:
+    """'' means null, as in the releases' files."""
+    return BeforeValidator(lambda value: None if value == "" else value)
+
+
+def ascending(numbers: list[float]) -> list[float]:
+    """Refuses a range that is given the wrong way round."""
+    if numbers[0] > numbers[1]:
+        raise PydanticCustomError("range", "expected the lower number first")
+    return numbers
 
 
 class PhotoData(Section):

@@ -4,22 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema.base import PhotoData, Section
+from configs.schema.base import PathText, PhotoData, Section, spelt
 
 
 class InferenceData(PhotoData):
     """Where photos are read and results are written."""
 
-    input: str | list[str] | None = None
+    input: PathText | list[PathText] | None = None
     """A folder (searched recursively), a file, or a list of these."""
-    output: str | None = None
+    output: PathText | None = None
     """Folder of results; sub-folders are kept. null: `FOLDER_enhanced` beside the folder that is, or holds, the input."""
 
 
 class InferenceModel(Section):
     """The enhancement network."""
 
-    checkpoint: str = "pretrained_models/rave.safetensors"
+    checkpoint: PathText = "pretrained_models/rave.safetensors"
     """UNet weights: our `.safetensors` or a published `.pth`."""
     padding_mode: Literal["reflect", "zeros"] = "reflect"
     """Padding of the plain convolutions at inference (published results: reflect)."""
@@ -39,8 +39,9 @@ class InferenceModel(Section):
 class InferenceSave(Section):
     """What is written."""
 
-    format: Literal["keep", "png", "jpeg", "webp", "tiff"] = "keep"
-    """File format of results; `keep`: that of the photo where it is one of these four, else PNG."""
+    format: Annotated[Literal["keep", "png", "jpeg", "webp", "tiff"], spelt({"jpg": "jpeg", "tif": "tiff"})] = "keep"
+    """File format of results; `keep`: that of the photo where it is one of these four, else PNG. `jpg` and `tif` are read as
+    `jpeg` and `tiff`."""
     quality: Annotated[int, Field(ge=1, le=100)] | Literal["keep"] = 95
     """JPEG and WebP quality; `keep`: a JPEG photo's own tables and subsampling, else 95. Lossless WebP stays lossless."""
     metadata: Literal["all", "none"] = "all"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema.base import Section
+from configs.schema.base import PathText, Section, none_if_empty
 
 LayerWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=5, max_length=5)]
 Weight = Annotated[float, Field(ge=-1000, le=1000)]
@@ -15,10 +15,12 @@ class GuidanceModel(Section):
 
     length_prompt: Annotated[int, Field(ge=1, le=75)] = 16
     """Number of words a prompt starts from, "X X ... X" (release: 16)."""
+    init_texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] | None = None
+    """CLIP-LIT: texts that the two prompts start from, [of backlit photos, of well-lit photos]; null: "X X ... X" for both (release)."""
     thr_loss: Annotated[float, Field(gt=0)] = 60.0
     """Loss under which guidance initialisation or refinement may end (release: 60)."""
-    lr: Annotated[float, Field(gt=0, le=1)] = 5e-6
-    """Learning rate (release: 5e-6 for prompts, 5e-4 for latent vectors)."""
+    lr: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Learning rate; null: the release's, 5e-6 for prompts and 5e-4 for latent vectors."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Weight decay (release: 1e-3)."""
     num_pretrain_iters: Annotated[int, Field(ge=0)] = 8000
@@ -47,7 +49,7 @@ class GuidanceModel(Section):
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     load_pretrain: bool = False
     """Start from the guidance in `pretrain_dir` and skip guidance initialisation."""
-    pretrain_dir: str | None = None
+    pretrain_dir: Annotated[PathText | None, none_if_empty()] = None
     """Guidance to start from: our `.safetensors` or a published `.pth`."""
 
 
@@ -74,7 +76,7 @@ class Guidance(Section):
         "a well-lit photo",
     ]
     """For `texts`: the direction from the first to the second text; needs an encoder with a text tower."""
-    saved: str | None = None
+    saved: PathText | None = None
     """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of a CLIP-LIT
     run, or the releases' `.pth`), whose direction is that from its backlit to its well-lit vector."""
     weights: DirectionWeights = DirectionWeights()
@@ -95,7 +97,7 @@ class Encoder(Section):
     model: str = "ViT-B-32"
     """An open_clip model name; `efficientnet-lite0`, an image encoder whose weights (`imagenet`) come with a package; `mini-clip` or
     `mini-rn` (ours); `timm/NAME` for another image-only trunk; or `auto` for a weight file in OpenAI's naming."""
-    pretrained: str | None = "openai"
+    pretrained: PathText | None = "openai"
     """A tag (of open_clip; `imagenet` of `efficientnet-lite0`), a weight file (looked for in the current folder, then in
     this repository), or null for seeded random weights."""
     quick_gelu: Literal["auto", True, False] = "auto"

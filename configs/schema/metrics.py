@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from configs.schema.base import PhotoData, Section
+from configs.schema.base import PathText, PhotoData, Section
 
 
 class MetricsData(PhotoData):
     """The two folders that are compared."""
 
-    gt_images_path: str | None = None
+    gt_images_path: PathText | None = None
     """Folder of ground truths."""
-    enhanced_images_path: str | None = None
+    enhanced_images_path: PathText | None = None
     """Folder of results; `name(1).png`, `name(2).png` are matched with the ground truth `name.*`."""
 
 
@@ -21,9 +21,9 @@ class MetricsOptions(Section):
     """`rgb`: the community's; `paper`: what the RAVE release computes. The console and JSON name them."""
     lpips: Literal["auto", "on", "off"] = "auto"
     """`auto`: null with the reason where AlexNet's weights cannot be had; `on`: an error then; `off`: null."""
-    json_file: str | None = None
+    json_file: PathText | None = None
     """JSON with the means and each image's values; null: `ENHANCED_metrics.json` beside the folder of results."""
-    csv_file: str | None = None
+    csv_file: PathText | None = None
     """CSV with each image's values; null: beside the JSON, with `.csv`."""
 
 

@@ -2,14 +2,29 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from configs.schema.base import Section
+from configs.schema.base import PathText, Section, ascending, none_if_empty, spelt
 from configs.schema.method import Clip, Guidance, GuidanceModel, Loss
 
-Mode = Literal["rave", "clip_lit", "clip_lit_latent"]
-Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2)]
-Shares = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+RELEASED_MODES = {"clip-lit": "clip_lit", "clip-lit-latent": "clip_lit_latent"}
+GUIDANCE_LR = {"rave": 5e-6, "clip_lit": 5e-6, "clip_lit_latent": 5e-4}  # release; RAVE learns none
+LONGEST_RUN_NAME = 200  # bytes, so that `NAME.old-12` is a file name too
+
+Mode = Annotated[Literal["rave", "clip_lit", "clip_lit_latent"], spelt(RELEASED_MODES)]
+Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
+Shares = Annotated[
+    list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
+]
+
+
+def _run_name(name: str) -> str:
+    if len(name.encode(errors="surrogateescape")) > LONGEST_RUN_NAME:
+        raise PydanticCustomError("name", "expected a name of at most {most} bytes", {"most": LONGEST_RUN_NAME})
+    if name.startswith(".") or set(name) & set("/\\"):
+        raise PydanticCustomError("name", "expected a name without a slash that does not begin with a dot")
+    return name
 
 
 class Experiment(Section):
@@ -17,15 +32,15 @@ class Experiment(Section):
 
     mode: Mode = "rave"
     """Method: `rave` (train_rave.py); `clip_lit`, learned prompts, or `clip_lit_latent`, learned vectors (train.py)."""
-    exp_name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\.][^/\\]*$")] = "rave"
+    exp_name: Annotated[str, Field(min_length=1), AfterValidator(_run_name)] = "rave"
     """Name of the run; its folder is `save_dir/exp_name`."""
-    save_dir: str = "runs"
+    save_dir: PathText = "runs"
     """Folder that holds all runs. An earlier run of the same name is moved aside, never deleted."""
     overwrite: bool = False
     """Delete an earlier run of the same name instead of moving it aside."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the initial weights, the order of the photos and their augmentation."""
-    cache_dir: str = ".cache"
+    cache_dir: PathText = ".cache"
     """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
 
 
@@ -52,11 +67,11 @@ class SimulatedBacklight(Section):
 class TrainData(Section):
     """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
 
-    backlit_images_path: str
+    backlit_images_path: PathText
     """Folder of backlit photos (searched recursively, any format that Pillow reads)."""
-    welllit_images_path: str
+    welllit_images_path: PathText
     """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
-    leave_out: list[str] = []
+    leave_out: list[PathText] = []
     """Text files with one file name, or path in its folder, a line: these photos of both folders are not trained on."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
@@ -64,11 +79,11 @@ class TrainData(Section):
     """Flips, transposition, rotation and zoom of the backlit photos (CLIP-LIT release)."""
     simulated_backlight: SimulatedBacklight = SimulatedBacklight()
     """Well-lit photos, darkened, as further inputs of the UNet."""
-    val_backlit_path: str | None = None
+    val_backlit_path: PathText | None = None
     """Optional folder of backlit validation photos; with `val_gt_path` gives validation PSNR and SSIM."""
-    val_gt_path: str | None = None
+    val_gt_path: PathText | None = None
     """Ground truths of `val_backlit_path`, matched by file name without extension."""
-    val_list: str | None = None
+    val_list: PathText | None = None
     """Optional text file with one file name, or path, a line: only these photos of `val_backlit_path` are used."""
     val_size: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Side in pixels at which validation photos are squashed before measuring; null: `image_size`."""
@@ -138,7 +153,7 @@ class UNetModel(Section):
     """Standard deviation of the initial weights (release: 0.02)."""
     load_pretrain: bool = False
     """Start from the weights in `pretrain_dir` and skip self-reconstruction."""
-    pretrain_dir: str | None = None
+    pretrain_dir: Annotated[PathText | None, none_if_empty()] = None
     """UNet weights to start from: a published `.pth` or our `.safetensors`."""
 
 
@@ -153,3 +168,10 @@ class TrainConfig(Section):
     guidance: Guidance = Guidance()
     clip: Clip = Clip()
     loss: Loss = Loss()
+
+    @model_validator(mode="after")
+    def _defaults_of_the_mode(self) -> "TrainConfig":
+        if self.guidance_model.lr is not None:
+            return self
+        guidance_model = self.guidance_model.model_copy(update={"lr": GUIDANCE_LR[self.exp.mode]})
+        return self.model_copy(update={"guidance_model": guidance_model})

@@ -58,7 +58,7 @@ def test_published_file_loads(load):
 
 
 def test_resolved_config_reads_back_the_same(load, tmp_path):
-    config = load(PUBLISHED, "exp.seed=7", "data.val_list='on'")
+    config = load(PUBLISHED, "exp.seed=7", "data.val_list=on")
     (tmp_path / "again.yaml").write_text(dump_config(config))
     assert load_config(TrainConfig, str(tmp_path / "again.yaml")) == config
 
@@ -94,8 +94,8 @@ def test_yaml_traps_are_gone(load):
         (PATHS + "unet_modl: {lr: 1}", [], "unknown key 'unet_modl'; did you mean 'unet_model'?"),
         (PATHS + "lr: 1.0", [], "unknown key 'lr'; did you mean 'unet_model.lr'?"),
         (PATHS, ["exp.sed=1"], "unknown key 'exp.sed'; did you mean 'exp.seed'?"),
-        ("data: {backlit_images_path: a}", [], "data.welllit_images_path: missing"),
-        ("", [], "data: missing"),
+        ("data: {backlit_images_path: a}", [], "missing: data.welllit_images_path; give"),
+        ("", [], "missing: data.backlit_images_path, data.welllit_images_path; give what is missing in the file"),
         (PATHS + "unet_model: {batch_size: '8'}", [], "unet_model.batch_size: expected integer, found the text '8'"),
         (PATHS + "unet_model: {batch_size: 8.5}", [], "unet_model.batch_size: expected integer, found 8.5"),
         (PATHS + "unet_model: {lr: true}", [], "unet_model.lr: expected number, found True"),

@@ -6,6 +6,7 @@ import torch
 
 from common.errors import UserError
 from losses.guidance import initialisation_loss
+from models.checkpoints import save_tensors
 from models.clip_encoder import ClipEncoder, load_clip
 from models.clip_networks import Built
 from models.guidance import LatentPair, PromptPair, load_guidance, new_guidance, save_guidance
@@ -44,6 +45,25 @@ def test_prompts_start_as_the_text_of_xs(encoder):
     assert torch.allclose(vectors, encoder.embed_texts([PROMPT, PROMPT]), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["plain", "custom", "vit"])
+def test_prompts_start_from_texts_of_ones_own(name, request, tmp_path):
+    encoder = request.getfixturevalue(name)
+    texts = ["a dark photo taken against the sun", "a well-lit photo"]
+    pair = new_guidance("prompts", encoder, texts=texts)
+    expected = encoder.embed_texts(texts)
+    assert torch.allclose(torch.nn.functional.normalize(pair(encoder), dim=-1), expected, atol=1e-5)
+    save_guidance(pair, tmp_path / "pair.safetensors")  # which keeps where each of the two ends
+    loaded = load_guidance(tmp_path / "pair.safetensors", "prompts", encoder)
+    assert torch.equal(loaded(encoder), pair(encoder)) and len(set(loaded.ends)) == 2
+
+
+@pytest.mark.parametrize("about", [{"ends": "[1, 77]"}, {"ends": "[1]"}, {"ends": "x"}, {"eos_index": "7.5"}])
+def test_damaged_ends_of_prompts_are_refused(plain, tmp_path, about):
+    save_tensors(new_guidance("prompts", plain).state_dict(), tmp_path / "odd.safetensors", about)
+    with pytest.raises(UserError, match=r"odd\.safetensors: expected two positions"):
+        load_guidance(tmp_path / "odd.safetensors", "prompts", plain)
+
+
 def test_texts_are_cut_to_the_longest_without_changing_them(encoder):
     texts = ["dark", "a photo of a well-lit street at noon", ""]
     tokens = encoder._tokenizer(texts)
@@ -64,7 +84,7 @@ def test_only_the_pair_is_trained(encoder):
 
 def test_golden_prompts_through_the_pair(vit, tiny_clip):
     expected = tiny_clip["expected"]
-    pair = PromptPair(expected["prompt_embedding"], int(expected["prompt_tokens"].argmax()))
+    pair = PromptPair(expected["prompt_embedding"], expected["prompt_tokens"].argmax(dim=-1).expand(2).tolist())
     assert torch.allclose(pair(vit), expected["prompt_text_features"], atol=1e-5)
 
 
@@ -83,7 +103,7 @@ def test_files_of_ours_and_of_the_releases(kind, plain, tmp_path):
         loaded = load_guidance(tmp_path / file, kind, plain, length_prompt=5)
         assert torch.equal(loaded(plain), pair(plain)), file
     if kind == "prompts":  # our file says where the prompt ends, whatever the config says
-        assert load_guidance(tmp_path / "ours.safetensors", kind, plain, length_prompt=16).eos_index == 6
+        assert load_guidance(tmp_path / "ours.safetensors", kind, plain, length_prompt=16).ends == (6, 6)
 
 
 def test_files_that_do_not_fit_are_told(plain, tmp_path):

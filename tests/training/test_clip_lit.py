@@ -130,7 +130,7 @@ def test_published_keys_give_the_published_schedule(tiny):
         ("enhancement 1", "unet", 2100),
         ("refinement 1", "guidance", 1000),
     ]
-    assert len(phases) == 2 + 2 * 15
+    assert len(phases) == 2 + 2 * 12
     assert phases[2].terms == {"identity": 22.5, "clip": 320}
     assert (phases[2].extend_while_loss_above, phases[2].extension_iterations) == (90, 60)
     assert (phases[3].extend_while_loss_above, phases[3].extension_iterations) == (60, 100)

@@ -1,0 +1,77 @@
+"""What the scripts print. Nothing that comes from outside may move the cursor, turn the reading direction or end a line."""
+
+import io
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+_SPELT_OUT = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+}  # control, direction and other format marks, bytes that are no Unicode, line ends
+_JOINERS = "\u200c\u200d"  # in Persian words and in emoji
+_CURSOR_UP = "\x1b[A"  # tqdm's, between bars
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""The text with every character that would act on a terminal spelt out, such as `\x1b` or `\u202e`, but those in `keep`."""
+    if text.isprintable():
+        return text
+    keep += _JOINERS
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _SPELT_OUT and c not in keep else c
+        for c in text
+    )
+
+
+def one_line(text: str) -> str:
+    """The text as one line: file names may hold line breaks and worse."""
+    return visible(text)
+
+
+def say(*lines: str) -> None:
+    """Print each as one line."""
+    for line in lines:
+        print(one_line(line))
+
+
+def note(text: str) -> None:
+    """Tell a user what they may not expect, in one line on stderr; of several processes, one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(one_line(f"note: {text}"), file=sys.stderr)
+
+
+class Output(io.TextIOWrapper):
+    """stdout or stderr through which nothing acts on the terminal, and which never ends the work.
+
+    Every print, bar, table, warning and traceback passes `visible`; only line ends, and what moves a progress bar, pass as
+    they are. Where nobody reads any more (`... | head`), the rest is dropped.
+    """
+
+    def write(self, text: str) -> int:
+        start = "\r" if text.startswith("\r") else ""
+        safe = start + _CURSOR_UP.join(visible(part, "\n\t") for part in text[len(start) :].split(_CURSOR_UP))
+        try:
+            super().write(safe)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+
+def guarded(stream: io.TextIOWrapper | None) -> io.TextIOWrapper:
+    """The stream as an `Output`; None (closed by the caller, `>&-`) as one that drops everything."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
+    stream.flush()
+    # by lines, so that they appear in a log file as they are printed; characters that the terminal lacks are spelt out
+    return Output(stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
