@@ -99,7 +99,7 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     the system gives; other errors of the block pass.
     """
     path = Path(path)
-    with _told(path):
+    with telling_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             _refuse_special(
@@ -130,7 +130,7 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
 
 def append_line(path: str | Path, line: str) -> None:
     """Add a line to a text file, whole or not at all. Raises as `writing` does."""
-    with _told(Path(path)), Path(path).open("ab", buffering=0) as file:
+    with telling_errors(Path(path)), Path(path).open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         data = f"{line}\n".encode(errors="backslashreplace")
         try:
@@ -185,7 +185,7 @@ def _machine() -> str:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def telling_errors(path: Path) -> Iterator[None]:
     """Errors of the system while `path` is written, as one line."""
     try:
         yield
