@@ -6,22 +6,26 @@ moved or renamed photos are found again and changed ones are not.
 
 import hashlib
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
+from common.cli import one_line
 from common.errors import UserError
-from common.files import file_digest, writing
+from common.files import DiskFull, file_digest, writing
 from common.paths import REPO_ROOT, is_file
 from configs.schema import Clip, Encoder
 from data.images import STANDARD, ImageError, Limits, read_rgb8
 from models.clip_encoder import ClipEncoder, load_clip
+from training.checksum import checksum
 
 
 def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> ClipEncoder:
@@ -52,7 +56,8 @@ def embed_photos(
     key: the config key of the folder, for errors. limits: which photos are read at all. Raises UserError where no photo can be read.
     """
     cache_file = Path(cache_dir) / "embeddings" / f"{encoder.fingerprint()[:32]}.safetensors"
-    known = _read_cache(cache_file)
+    cached = _read_cache(cache_file)
+    known = dict(zip(cached["photos"], cached["embeddings"], strict=True)) if cached else {}
     skipped: dict[str, str] = {}
     hashes = [_content(path, skipped) for path in paths]
     new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known and h not in skipped}
@@ -76,8 +81,8 @@ def embed_photos(
                 images = torch.cat(list(prepared.values())).contiguous(memory_format=torch.channels_last)
                 known.update(zip(prepared, encoder.embed_images(images).cpu(), strict=True))
             bar.update(len(batch))
-    if new:
-        _write_cache(cache_file, known)
+    if new and known:
+        _write_cache(cache_file, {"embeddings": torch.stack(list(known.values()))}, photos=list(known))
     found = [known[digest] for digest in hashes if digest in known]
     unread = [f"{path}: {skipped[h]}" for path, h in zip(paths, hashes, strict=True) if h in skipped]
     if not found:
@@ -116,11 +121,8 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
     tokens, _ = encoder.words()
     digest = hashlib.sha256("\n".join([encoder.fingerprint(text=True), *tokens]).encode())
     cache_file = Path(cache_dir) / "vocabulary" / f"{digest.hexdigest()[:32]}.safetensors"
-    if cache_file.is_file():
-        try:
-            return safetensors.torch.load_file(cache_file)["tokens"]
-        except (SafetensorError, KeyError):
-            cache_file.unlink()  # damaged: a cache is made anew
+    if known := _read_cache(cache_file):
+        return known["tokens"]
 
     @torch.no_grad()  # which each thread has to say
     def embed(start: int) -> Tensor:
@@ -132,23 +134,37 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
             pool.map(embed, starts), desc="embedding the vocabulary", total=len(starts), leave=False, disable=None
         )
         embeddings = torch.cat(list(chunks))
-    with writing(cache_file) as temporary:
-        safetensors.torch.save_file({"tokens": embeddings}, temporary)
+    _write_cache(cache_file, {"tokens": embeddings})
     return embeddings
 
 
-def _read_cache(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        return {}
+def _read_cache(path: Path) -> dict[str, Any] | None:
+    """What `_write_cache` wrote. None, and a note, where it cannot be used: a cache is made anew; None where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(zip(json.loads(file.metadata()["sha256"]), file.get_tensor("embeddings"), strict=True))
-    except (SafetensorError, ValueError, KeyError, TypeError):
-        return {}  # damaged: a cache is made anew
+            facts = json.loads(file.metadata()["facts"])
+            content = {name: file.get_tensor(name) for name in file.keys()} | facts  # noqa: SIM118
+            if checksum(content) == file.metadata()["checksum"]:
+                return content
+            why = "damaged, its checksum does not fit"
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # readers meet damaged files with every kind of exception
+        why = " ".join(str(error).split())
+    _note(f"cache made anew: {path}: {why}")
+    return None
 
 
-def _write_cache(path: Path, known: dict[str, Tensor]) -> None:
-    if known:
-        tensors = {"embeddings": torch.stack(list(known.values()))}
+def _write_cache(path: Path, tensors: dict[str, Tensor], **facts: list[str]) -> None:
+    metadata = {"facts": json.dumps(facts), "checksum": checksum({**tensors, **facts})}
+    try:
         with writing(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, {"sha256": json.dumps(list(known))})
+            safetensors.torch.save_file(tensors, temporary, metadata)
+    except DiskFull:
+        raise
+    except UserError as error:  # the next run computes it again
+        _note(f"not cached: {error}")
+
+
+def _note(text: str) -> None:
+    print(one_line(f"note: {text}"), file=sys.stderr)

@@ -1,6 +1,6 @@
 """Everything that a run needs to go on after it was stopped, in one object."""
 
-import pickle
+import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.files import writing
+from common.files import open_file, writing
+from training.checksum import checksum
 
 RUNNING_MEAN = 30  # steps over which the score of a snapshot is averaged (release)
 
@@ -51,6 +52,9 @@ class TrainState:
     enhancers: list[dict[str, Tensor]] = field(default_factory=list)  # the last two rounds' UNets, the latest last
 
     _NOT_PLAIN: ClassVar = ("modules", "optimizers")
+
+    def __post_init__(self) -> None:
+        self._sound = True  # what `save` finds in its place is whole, as far as is known
 
     def start_phase(self, phase: int, trains: str, planned: int) -> None:
         """Reset what belongs to one phase."""
@@ -123,21 +127,61 @@ class TrainState:
         self.average = {name: tensor.to(weights[name].device) for name, tensor in self.average.items()}
 
     def save(self, path: Path) -> None:
-        with writing(path, durable=True) as temporary, temporary.open("wb") as file:  # a path hides why PyTorch failed
-            torch.save(self.state_dict(), file)
+        """Write the state with its checksum; the one before it is kept beside it (`previous_state`)."""
+        state = self.state_dict()
+        with writing(path, durable=True) as temporary:
+            with temporary.open("wb") as file:  # a path hides why PyTorch failed
+                torch.save({**state, "checksum": checksum(state)}, file)
+            if self._sound and path.is_file():
+                with writing(previous_state(path)) as link:
+                    link.unlink()
+                    _link_or_copy(path, link)
+        self._sound = True
 
-    def load(self, path: Path) -> None:
-        """Raises UserError where the state cannot be read."""
-        try:
-            self.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (
-            RuntimeError,
-            LookupError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            OSError,
-            pickle.UnpicklingError,
-        ) as error:
-            raise UserError(f"--resume: {path}: not a state of this kind of run ({type(error).__name__})") from None
+    def load(self, path: Path) -> str | None:
+        """Take over a saved state; where it is damaged the one before it, and the text returned tells so.
+
+        Raises UserError where neither can be used.
+        """
+        reasons = []
+        for file in (path, previous_state(path)):
+            try:
+                content = _read_state(file)
+                self.load_state_dict(content)
+            except Exception as error:  # readers meet damaged files with every kind of exception
+                reasons += [(file, _why(error))] if file == path or file.exists() else []
+                continue
+            if reasons:
+                self._sound = False  # what is damaged must not take the place of the one before it
+                return f"{path}: {reasons[0][1]}; going on from the state before it, {file}"
+            return None
+        what = "; ".join(f"{file}: not a state of this kind of run ({why})" for file, why in reasons)
+        raise UserError(f"--resume: {what}")
+
+
+def previous_state(path: Path) -> Path:
+    """Where the state before the one in `path` is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _read_state(path: Path) -> dict:
+    """The content of a state file, whose checksum fits; of an earlier version, which has none, as it is."""
+    with open_file(path) as file:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    expected = state.pop("checksum", None)
+    if expected is not None and expected != checksum(state):
+        raise ValueError("damaged, its checksum does not fit")
+    return state
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror
+    return str(error) if isinstance(error, ValueError) else f"damaged or of another kind ({type(error).__name__})"
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # of a file system without links
+        shutil.copyfile(source, target)

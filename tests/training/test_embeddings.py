@@ -80,3 +80,18 @@ def test_tokens_in_chunks_equal_single_ones_and_are_cached(tmp_path, monkeypatch
     monkeypatch.undo()
     monkeypatch.setattr(clip, "words", lambda: (texts, [True] * len(texts)))
     assert torch.allclose(embed_vocabulary(clip, tmp_path, chunk=4), found, atol=1e-6)
+
+
+def test_damage_inside_a_cache_is_noticed_and_an_unreadable_one_costs_a_note(encoder, photo_folders, tmp_path, capsys):
+    paths = list_images(photo_folders[1], "key")
+    right, _ = embed_photos(paths, encoder, tmp_path / "cache", 8, "key")
+    (file,) = (tmp_path / "cache" / "embeddings").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    assert torch.equal(embed_photos(paths, encoder, tmp_path / "cache", 8, "key")[0], right)
+    assert capsys.readouterr().err == f"note: cache made anew: {file}: damaged, its checksum does not fit\n"
+    file.unlink()
+    file.mkdir()
+    assert torch.equal(embed_photos(paths, encoder, tmp_path / "cache", 8, "key")[0], right)
+    assert f"note: not cached: {file}" in capsys.readouterr().err

@@ -176,7 +176,8 @@ def test_resume_of_a_finished_or_damaged_run(overrides, capsys):
     run = train(config(overrides))
     assert train(config(overrides), resume=True) == run
     assert "finished already" in capsys.readouterr().out
-    (run / "checkpoints/last.pt").write_bytes(b"rubbish")
+    for name in ("last.pt", "last.previous.pt"):
+        (run / "checkpoints" / name).write_bytes(b"rubbish")
     with pytest.raises(UserError, match="not a state of this kind of run"):
         train(config(overrides), resume=True)
 
