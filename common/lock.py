@@ -12,11 +12,6 @@ from types import TracebackType
 from common.errors import UserError
 from common.files import is_running, real_path, telling_errors
 
-try:
-    import fcntl
-except ImportError:  # Windows: what the file says decides alone
-    fcntl = None
-
 _HELD: set[Path] = set()  # by this process, which the system would let in twice
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}  # file systems without locks
 
@@ -84,7 +79,9 @@ class Lock:
 
     def _hold(self, handle: int) -> bool:
         """Whether the system holds the lock for us; False where it knows no locks. Raises UserError where another has it."""
-        if fcntl is None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: what the file says decides alone
             return False
         try:
             fcntl.lockf(

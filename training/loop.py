@@ -9,15 +9,17 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from configs.schema import TrainConfig
 from data.listing import photo_sizes
-from training.build import Parts, Task, build, plan
+from training.build import Parts, Plan, Task, build, plan
 from training.directions import save_direction
 from training.guards import Decision, TrainingDiverged, after_iteration, on_dead_map
 from training.phases import Phase
@@ -48,21 +50,37 @@ def train(
     planned = plan(config, accelerator)
     if dry_run:
         return None
-    folder, data = RunFolder(config), config.data
+    make_folder(config.exp.save_dir, "exp.save_dir")
+    make_folder(config.exp.cache_dir, "exp.cache_dir")
+    folder = RunFolder(config)
+    with folder.lock() if accelerator.is_main_process else nullcontext():
+        return _train(config, accelerator, planned, folder, resume, left_out, on_iteration)
+
+
+def _train(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    planned: Plan,
+    folder: RunFolder,
+    resume: bool,
+    left_out: list[str] | None,
+    on_iteration: Callable[["Trainer"], None] | None,
+) -> Path:
+    """A training whose folder no other process writes."""
+    data = config.data
     photos = {
         "backlit": photo_sizes(planned.backlit, data.backlit_images_path),
         "welllit": photo_sizes(planned.well_lit, data.welllit_images_path),
     }
     if resume:
         folder.check(config, photos)
-    make_folder(config.exp.save_dir, "exp.save_dir")
-    make_folder(config.exp.cache_dir, "exp.cache_dir")
     parts = build(config, accelerator, planned, folder)
     if left_out is not None and accelerator.is_main_process:
         left_out += parts.skipped
     trainer = Trainer(parts, on_iteration)
     if resume:  # every process: all have to agree on what is left
-        trainer.state.load(folder.state_file)
+        if note := trainer.state.load(folder.state_file):
+            accelerator.print(f"note       {note}")
         if trainer.state.phase == len(parts.phases) and folder.summary_file.is_file():
             accelerator.print(f"run        {folder.path}: finished already, at iteration {trainer.state.total}")
             return folder.path

@@ -75,7 +75,7 @@ class Recorder:
                 titles.append("ground truth")
             file = folder.path / "previews" / f"iteration_{state.total:06}.png"
             picture = photo_grid(list(zip(*columns, strict=True)), titles, file)
-            folder.events.add_image("preview", picture, state.total, dataformats="HWC")
+            folder.show(state.total, picture)
 
     def report(self, phase: Phase) -> None:
         """What the guidance can do by now."""

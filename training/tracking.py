@@ -4,7 +4,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
 from common.errors import UserError
-from common.files import append_line, write_text, writing
+from common.files import append_line, telling_errors, write_text, writing
+from common.lock import Lock
 from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
+from training.state import previous_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +51,17 @@ class RunFolder:
         self.lines = 0  # of metrics.jsonl
         self._events: SummaryWriter | None = None
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """The right to write this run, which one process at a time has. Raises UserError where another has it.
+
+        Its file is beside the folder, which may be moved or deleted meanwhile.
+        """
+        with Lock(self.path.with_name(f".{self.path.name}.lock"), f"exp.exp_name: {self.path}") as lock:
+            if lock.note:
+                print(f"note       {lock.note}")
+            yield
+
     def create(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> str | None:
         """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`. Returns what was done to it.
 
@@ -77,6 +91,8 @@ class RunFolder:
 
     def check(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> None:
         """Raises UserError where config or photos are not those that the run began with: direction and order depend on them."""
+        if not self.state_file.is_file() and not previous_state(self.state_file).is_file():
+            raise UserError(f"--resume: expected a saved state, found nothing there: {self.state_file}")
         try:
             earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -120,27 +136,35 @@ class RunFolder:
         record["resumed"] = [*record.get("resumed", []), {"iteration": total, **provenance()}]
         write_text(self.provenance_file, _json(record))
         self.lines = lines
-        self._events = SummaryWriter(self.path / "tensorboard", purge_step=total + 1)
+        with self._tensorboard(purge_step=total + 1):
+            pass
 
     def log(self, iteration: int, values: dict[str, Any], tag: str = "train") -> None:
         """One line of metrics.jsonl, and the numbers among `values` as TensorBoard scalars."""
         append_line(self.metrics_file, json.dumps({"iteration": iteration, **values}))
         self.lines += 1
-        for name, value in values.items():
-            if isinstance(value, float):
-                self.events.add_scalar(f"{tag}/{name}", value, iteration)
+        with self._tensorboard() as events:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    events.add_scalar(f"{tag}/{name}", value, iteration)
 
-    @property
-    def events(self) -> SummaryWriter:
-        if self._events is None:
-            self._events = SummaryWriter(self.path / "tensorboard")
-        return self._events
+    def show(self, iteration: int, picture: np.ndarray) -> None:
+        """A preview (H,W,3) uint8 for TensorBoard."""
+        with self._tensorboard() as events:
+            events.add_image("preview", picture, iteration, dataformats="HWC")
+
+    @contextmanager
+    def _tensorboard(self, purge_step: int | None = None) -> Iterator[SummaryWriter]:
+        with telling_errors(self.path / "tensorboard" / "events"):
+            if self._events is None:
+                self._events = SummaryWriter(self.path / "tensorboard", purge_step=purge_step)
+            yield self._events
 
     def finish(self, summary: dict) -> None:
         """Write the summary, by which a run counts as finished, and close the log."""
         write_text(self.summary_file, _json(summary))
-        if self._events is not None:
-            self._events.close()
+        with self._tensorboard() as events:
+            events.close()
 
 
 def make_folder(path: str, key: str) -> None:

@@ -1,0 +1,75 @@
+"""One run folder, one process; full disks."""
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import UserError
+from common.files import DiskFull
+from tests.faults import room_for
+from tests.helpers import assert_same_run, config
+from training.loop import train
+
+
+def test_a_run_that_is_in_training_is_neither_trained_resumed_nor_overwritten_by_another(overrides):
+    tried = []
+
+    def try_all(trainer):
+        if trainer.state.total == 4:
+            for more, resume in (([], False), ([], True), (["exp.overwrite=true"], False)):
+                with pytest.raises(UserError, match=r"exp\.exp_name: .*/tiny: expected no other process at it, found"):
+                    train(config(overrides, *more), resume=resume)
+                tried.append(resume)
+
+    run = train(config(overrides), on_iteration=try_all)
+    assert len(tried) == 3 and (run / "summary.json").is_file()
+    assert not list(run.parent.glob(".*"))
+    assert run.parent.is_dir() and [p.name for p in run.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)  # TensorBoard's, whose error is told
+def test_a_full_disk_while_training_is_one_line_and_resume_goes_on_once_there_is_room(overrides):
+    whole = train(config(overrides))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(trainer):
+        if trainer.state.total == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+
+    full = config(overrides, "exp.exp_name=full")
+    try:
+        with pytest.raises(DiskFull, match=r"runs/full/.*: cannot be written: File too large; what was there"):
+            train(full, on_iteration=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    folder = Path(full.exp.save_dir) / "full"
+    assert torch.load(folder / "checkpoints/last.pt", weights_only=True)["total"] == 3
+    assert_same_run(whole, train(full, resume=True))
+
+
+def test_a_full_disk_before_the_first_state_is_one_line(overrides):
+    with room_for(50_000), pytest.raises(DiskFull, match="cannot be written: File too large"):
+        train(config(overrides))
+
+
+def test_resume_from_the_state_before_a_damaged_one_ends_as_if_nothing_had_happened(overrides, capsys):
+    whole = train(config(overrides))
+    stopped = config(overrides, "exp.exp_name=stopped")
+
+    def stop(trainer):
+        if trainer.state.total == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, on_iteration=stop)
+    state = Path(stopped.exp.save_dir) / "stopped" / "checkpoints" / "last.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 4
+    state.write_bytes(content)
+    resumed = train(stopped, resume=True)
+    assert f"note       {state}: damaged" in capsys.readouterr().out
+    assert_same_run(whole, resumed)
