@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from configs.schema.base import PathText, Section, ascending, none_if_empty, spelt
+from configs.schema.base import PathText, PhotoData, Section, ascending, none_if_empty, spelt
 from configs.schema.method import Clip, Guidance, GuidanceModel, Loss
 
 RELEASED_MODES = {"clip-lit": "clip_lit", "clip-lit-latent": "clip_lit_latent"}
@@ -64,7 +64,7 @@ class SimulatedBacklight(Section):
     """Standard deviation of sensor noise, of full scale."""
 
 
-class TrainData(Section):
+class TrainData(PhotoData):
     """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
 
     backlit_images_path: PathText
