@@ -45,6 +45,24 @@ NEEDS: dict[str, tuple[Condition, str]] = {
     "guidance.direction": (_rave, "exp.mode: rave"),
     "guidance.remove": (_rave, "exp.mode: rave"),
     "guidance.remove_first_n_tokens": (_rave, "exp.mode: rave"),
+    "guidance.layers": (_rave, "exp.mode: rave"),
+    "guidance.set_point": (_rave, "exp.mode: rave"),
+    "guidance.set_point_factor": (
+        lambda c: _rave(c) and c.guidance.set_point == "photo",
+        "guidance.set_point: photo",
+    ),
+    "guidance.relit": (
+        lambda c: _rave(c) and _direction("relit")(c),
+        "guidance.direction: relit, or sum with its weight",
+    ),
+    "guidance.relit.gamma": (lambda c: c.guidance.relit.photos != "welllit", "guidance.relit.photos: backlit or both"),
+    **{
+        f"guidance.relit.{name}": (
+            lambda c: c.guidance.relit.photos != "backlit",
+            "guidance.relit.photos: welllit or both",
+        )
+        for name in ("foreground_stops", "background_stops", "foreground_share")
+    },
     "guidance.texts": (
         lambda c: _rave(c) and _direction("texts")(c),
         "guidance.direction: texts, or sum with their weight",

@@ -85,7 +85,7 @@ def seeded(transform: Callable[..., Any], seed: int, *images: Tensor) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         results = transform(*marked)
-    return results.as_subclass(Tensor) if len(images) == 1 else tuple(r.as_subclass(Tensor) for r in results)
+    return tuple(r.as_subclass(Tensor) for r in results) if isinstance(results, tuple) else results.as_subclass(Tensor)
 
 
 def _like(result: Tensor, source: Tensor) -> Tensor:

@@ -7,11 +7,14 @@ photo) then serves for training without downloads, for validation and for measur
 Shape letters: H height, W width. Photos are (3,H,W) RGB in [0, 1], sRGB encoded.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision import tv_tensors
 
 SHOULDER = 0.8  # linear value from which highlights are compressed instead of clipped
 
@@ -30,19 +33,47 @@ class BacklightRanges:
 
 
 class RandomBacklight:
-    """`simulate_backlight` as a transform of photos (3,H,W), its randomness out of torch's global generator.
+    """A transform of well-lit photos (3,H,W), its randomness out of torch's global generator.
 
+    Gives `simulate_backlight`'s photo, and the photo as it was, both under the same `augmentation`.
     untouched: share of the photos, in [0, 1], that stay as they are.
     """
 
-    def __init__(self, ranges: BacklightRanges, untouched: float = 0.0) -> None:
-        self.ranges, self.untouched = ranges, untouched
+    def __init__(
+        self, ranges: BacklightRanges, untouched: float = 0.0, augmentation: Callable[..., Any] | None = None
+    ) -> None:
+        self.ranges, self.untouched, self.augmentation = ranges, untouched, augmentation
 
-    def __call__(self, photo: Tensor) -> Tensor:
+    def __call__(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-        if torch.rand((), generator=generator) < self.untouched:
-            return photo
-        return simulate_backlight(photo, generator, self.ranges).photo
+        keep = torch.rand((), generator=generator) < self.untouched
+        backlit = photo if keep else simulate_backlight(photo, generator, self.ranges).photo
+        if self.augmentation is None:
+            return backlit, photo
+        return self.augmentation(tv_tensors.Image(backlit), tv_tensors.Image(photo))  # of plain ones, only the first
+
+
+@dataclass(frozen=True)
+class Relighting:
+    """A change of light that leaves the content as it is: photo (3,H,W) in [0, 1], generator -> the same, relit.
+
+    name: what it does, with its numbers; a cache key.
+    """
+
+    name: str
+    apply: Callable[[Tensor, torch.Generator], Tensor]
+
+
+def darkening(ranges: BacklightRanges) -> Relighting:
+    """Well-lit photos as if taken against the light."""
+    return Relighting(
+        f"darkened v1 {ranges}", lambda photo, generator: simulate_backlight(photo, generator, ranges).photo
+    )
+
+
+def lifting(gamma: float) -> Relighting:
+    """Backlit photos, lifted: I^(1/γ)."""
+    return Relighting(f"lifted v1 {gamma}", lambda photo, _: photo ** (1 / gamma))
 
 
 @dataclass(frozen=True)

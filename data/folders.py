@@ -94,9 +94,11 @@ class PhotoStages(Dataset):
 
 
 class MixedInputs(Dataset):
-    """Inputs of the UNet: backlit photos, a `share` of which is replaced by photos of a second set. Keys and items as of PhotoArray.
+    """Inputs of the UNet: backlit photos, a `share` of which is replaced by well-lit photos of a second set, darkened or not.
 
-    Which ones, and by which photo, depends on the seed of the key alone. Without a seed, index i is the i-th backlit photo.
+    Items are `(input, lit, known)`: the input (3,S,S); the same content as it was lit (3,S,S), where that is known (a bool);
+    of a backlit photo it is not, and the input stands in its place. others: a set whose augmentation gives `(input, lit)`.
+    Which ones, and by which photo, depends on the seed of the key alone. Without a seed, index i is the i-th backlit photo alone.
     """
 
     def __init__(self, backlit: PhotoArray, others: PhotoArray, share: float) -> None:
@@ -105,10 +107,13 @@ class MixedInputs(Dataset):
     def __len__(self) -> int:
         return len(self.backlit)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Tensor:
-        if isinstance(key, int) or mix(key[1], 0) >= self.share * SEEDS:
+    def __getitem__(self, key: int | tuple[int, int]) -> Tensor | tuple[Tensor, Tensor, bool]:
+        if isinstance(key, int):
             return self.backlit[key]
-        return self.others[mix(key[1], 1) % len(self.others), key[1]]
+        if mix(key[1], 0) >= self.share * SEEDS:
+            photo = self.backlit[key]
+            return photo, photo, False
+        return *self.others[mix(key[1], 1) % len(self.others), key[1]], True
 
 
 class BatchOrder(Sampler):

@@ -159,8 +159,11 @@ class Vocabulary:
         self._embeddings = embeddings[self._index]
 
     def nearest(self, vector: Tensor, count: int, *, whole_words: bool = False, farthest: bool = False) -> list[Token]:
-        """The `count` tokens with the highest cosine to `vector` (D,), or with `farthest` the lowest; optionally only whole words."""
-        cosines = self._embeddings.to(vector) @ vector
+        """The `count` tokens with the highest cosine to `vector` (D',), or with `farthest` the lowest; optionally only whole words.
+
+        D' > D: of a space that ends with that of the tokens, such as all stages of an encoder.
+        """
+        cosines = self._embeddings.to(vector) @ vector[-self._embeddings.shape[1] :]
         found = []
         for row in cosines.argsort(descending=not farthest).tolist():
             index = self._index[row]

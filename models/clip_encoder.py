@@ -5,8 +5,9 @@ Images enter as (B,3,H,W) RGB in [0, 1] of any size; resizing and normalisation 
 differentiable, so gradients flow from an embedding to the enhancement network.
 """
 
+import copy
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,9 +21,11 @@ from common.errors import UserError
 from common.paths import is_file
 from models import efficientnet
 from models.clip_networks import Built, Wanted, from_open_clip, from_openai_file, from_timm, settle_batch_norm
+from models.text_tower import pool_type, takes_token_embeddings, text_ends
 from models.vocabulary import class_directions, class_number, clip_tokens
 
 MAPS = 5  # stem, layer1..4
+LAYERS = ("last", "stages")
 # Who builds a model, by its name up to the first "/"; open_clip builds the rest.
 BUILDERS = {"auto": from_openai_file, "timm": from_timm, efficientnet.NAME: efficientnet.from_package}
 
@@ -32,8 +35,11 @@ class ClipEncoder(nn.Module):
 
     Built by `load_clip`. `embed_dim` D, `image_size` the square input side in pixels,
     `has_text` whether texts and prompts can be embedded, `vocabulary_kind` what its words are ("tokens" of the text
-    tower, "classes" of its classifier, None where it has neither), `name` what was loaded.
+    tower, "classes" of its classifier, None where it has neither), `name` what was loaded, `layers` what Φ is made
+    of: "last" (the papers), or "stages", see `in_layers`.
     """
+
+    layers = "last"
 
     def __init__(self, built: Built, *, preprocess: str = "squash") -> None:
         if preprocess not in ("squash", "center_crop"):
@@ -57,8 +63,29 @@ class ClipEncoder(nn.Module):
         """Frozen: stays in eval mode, whatever a surrounding module is set to."""
         return super().train(False)
 
+    def in_layers(self, layers: str) -> "ClipEncoder":
+        """The same network with another Φ: "last", or "stages", its feature maps as well (`stages_vector`, ours).
+
+        Light shows in early layers, content in late ones. `embed_dim` grows; words stay what they are, directions of
+        the last layer. Raises UserError for "stages" of an encoder without five maps.
+        """
+        if layers not in LAYERS:
+            raise ValueError(f"layers: expected one of {', '.join(LAYERS)}, found {layers!r}")
+        if layers == self.layers:
+            return self
+        other = copy.copy(self)
+        other.layers, other.name = layers, self.name.removesuffix(f", {self.layers}")
+        if layers != "last":
+            other.name += f", {layers}"
+        blank = torch.zeros(1, 3, self.image_size, self.image_size, device=self.mean.device)
+        with torch.no_grad():
+            other.embed_dim = other.embed_images(blank).shape[-1]
+        return other
+
     def embed_images(self, images: Tensor) -> Tensor:
         """(B,3,H,W) RGB in [0, 1] -> f(Φ(I)), (B,D) float32, unit norm. Raises ValueError on other shapes."""
+        if self.layers == "stages":
+            return self.embed_with_maps(images)[0]
         return F.normalize(self._image_features(self._prepare(images)).float(), dim=-1)
 
     def feature_maps(self, images: Tensor, count: int = MAPS) -> list[Tensor]:
@@ -87,7 +114,8 @@ class ClipEncoder(nn.Module):
             features, maps = found["image_features"], found["image_intermediates"]
         else:  # timm: what its head takes, and the maps
             features, maps = tower.forward_head(found[0]), found[1]
-        return F.normalize(features.float(), dim=-1), self._checked(maps, MAPS)
+        maps = self._checked(maps, MAPS)
+        return stages_vector(maps, features) if self.layers == "stages" else F.normalize(features.float(), dim=-1), maps
 
     def embed_texts(self, texts: list[str], batch_size: int = 256) -> Tensor:
         """N texts -> (N,D) float32, unit norm. Raises UserError for an image-only encoder.
@@ -112,7 +140,7 @@ class ClipEncoder(nn.Module):
         """
         text = self._text_tower()
         tokens = self._tokenizer(texts).to(self.mean.device)
-        return text.token_embedding(tokens), _text_ends(text, tokens)
+        return text.token_embedding(tokens), text_ends(text, tokens)
 
     def embed_prompts(self, token_embeddings: Tensor, eos_index: int | Tensor) -> Tensor:
         """Learnable prompts (P,L,W), L up to the context length (77) -> (P,D), not normalised (CLIP-LIT, section 3.2).
@@ -176,7 +204,8 @@ class ClipEncoder(nn.Module):
 
         It is the cache key of embeddings.
         """
-        digest = hashlib.sha256(f"{self.image_size} {self.preprocess} {self._dtype()}".encode())
+        layers = "" if self.layers == "last" else f" {self.layers}"
+        digest = hashlib.sha256(f"{self.image_size} {self.preprocess} {self._dtype()}{layers}".encode())
         for name, tensor in (self.model if text else self._tower()).state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -224,22 +253,22 @@ class ClipEncoder(nn.Module):
 
     def _no_maps(self) -> UserError:
         return UserError(
-            f"clip.identity.model: expected a ResNet with five feature maps (stem, layer1..4), found {self.name}"
+            f"expected an encoder with five feature maps (stem, layer1..4), such as a ResNet or efficientnet-lite0, found {self.name}"
         )
 
     def _text_features(self, tokens: Tensor) -> Tensor:
         """Tokens (N,L) -> (N,D) float32, not normalised."""
         text = getattr(self.model, "text", self.model)
-        if not _takes_token_embeddings(text) or text.attn_mask is None or _pool_type(text) not in ("argmax", "eos"):
+        if not takes_token_embeddings(text) or text.attn_mask is None or pool_type(text) not in ("argmax", "eos"):
             return self.model.encode_text(tokens).float()
-        ends = _text_ends(text, tokens)
+        ends = text_ends(text, tokens)
         tokens = tokens[:, : int(ends.max()) + 1]
         return self.embed_prompts(text.token_embedding(tokens), ends)
 
     def _text_tower(self) -> nn.Module:
         self._require_text()
         text = getattr(self.model, "text", self.model)  # CustomTextCLIP keeps the tower in .text, CLIP in itself
-        if not _takes_token_embeddings(text):
+        if not takes_token_embeddings(text):
             raise UserError(
                 f"{self.name}: prompts are learned through open_clip's own text transformer, "
                 f"found {type(text).__name__}"
@@ -251,30 +280,13 @@ class ClipEncoder(nn.Module):
             raise UserError(f"{self.name}: expected an encoder with a text tower, found an image-only one")
 
 
-def _takes_token_embeddings(text: nn.Module) -> bool:
-    parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "attn_mask")
-    # CoCa appends a token of its own; padding masks depend on the tokens, which a learned prompt has not
-    return (
-        all(hasattr(text, part) for part in parts)
-        and getattr(text, "cls_emb", None) is None
-        and not getattr(text, "use_pad_mask", False)
-    )
+def stages_vector(maps: Sequence[Tensor], last: Tensor) -> Tensor:
+    """Feature maps (B,C_l,h_l,w_l) and the last vector (B,D) -> (B, Σ C_l + D), unit norm.
 
-
-def _pool_type(text: nn.Module) -> str:
-    return getattr(text, "text_pool_type", None) or getattr(text, "pool_type", "argmax")
-
-
-def _text_ends(text: nn.Module, tokens: Tensor) -> Tensor:
-    """The position (N,) whose output stands for each text (N,L), as the tower pools."""
-    pool = _pool_type(text)
-    if pool == "argmax":  # the end token has the highest number
-        return tokens.argmax(dim=-1)
-    if pool == "eos":
-        return (tokens == (getattr(text, "text_eos_id", None) or text.eos_id)).int().argmax(dim=-1)
-    if pool in ("first", "last"):
-        return torch.full((len(tokens),), 0 if pool == "first" else tokens.shape[1] - 1, device=tokens.device)
-    raise UserError(f"text tower: expected one that takes a position as the text's embedding, found pooling '{pool}'")
+    The channel means of each map and the last vector, each of unit norm, side by side, divided by √(how many they are).
+    """
+    parts = [F.normalize(m.float().mean(dim=(2, 3)), dim=-1) for m in maps] + [F.normalize(last.float(), dim=-1)]
+    return torch.cat(parts, dim=-1) / len(parts) ** 0.5
 
 
 def load_clip(

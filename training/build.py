@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torchvision.transforms import v2
 
 from common.errors import UserError
 from common.paths import find_file
@@ -135,7 +134,7 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
 
 
 def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
-    """Guidance and identity encoder; one object where the config names the same for both."""
+    """Guidance and identity encoder; one network where the config names the same for both."""
     clip = config.clip
     loaded: dict[tuple, ClipEncoder] = {}
 
@@ -147,6 +146,8 @@ def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEn
 
     with accelerator.main_process_first():  # one process downloads
         guidance, identity = load(clip.guidance), load(clip.identity)
+    if config.exp.mode == "rave":
+        guidance = guidance.in_layers(config.guidance.layers)
     side = identity.image_size
     identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses one without five maps
     return guidance, identity
@@ -159,7 +160,10 @@ def _residual(
         residual, skipped = build_direction(config, encoder, planned.backlit, planned.well_lit)
     say, separation = accelerator.print, float(residual.well_lit @ residual.backlit)
     say(f"direction  {describe(config.guidance)}")
-    say(f"residual   cos(well-lit mean, backlit mean) = {separation:.4f}, set point τ = {residual.target:.4f}")
+    wanted = f"set point τ = {residual.target:.4f}"
+    if config.guidance.set_point == "photo":
+        wanted = f"set point of each photo: its own + {config.guidance.set_point_factor * residual.step:.4f}"
+    say(f"residual   cos(well-lit mean, backlit mean) = {separation:.4f}, {wanted}")
     if residual.start >= residual.target:
         say(
             "note       along this direction backlit photos lie above well-lit ones: training will pull away from light"
@@ -175,9 +179,8 @@ def _unet_inputs(config: TrainConfig, planned: Plan) -> ResizedPhotos | MixedInp
     if not simulated.share:
         return photos
     ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
-    darken = RandomBacklight(ranges, simulated.untouched)
-    transform = v2.Compose([darken, augmentation]) if augmentation else darken
-    others = ResizedPhotos(planned.well_lit, data.image_size, cache, transform, limits=photo_limits(data))
+    darken = RandomBacklight(ranges, simulated.untouched, augmentation)
+    others = ResizedPhotos(planned.well_lit, data.image_size, cache, darken, limits=photo_limits(data))
     return MixedInputs(photos, others, simulated.share)
 
 

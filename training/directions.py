@@ -1,7 +1,7 @@
 """The direction that guides a RAVE training, as `guidance:` of a config says: built, saved and read back.
 
-RAVE's residual of two folders, a pair of texts, a saved direction or learned pair, or a weighted sum of
-these; then shifted by n tokens; then without the words of `guidance.remove`. All are `ResidualGuidance`.
+RAVE's residual of two folders, that of photos and their relit selves, a pair of texts, a saved direction or learned
+pair, or a weighted sum of these; then shifted by n tokens; then without the words of `guidance.remove`. All are `ResidualGuidance`.
 
 Shape letters: N photos, K words, T tokens, D embedding size.
 """
@@ -17,7 +17,16 @@ from common.errors import UserError
 from common.paths import find_file
 from common.provenance import provenance
 from configs.schema import Guidance, TrainConfig
-from losses.residual import ResidualGuidance, between, remove, residual_guidance, shift, weighted_sum
+from data.backlight import BacklightRanges, darkening, lifting
+from losses.residual import (
+    ResidualGuidance,
+    between,
+    in_space,
+    remove,
+    residual_guidance,
+    shift,
+    weighted_sum,
+)
 from models.checkpoints import read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 from models.guidance import KINDS, load_guidance
@@ -25,7 +34,12 @@ from models.weight_files import read_metadata
 from training.embeddings import embed_photos, embed_vocabulary
 from training.validation import photo_limits
 
-SOURCES = ("folders", "texts", "saved")
+RELIT = {
+    "welllit": "residual of well-lit photos and the same darkened",
+    "backlit": "residual of backlit photos and the same lifted",
+    "both": "residual of well-lit photos and the same darkened, backlit photos and the same lifted",
+}
+SOURCES = ("folders", "texts", "saved", "relit")
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Recipe:
     """How guidance is made of the embeddings of two folders; everything that does not depend on photos is at hand.
 
     weights: of the sources that are used, "folders" among them where the residual is. vectors: (D,) of each other source.
-    removed (K,D): words to project out. tokens (T,D): the vocabulary, where something is shifted by it. n: tokens to shift by.
+    relit: guidance of relit pairs, where they are used; its set points then take the place of the folders'. removed (K,D): words to project out. tokens (T,D): the vocabulary, where something is shifted by it. n: tokens to shift by.
     """
 
     weights: dict[str, float]
@@ -41,15 +55,24 @@ class Recipe:
     removed: Tensor
     tokens: Tensor | None
     n: int
+    relit: ResidualGuidance | None = None
 
-    def build(self, well_lit: Tensor, backlit: Tensor, n: int | None = None) -> ResidualGuidance:
-        """Guidance of these photos' embeddings (N,D) and (N',D); `n` in place of the recipe's own.
+    @property
+    def needs_folders(self) -> bool:
+        """Whether the guidance depends on the embeddings of the two folders at all."""
+        return self.relit is None or "folders" in self.weights
+
+    def build(self, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
+        """Guidance of these photos' embeddings (N,D) and (N',D), None where it needs no folders; `n` in place of its own.
 
         Raises ValueError where no direction exists or is left.
         """
-        guidance = residual_guidance(well_lit, backlit)
-        if self.vectors:
-            vectors = {"folders": guidance.vector, **self.vectors}
+        folders = residual_guidance(well_lit, backlit) if self.needs_folders else None
+        guidance = self.relit or folders
+        if self.weights.keys() - {"folders"}:
+            vectors = dict(self.vectors)
+            if folders:
+                vectors["folders"] = folders.vector
             guidance = guidance.along(
                 weighted_sum([vectors[name].to(guidance.vector) for name in self.weights], list(self.weights.values()))
             )
@@ -78,8 +101,12 @@ def check_guidance(options: Guidance) -> dict[str, float]:
     return weights
 
 
-def make_recipe(options: Guidance, encoder: ClipEncoder, cache_dir: str | Path) -> Recipe:
+def make_recipe(
+    options: Guidance, encoder: ClipEncoder, cache_dir: str | Path, relit: ResidualGuidance | None = None
+) -> Recipe:
     """The recipe of a config: texts embedded, files read, the vocabulary embedded only if something is shifted by it.
+
+    relit: of `relit_guidance`, where the config uses it.
 
     Raises UserError where texts are asked of an image-only encoder, or a file does not fit it.
     """
@@ -101,13 +128,46 @@ def make_recipe(options: Guidance, encoder: ClipEncoder, cache_dir: str | Path) 
         removed = encoder.embed_words(options.remove).cpu() if options.remove else torch.empty(0, encoder.embed_dim)
         if "texts" in weights:
             try:
-                vectors["texts"] = between(encoder.embed_texts(options.texts)).cpu()
+                vectors["texts"] = in_space(between(encoder.embed_texts(options.texts)).cpu(), encoder.embed_dim)
             except ValueError as error:
                 raise UserError(f"guidance.texts: '{options.texts[0]}', '{options.texts[1]}': {error}") from None
         if "saved" in weights:
             vectors["saved"] = load_direction(find_file(options.saved, "guidance.saved"), encoder)
+    if relit:
+        vectors["relit"] = relit.vector
     n = options.remove_first_n_tokens
-    return Recipe(weights, vectors, removed, embed_vocabulary(encoder, cache_dir) if n else None, n)
+    return Recipe(weights, vectors, removed, embed_vocabulary(encoder, cache_dir) if n else None, n, relit)
+
+
+def relit_guidance(
+    config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
+) -> tuple[ResidualGuidance | None, list[str]]:
+    """The residual of photos and their relit selves with its set points, and why photos were left out. Ours.
+
+    Content is the same on both sides, so it cancels in the difference of means, and r can only mean light.
+    None where the config does not use it. Raises UserError for photos that give no direction.
+    """
+    if "relit" not in check_guidance(config.guidance):
+        return None, []
+    options, cache, batch = config.guidance.relit, config.exp.cache_dir, config.guidance.embed_batch_size
+    names = ("foreground_stops", "background_stops", "foreground_share")
+    darken = darkening(BacklightRanges(**{name: tuple(getattr(options, name)) for name in names}))
+    limits = photo_limits(config.data)
+    lit, dark, skipped = [], [], []
+    for side, paths in (("welllit", well_lit), ("backlit", backlit)):
+        key = f"data.{side}_images_path"
+        if options.photos not in (side, "both"):
+            continue
+        change = darken if side == "welllit" else lifting(options.gamma)
+        as_they_are, reasons = embed_photos(paths, encoder, cache, batch, key, limits)
+        relit, _ = embed_photos(paths, encoder, cache, batch, key, limits, change)
+        lit.append(as_they_are if side == "welllit" else relit)
+        dark.append(relit if side == "welllit" else as_they_are)
+        skipped += reasons
+    try:
+        return residual_guidance(torch.cat(lit), torch.cat(dark)), skipped
+    except ValueError as error:
+        raise UserError(f"guidance.relit: photos and their relit selves: {error}") from None
 
 
 def embed_folders(
@@ -127,15 +187,19 @@ def build_direction(
     config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
 ) -> tuple[ResidualGuidance, list[str]]:
     """The guidance of a config, and why photos were left out. Raises UserError for photos, files or words that give no direction."""
-    recipe = make_recipe(config.guidance, encoder, config.exp.cache_dir)
-    *embeddings, skipped = embed_folders(config, encoder, backlit, well_lit)
-    return built(recipe, *embeddings), skipped
+    relit, skipped = relit_guidance(config, encoder, backlit, well_lit)
+    recipe = make_recipe(config.guidance, encoder, config.exp.cache_dir, relit)
+    if not recipe.needs_folders:
+        return built(recipe, None, None), skipped
+    *embeddings, skipped_too = embed_folders(config, encoder, backlit, well_lit)
+    return built(recipe, *embeddings), list(dict.fromkeys(skipped + skipped_too))
 
 
-def built(recipe: Recipe, well_lit: Tensor, backlit: Tensor, n: int | None = None) -> ResidualGuidance:
+def built(recipe: Recipe, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
     """`recipe.build`, whose errors name the keys (UserError)."""
     try:
-        residual_guidance(well_lit, backlit)
+        if recipe.needs_folders:
+            residual_guidance(well_lit, backlit)
     except ValueError as error:
         raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
     try:
@@ -150,11 +214,14 @@ def describe(options: Guidance) -> str:
         "folders": "residual of the two folders",
         "texts": f"'{options.texts[0]}' → '{options.texts[1]}'",
         "saved": f"saved in {options.saved}",
+        "relit": RELIT[options.relit.photos],
     }
     weights = check_guidance(options)
     text = " + ".join(
         (f"{weight:g} × " if options.direction == "sum" else "") + parts[name] for name, weight in weights.items()
     )
+    if options.layers != "last":
+        text += f", in the encoder's {options.layers}"
     if options.remove_first_n_tokens:
         text += f", shifted by {options.remove_first_n_tokens} tokens"
     return text + (f", without {', '.join(map(repr, options.remove))}" if options.remove else "")
@@ -163,7 +230,7 @@ def describe(options: Guidance) -> str:
 def save_direction(
     guidance: ResidualGuidance, path: str | Path, options: Guidance, encoder: ClipEncoder, photos: tuple[int, int]
 ) -> None:
-    """Write guidance as `.safetensors`, atomically: `vector`, `well_lit`, `backlit` (D,), and as metadata where they come from.
+    """Write guidance as `.safetensors`, atomically: its four tensors (D,), and as metadata where they come from.
 
     photos: how many backlit and well-lit ones.
     """
@@ -173,6 +240,7 @@ def save_direction(
         "direction": describe(options),
         "guidance": json.dumps(options.model_dump()),
         "set_point": repr(guidance.target),
+        "set_point_difference": repr(guidance.step),
         "encoder": encoder.name,
         "encoder_fingerprint": encoder.fingerprint(),
         "backlit_photos": str(photos[0]),
@@ -180,7 +248,8 @@ def save_direction(
         "command": source["command"],
         "commit": str(source["commit"]),
     }
-    save_tensors({"vector": guidance.vector, "well_lit": guidance.well_lit, "backlit": guidance.backlit}, path, about)
+    names = ("vector", "well_lit", "backlit", "difference")
+    save_tensors({name: getattr(guidance, name) for name in names}, path, about)
 
 
 def load_direction(path: str | Path, encoder: ClipEncoder) -> Tensor:
@@ -194,7 +263,7 @@ def load_direction(path: str | Path, encoder: ClipEncoder) -> Tensor:
         with torch.no_grad():
             pair = load_guidance(path, kind, encoder)(encoder).cpu().float()
         try:
-            return between(pair)
+            return in_space(between(pair), encoder.embed_dim)
         except ValueError as error:
             raise UserError(f"guidance.saved: {path}: {error}") from None
     if "vector" not in tensors:

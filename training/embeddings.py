@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.files import DiskFull, file_digest, writing
 from common.paths import REPO_ROOT, is_file
 from configs.schema import Clip, Encoder
+from data.backlight import Relighting
 from data.images import STANDARD, ImageError, Limits, read_rgb8
 from models.clip_encoder import ClipEncoder, load_clip
 from training.checksum import checksum
@@ -50,16 +51,22 @@ def embed_photos(
     batch_size: int,
     key: str,
     limits: Limits = STANDARD,
+    relighting: Relighting | None = None,
 ) -> tuple[Tensor, list[str]]:
     """f(Φ(I)) of every photo, (N,D) float32 on the CPU in the order of `paths`, and the reasons of those left out.
 
-    key: the config key of the folder, for errors. limits: which photos are read at all. Raises UserError where no photo can be read.
+    key: the config key of the folder, for errors. limits: which photos are read at all. relighting: done to each photo
+    first, at the encoder's input size, its randomness a function of the photo's content.
+    Raises UserError where no photo can be read.
     """
     cache_file = Path(cache_dir) / "embeddings" / f"{encoder.fingerprint()[:32]}.safetensors"
     cached = _read_cache(cache_file)
     known = dict(zip(cached["photos"], cached["embeddings"], strict=True)) if cached else {}
     skipped: dict[str, str] = {}
     hashes = [_content(path, skipped) for path in paths]
+    if relighting:
+        relit = {h: hashlib.sha256(f"{h} {relighting.name}".encode()).hexdigest() for h in hashes if h not in skipped}
+        hashes = [relit.get(h, h) for h in hashes]
     new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known and h not in skipped}
     batches = [list(new.items())[start : start + batch_size] for start in range(0, len(new), batch_size)]
     with (
@@ -67,13 +74,15 @@ def embed_photos(
         ThreadPoolExecutor(torch.get_num_threads()) as pool,  # decoding and resizing take as long as the encoder
         torch.no_grad(),
     ):
-        coming = [pool.submit(_prepared, path, encoder, limits) for _, path in batches[0]] if batches else []
+        coming = (
+            [pool.submit(_prepared, path, encoder, limits, relighting, h) for h, path in batches[0]] if batches else []
+        )
         for number, batch in enumerate(batches):
             results = [future.result() for future in coming]
             following = (
                 batches[number + 1] if number + 1 < len(batches) else ()
             )  # is prepared while this one is encoded
-            coming = [pool.submit(_prepared, path, encoder, limits) for _, path in following]
+            coming = [pool.submit(_prepared, path, encoder, limits, relighting, h) for h, path in following]
             pairs = list(zip(batch, results, strict=True))
             skipped.update({h: str(r).removeprefix(f"{path}: ") for (h, path), r in pairs if isinstance(r, ImageError)})
             prepared = {h: r for (h, _), r in zip(batch, results, strict=True) if isinstance(r, Tensor)}
@@ -101,14 +110,23 @@ def _content(path: Path, skipped: dict[str, str]) -> str:
     return str(path)
 
 
-def _prepared(path: Path, encoder: ClipEncoder, limits: Limits) -> Tensor | ImageError:
-    """One photo (1,3,S,S) at the encoder's size, on its device: photos differ in size, squared they fit in one batch."""
+def _prepared(
+    path: Path, encoder: ClipEncoder, limits: Limits, relighting: Relighting | None, key: str
+) -> Tensor | ImageError:
+    """One photo (1,3,S,S) at the encoder's size, on its device: photos differ in size, squared they fit in one batch.
+
+    key: hexadecimal, the seed of the relighting.
+    """
     try:
         pixels = torch.from_numpy(np.array(read_rgb8(path, limits=limits))).permute(2, 0, 1)[None]
     except ImageError as error:
         return error
     with torch.no_grad():
-        return encoder.to_input_size(pixels.to(encoder.mean.device).float().div_(255))
+        if not relighting:
+            return encoder.to_input_size(pixels.to(encoder.mean.device).float().div_(255))
+        photo = encoder.to_input_size(pixels.float().div_(255))[0].clamp(0, 1)
+        relit = relighting.apply(photo, torch.Generator().manual_seed(int(key[:15], 16)))
+        return relit[None].to(encoder.mean.device)
 
 
 def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:

@@ -48,7 +48,7 @@ class Recorder:
         if self.main:
             direction = self.parts.unet.residual if "projection" in values else None
             extra = {"set_point": direction.target, "backlit_projection": direction.start} if direction else {}
-            line = {"phase": phase.name, **values, **extra, "learning_rate": learning_rate, **speed}
+            line = {"phase": phase.name, **extra, **values, "learning_rate": learning_rate, **speed}
             self.parts.folder.log(state.total, line)
         self.start_clock()
         return speed["photos_per_second"]

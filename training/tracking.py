@@ -218,7 +218,7 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
     _plot_losses(left, steps)
     if any("projection" in m for m in steps):
         _plot(middle, steps, "projection", label="enhanced batch")
-        middle.axhline(steps[-1]["set_point"], color="k", ls="--", lw=1, label="set point τ: mean of well-lit photos")
+        _plot(middle, steps, "set_point", label="set point, mean of the batch", color="k", ls="--", lw=1)
         if "backlit_projection" in steps[-1]:  # runs of earlier versions have none
             middle.axhline(steps[-1]["backlit_projection"], color="0.5", ls=":", lw=1, label="mean of backlit photos")
         middle.set(title="cos(Φ(I_t), r)", xlabel="iteration")

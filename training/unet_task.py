@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
-from losses.residual import ResidualGuidance, residual_loss
+from losses.residual import ResidualGuidance, photo_set_points, residual_loss
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
 from models.retinex import enhance, first_illumination
@@ -24,6 +25,15 @@ from training.phases import Phase
 from training.runtime import adam, seed_everything
 
 LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of the UNet (B,3,S,S), and where simulated ones are among them: which (B,), and these as they were lit (K,3,S,S)."""
+
+    photos: Tensor
+    lit: Tensor | None = None
+    known: Tensor | None = None
 
 
 class UNetTask:
@@ -58,8 +68,8 @@ class UNetTask:
         self.module, self.optimizer = accelerator.prepare(unet, optimizer)
         self.batch_order(0)  # refuses a batch that the processes cannot share
 
-    def batches(self, phase: Phase, start: int) -> Iterator[Tensor]:
-        """Photos (B,3,S,S) on the device, from iteration `start` on."""
+    def batches(self, phase: Phase, start: int) -> Iterator[Batch]:
+        """Photos on the device, from iteration `start` on."""
         if "clip" in phase.terms:
             with torch.no_grad():
                 self.pair = self._pair()
@@ -69,11 +79,16 @@ class UNetTask:
             num_workers=self.config.train.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        for photos in loader:
-            yield photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
+        for loaded in loader:
+            if isinstance(loaded, Tensor):
+                yield Batch(self._on_device(loaded))
+            else:
+                photos, lit, known = loaded
+                yield Batch(self._on_device(photos), self._on_device(lit[known]), known.to(self.accelerator.device))
 
-    def losses(self, phase: Phase, photos: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, phase: Phase, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
+        photos = batch.photos
         precision = (
             self.accelerator.autocast
         )  # for networks only: losses are differences of near numbers, and stay in float32
@@ -94,25 +109,42 @@ class UNetTask:
             precision(),
             torch.no_grad(),
         ):  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
-            source_maps = self.identity_encoder.feature_maps(photos, len(layers))
+            by_photo = "residual" in phase.terms and self.config.guidance.set_point == "photo"
+            source_embeddings, source_maps = self._encoded(photos, len(layers), by_photo)
+            set_points = self._set_points(source_embeddings, batch) if by_photo else None
         with precision():
-            if phase.guided and self.guidance_encoder is self.identity_encoder:
-                embeddings, maps = self.identity_encoder.embed_with_maps(result)
-                maps = maps[: len(layers)]
-            else:
-                maps = self.identity_encoder.feature_maps(result, len(layers))
-                embeddings = self.guidance_encoder.embed_images(result) if phase.guided else None
+            embeddings, maps = self._encoded(result, len(layers), phase.guided)
         content = identity_loss(maps, source_maps, layers, reduction)
         if reduction == "sum":  # processes average their gradients; a sum over the whole batch must stay one
             content = content * self.accelerator.num_processes
         terms, measures = {"identity": content}, {"input_error": luma_error(result.detach(), photos)}
         if "residual" in phase.terms:
-            terms["residual"] = residual_loss(embeddings, self.residual)
+            terms["residual"] = residual_loss(embeddings, self.residual, set_points)
+            if by_photo:
+                measures["set_point"] = set_points.mean()
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
         if "clip" in phase.terms:
             terms["clip"] = clip_guidance_loss(embeddings, self.pair, self.config.guidance_model.logit_scale)
             measures["negative_similarity"] = terms["clip"].detach()
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
+
+    def _encoded(self, images: Tensor, count: int, embed: bool) -> tuple[Tensor | None, list[Tensor]]:
+        """Embeddings (B,D) where asked for, and the first `count` maps; from one pass where one network gives both."""
+        if embed and self.guidance_encoder.model is self.identity_encoder.model:
+            embeddings, maps = self.guidance_encoder.embed_with_maps(images)
+            return embeddings, maps[:count]
+        embeddings = self.guidance_encoder.embed_images(images) if embed else None
+        return embeddings, self.identity_encoder.feature_maps(images, count)
+
+    def _set_points(self, source_embeddings: Tensor, batch: Batch) -> Tensor:
+        """One for each photo (B,): from its own projection, or, where it is known how it was lit, the projection of that."""
+        set_points = photo_set_points(source_embeddings, self.residual, self.config.guidance.set_point_factor)
+        if batch.known is not None and len(batch.lit):
+            set_points[batch.known] = self.guidance_encoder.embed_images(batch.lit) @ self.residual.vector
+        return set_points
+
+    def _on_device(self, photos: Tensor) -> Tensor:
+        return photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
 
     def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
         """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""

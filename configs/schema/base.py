@@ -52,6 +52,13 @@ def ascending(numbers: list[float]) -> list[float]:
     return numbers
 
 
+# Two numbers, between which something is drawn.
+Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
+Shares = Annotated[
+    list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
+]
+
+
 class PhotoData(Section):
     """Base of the sections that name photos: which of them are read at all."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.schema.base import PathText, Section, none_if_empty
+from configs.schema.base import PathText, Range, Section, Shares, none_if_empty
 
 LayerWeights = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=5, max_length=5)]
 Weight = Annotated[float, Field(ge=-1000, le=1000)]
@@ -62,15 +62,42 @@ class DirectionWeights(Section):
     """Of the direction between `guidance.texts`."""
     saved: Weight = 0.0
     """Of the direction in `guidance.saved`."""
+    relit: Weight = 0.0
+    """Of the direction from relit pairs."""
+
+
+class Relit(Section):
+    """How `guidance.direction: relit` makes its pairs: photos, and the same photos in another light."""
+
+    photos: Literal["welllit", "backlit", "both"] = "welllit"
+    """Which photos: `welllit`, darkened as if taken against the light; `backlit`, lifted by a gamma; or `both`."""
+    foreground_stops: Range = [2.0, 4.5]
+    """Exposure that the foreground of a well-lit photo loses, in stops: drawn from this range."""
+    background_stops: Range = [0.0, 0.7]
+    """Exposure that the rest gains, in stops."""
+    foreground_share: Shares = [0.6, 1.0]
+    """Share of the picture that is foreground."""
+    gamma: Annotated[float, Field(gt=1, le=10)] = 2.2
+    """By which backlit photos are lifted: I^(1/γ)."""
 
 
 class Guidance(Section):
-    """RAVE's residual vector, or a direction of one's own in its place. Whatever the direction, the set point is the mean
-    projection of the well-lit folder. Built in this order: `direction`, `remove_first_n_tokens`, `remove`."""
+    """RAVE's residual vector, or a direction of one's own in its place, and the set points to which it pulls. They are measured on
+    the two folders, or on the relit pairs where these are used. Built in this order: `direction`, `remove_first_n_tokens`, `remove`."""
 
-    direction: Literal["folders", "texts", "saved", "sum"] = "folders"
+    direction: Literal["folders", "texts", "saved", "relit", "sum"] = "folders"
     """Where the direction from backlit to well-lit comes from: `folders` (RAVE: the mean embeddings of the two folders), `texts`
-    (a pair of texts), `saved` (a file), or `sum` of these by `weights`. Of our own: all but `folders`."""
+    (a pair of texts), `saved` (a file), `relit` (photos and the same photos in another light, so that content cancels and only light
+    is left), or `sum` of these by `weights`. Of our own: all but `folders`."""
+    layers: Literal["last", "stages"] = "last"
+    """The space of direction, set points and loss: the encoder's `last` layer (paper), or its `stages`: the channel means of its five
+    feature maps beside it. Light shows in the early ones. Needs an encoder with five maps."""
+    set_point: Literal["mean", "photo"] = "mean"
+    """To which projection results are pulled: `mean`, that of the well-lit mean, for all (paper); `photo`, each input's own plus the
+    mean difference of the two sides, so that content cancels for each photo. Where an input is a well-lit photo, darkened or as it
+    is (`data.simulated_backlight`), the set point is then that photo's own projection."""
+    set_point_factor: Annotated[float, Field(gt=0, le=3)] = 1.0
+    """For `photo`: factor of the mean difference."""
     texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] = [
         "a backlit photo",
         "a well-lit photo",
@@ -79,6 +106,8 @@ class Guidance(Section):
     saved: PathText | None = None
     """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of a CLIP-LIT
     run, or the releases' `.pth`), whose direction is that from its backlit to its well-lit vector."""
+    relit: Relit = Relit()
+    """For `relit`."""
     weights: DirectionWeights = DirectionWeights()
     """For `sum`."""
     remove: list[Annotated[str, Field(min_length=1)]] = []

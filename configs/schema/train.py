@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from configs.schema.base import PathText, PhotoData, Section, ascending, none_if_empty, spelt
+from configs.schema.base import PathText, PhotoData, Range, Section, Shares, none_if_empty, spelt
 from configs.schema.method import Clip, Guidance, GuidanceModel, Loss
 
 RELEASED_MODES = {"clip-lit": "clip_lit", "clip-lit-latent": "clip_lit_latent"}
@@ -13,10 +13,6 @@ GUIDANCE_LR = {"rave": 5e-6, "clip_lit": 5e-6, "clip_lit_latent": 5e-4}  # relea
 LONGEST_RUN_NAME = 200  # bytes, so that `NAME.old-12` is a file name too
 
 Mode = Annotated[Literal["rave", "clip_lit", "clip_lit_latent"], spelt(RELEASED_MODES)]
-Range = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(ascending)]
-Shares = Annotated[
-    list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(ascending)
-]
 
 
 def _run_name(name: str) -> str:

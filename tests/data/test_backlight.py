@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from data.augment import seeded, training_augmentation
 from data.backlight import (
     BacklightRanges,
     RandomBacklight,
+    darkening,
+    lifting,
     linear_to_srgb,
     simulate_backlight,
     smooth_mask,
@@ -108,10 +111,28 @@ def test_as_a_transform_it_draws_from_the_global_generator():
     darken = RandomBacklight(BacklightRanges(foreground_stops=(1.0, 3.0)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        first, second = darken(photo), darken(photo)
+        (first, lit), (second, _) = darken(photo), darken(photo)
         torch.manual_seed(5)
-        assert torch.equal(darken(photo), first)
+        assert torch.equal(darken(photo)[0], first)
+    assert torch.equal(lit, photo)
     assert not torch.equal(first, second)
     assert first.mean() < photo.mean()
     mostly = RandomBacklight(BacklightRanges(foreground_stops=(1.0, 3.0)), untouched=0.7)
-    assert 0.5 < np.mean([torch.equal(mostly(photo), photo) for _ in range(100)]) < 0.9
+    assert 0.5 < np.mean([torch.equal(*mostly(photo)) for _ in range(100)]) < 0.9
+
+
+def test_both_lights_of_a_photo_are_augmented_alike():
+    photo = torch.rand(3, 16, 16, generator=generator())
+    untouched = RandomBacklight(BacklightRanges(), untouched=1.0, augmentation=training_augmentation())
+    pairs = [seeded(untouched, seed, photo) for seed in range(8)]
+    assert all(torch.equal(*pair) for pair in pairs)
+    assert sum(torch.equal(pair[0], photo) for pair in pairs) < 4  # augmented, not only kept
+
+
+def test_relightings_change_the_light_of_a_photo_alone():
+    photo = torch.rand(3, 16, 16, generator=generator())
+    dark = darkening(fixed(2.0))
+    assert torch.allclose(dark.apply(photo, generator()), simulate_backlight(photo, generator(), fixed(2.0)).photo)
+    assert torch.allclose(lifting(2.0).apply(photo, generator()), photo.sqrt())
+    assert dark.name != darkening(fixed(3.0)).name
+    assert lifting(2.0).name != lifting(2.2).name

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from common.errors import UserError
 from data.folders import BatchOrder, MixedInputs, PhotoArray, mix
@@ -84,14 +85,14 @@ def test_processes_share_a_batch_between_them():
 
 
 def test_mixed_inputs_replace_the_share_that_was_asked_for():
-    """Which photo stands for a key depends on the key alone."""
+    """Which photo stands for a key depends on the key alone; how it was lit is known of the well-lit ones."""
     backlit = PhotoArray(np.zeros((10, 4, 4, 3), np.uint8))
-    others = PhotoArray(np.full((3, 4, 4, 3), 255, np.uint8))
+    others = PhotoArray(np.full((3, 4, 4, 3), 255, np.uint8), lambda photo: (photo / 2, photo))
     mixed = MixedInputs(backlit, others, 0.3)
     keys = [(i % 10, mix(1, i)) for i in range(400)]
-    drawn = [mixed[key].mean().item() for key in keys]
+    drawn = [tuple(float(torch.as_tensor(part).float().mean()) for part in mixed[key]) for key in keys]
     assert len(mixed) == 10
-    assert set(drawn) == {0.0, 1.0}
-    assert 0.22 < np.mean(drawn) < 0.38
-    assert drawn == [mixed[key].mean().item() for key in keys]
+    assert set(drawn) == {(0.0, 0.0, False), (0.5, 1.0, True)}
+    assert 0.22 < np.mean([known for *_, known in drawn]) < 0.38
+    assert drawn == [tuple(float(torch.as_tensor(part).float().mean()) for part in mixed[key]) for key in keys]
     assert mixed[3].mean() == 0  # without a seed: the backlit photo

@@ -8,7 +8,17 @@ import torch.nn.functional as F
 from losses.guidance import clip_guidance_loss, initialisation_loss, negative_similarity
 from losses.identity import identity_loss
 from losses.ranking import refinement_loss
-from losses.residual import between, remove, residual_guidance, residual_loss, shift, weighted_sum
+from losses.residual import (
+    ResidualGuidance,
+    between,
+    in_space,
+    photo_set_points,
+    remove,
+    residual_guidance,
+    residual_loss,
+    shift,
+    weighted_sum,
+)
 
 RELEASE_MARGINS = {"m0": 0.9, "m1": 0.1, "m2": 0.1}
 
@@ -142,6 +152,36 @@ def test_residual_loss_pulls_to_the_set_point_and_gradchecks():
     assert residual_loss(guidance.vector[None], guidance) == pytest.approx(
         (1 - guidance.target) ** 2
     )  # beyond the set point costs too
+
+
+def test_set_points_of_photos_let_their_content_cancel():
+    """What is added to a photo and its target alike, in any part that r does not explain, changes nothing."""
+    generator = torch.Generator().manual_seed(3)
+    well_lit, backlit = (F.normalize(torch.randn(7, 9, generator=generator) + level, dim=1) for level in (1.0, -1.0))
+    guidance = residual_guidance(well_lit, backlit)
+    assert guidance.step == pytest.approx(
+        float((well_lit @ guidance.vector).mean() - (backlit @ guidance.vector).mean())
+    )
+    points = photo_set_points(backlit, guidance)
+    assert torch.allclose(points, backlit @ guidance.vector + guidance.step, atol=1e-6)
+    assert torch.allclose(photo_set_points(backlit, guidance, 0.5), points - 0.5 * guidance.step, atol=1e-6)
+    results = F.normalize(torch.randn(7, 9, generator=generator), dim=1).double().requires_grad_()
+    double = ResidualGuidance(**{k: v.double() if torch.is_tensor(v) else v for k, v in vars(guidance).items()})
+    errors = F.normalize(results, dim=1) @ double.vector - points.double()
+    expected = errors.square().mean().item()
+    assert residual_loss(results, double, points.double()).item() == pytest.approx(expected)
+    assert torch.autograd.gradcheck(lambda x: residual_loss(x, double, points.double()), results)
+    turned = guidance.along(-guidance.vector)
+    assert turned.step == pytest.approx(-guidance.step)
+
+
+def test_tokens_of_the_last_layer_leave_what_stands_before_them():
+    guidance = residual_guidance(*(torch.randn(5, 12, generator=torch.Generator().manual_seed(s)) for s in (1, 2)))
+    tokens = torch.randn(40, 8, generator=torch.Generator().manual_seed(4))
+    assert in_space(tokens, 12)[:, :4].abs().max() == 0
+    padded = F.pad(tokens, (4, 0))
+    for change in (lambda t: shift(guidance, t, 6), lambda t: remove(guidance, t[:3])):
+        assert torch.allclose(change(tokens).vector, change(padded).vector, atol=1e-6)
 
 
 def test_residual_refuses_what_has_no_direction():

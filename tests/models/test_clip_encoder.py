@@ -198,3 +198,28 @@ def test_the_shipped_mini_clip_knows_light():
     assert said[0] > 0 > said[1]
     unknown = encoder.embed_texts(["zebra", "piano"])
     assert torch.allclose(unknown[0], unknown[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mini-rn", "efficientnet-lite0"])
+def test_stages_are_the_channel_means_of_the_maps_and_the_last_vector(kind, mini):
+    """By hand from the maps; the encoder that it was made of stays as it is, and both have caches of their own."""
+    encoder = mini if kind == "mini-rn" else load_clip(kind, "imagenet")
+    images = torch.rand(2, 3, 40, 30, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    stages = encoder.in_layers("stages")
+    found = stages.embed_images(images)
+    parts = [F.normalize(m.mean(dim=(2, 3)), dim=1) for m in encoder.feature_maps(images)]
+    parts.append(encoder.embed_images(images))
+    assert torch.allclose(found, torch.cat(parts, dim=1) / 6**0.5, atol=1e-5)
+    assert torch.allclose(found.norm(dim=1), torch.ones(2))
+    assert found.shape[1] == stages.embed_dim == sum(part.shape[1] for part in parts)
+    assert encoder.embed_images(images).shape[1] == encoder.embed_dim
+    assert stages.fingerprint() != encoder.fingerprint()
+    assert stages.name == f"{encoder.name}, stages"
+    assert stages.in_layers("last").fingerprint() == encoder.fingerprint()
+    found[:, 0].sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_stages_need_five_maps(vit):
+    with pytest.raises(UserError, match="five feature maps"):
+        vit.in_layers("stages")

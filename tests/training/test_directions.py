@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.schema import Guidance
+from data.backlight import BacklightRanges, darkening, lifting
 from data.listing import list_images
 from losses.residual import residual_guidance
 from models.checkpoints import read_tensors, save_tensors
@@ -19,8 +20,10 @@ from models.weight_files import read_metadata
 from tests.helpers import config, metrics
 from training import directions
 from training.directions import build_direction, check_guidance, describe, load_direction, make_recipe, save_direction
+from training.embeddings import embed_photos
 from training.loop import train
 
+LITE0 = "clip.guidance={model: efficientnet-lite0, pretrained: imagenet}"
 WEIGHTS = f"clip.guidance={{model: mini-clip, pretrained: {REPO_ROOT / 'pretrained_models/mini-clip.safetensors'}}}"
 
 
@@ -95,7 +98,7 @@ def test_saved_directions_and_learned_pairs_are_read_back(encoder, sides, tmp_pa
     guidance = make_recipe(options, encoder, tmp_path).build(*sides)
     file = tmp_path / "direction.safetensors"
     save_direction(guidance, file, options, encoder, (5, 6))
-    assert set(read_tensors(file)) == {"vector", "well_lit", "backlit"}
+    assert set(read_tensors(file)) == {"vector", "well_lit", "backlit", "difference"}
     about = read_metadata(file)
     assert about["direction"] == "'dark' → 'bright'"
     assert json.loads(about["guidance"])["texts"] == ["dark", "bright"]
@@ -177,6 +180,81 @@ def test_neither_order_nor_names_of_photos_count_and_swapping_the_folders_flips_
     assert torch.allclose(shuffled.vector, guidance.vector, atol=1e-6)
     swapped, _ = build_direction(settings, folder_encoder, well_lit, backlit)
     assert torch.allclose(swapped.vector, -guidance.vector, atol=1e-6)
+
+
+@pytest.mark.parametrize("photos", ["welllit", "backlit", "both"])
+def test_relit_is_the_residual_of_photos_and_their_relit_selves(overrides, photo_folders, photos):
+    """Made anew from the pixels; which photos are on the other side does not matter where they are not used."""
+    settings = config(overrides, WEIGHTS, "guidance.direction=relit", f"guidance.relit.photos={photos}")
+    encoder = directions_encoder(settings)
+    folders = dict(zip(("backlit", "welllit"), (list_images(folder, "key") for folder in photo_folders), strict=True))
+    found, skipped = build_direction(settings, encoder, folders["backlit"], folders["welllit"])
+    assert skipped == []
+    lit, dark = [], []
+    for side, paths in folders.items():
+        if photos in (side, "both"):
+            plain, _ = embed_photos(paths, encoder, settings.exp.cache_dir, 4, "key")
+            change = darkening(BacklightRanges(foreground_stops=(2.0, 4.5))) if side == "welllit" else lifting(2.2)
+            relit, _ = embed_photos(paths, encoder, settings.exp.cache_dir, 4, "key", relighting=change)
+            assert not torch.allclose(relit, plain, atol=1e-3)
+            lit.append(plain if side == "welllit" else relit)
+            dark.append(relit if side == "welllit" else plain)
+    expected = residual_guidance(torch.cat(lit), torch.cat(dark))
+    assert torch.allclose(found.vector, expected.vector, atol=1e-6)
+    assert found.target == pytest.approx(expected.target)
+    pairs = (torch.cat(lit) - torch.cat(dark)) @ found.vector
+    assert found.step == pytest.approx(float(pairs.mean()), abs=1e-6)
+    assert found.step > 0
+    if photos == "welllit":
+        alone, _ = build_direction(settings, encoder, folders["welllit"][:1], folders["welllit"])
+        assert torch.equal(alone.vector, found.vector)
+
+
+def test_relit_pairs_depend_on_a_photos_content_alone_and_are_cached(overrides, photo_folders, tmp_path, monkeypatch):
+    encoder, paths = directions_encoder(config(overrides, WEIGHTS)), list_images(photo_folders[1], "key")
+    darken = darkening(BacklightRanges(foreground_share=(0.6, 0.8)))
+    first, _ = embed_photos(paths, encoder, tmp_path / "one", 8, "key", relighting=darken)
+    paths[0].rename(paths[0].with_name("zzz.png"))
+    again, _ = embed_photos(
+        list_images(photo_folders[1], "key")[::-1], encoder, tmp_path / "two", 3, "key", relighting=darken
+    )
+    assert torch.allclose(again[0], first[0], atol=1e-5)
+    monkeypatch.setattr(encoder, "embed_images", None)  # from now on the cache has to do
+    cached, _ = embed_photos(
+        list_images(photo_folders[1], "key"), encoder, tmp_path / "one", 8, "key", relighting=darken
+    )
+    assert torch.equal(cached[-1], first[0])
+
+
+def test_relit_is_a_source_of_a_sum(overrides, photo_folders):
+    backlit, well_lit = (list_images(folder, "key") for folder in photo_folders)
+
+    def direction(*options):
+        settings = config(overrides, WEIGHTS, *(f"guidance.{option}" for option in options))
+        return build_direction(settings, directions_encoder(settings), backlit, well_lit)[0]
+
+    relit, folders = direction("direction=relit"), direction("direction=folders")
+    both = direction("direction=sum", "weights={folders: 0.5, relit: 2.0}")
+    assert torch.allclose(both.vector, F.normalize(0.5 * folders.vector + 2 * relit.vector, dim=0), atol=1e-6)
+    assert both.target == pytest.approx(float(relit.well_lit @ both.vector))  # set points are those of the pairs
+
+
+def test_words_lie_in_the_last_part_of_the_stages(photo_folders, overrides):
+    """With stages: saved and read back, shifted and without words; the early stages keep what they say."""
+    settings = config(overrides, LITE0, "guidance.layers=stages")
+    encoder = directions_encoder(settings).in_layers("stages")
+    backlit, well_lit = (list_images(folder, "key") for folder in photo_folders)
+    plain, _ = build_direction(settings, encoder, backlit, well_lit)
+    assert plain.vector.shape == (16 + 24 + 40 + 112 + 320 + 1280,)
+    changed = config(overrides, LITE0, "guidance.layers=stages", "guidance.remove=[tabby]")
+    without, _ = build_direction(changed, encoder, backlit, well_lit)
+    assert abs(float(without.vector[-1280:] @ encoder.embed_words(["tabby"])[0])) < 1e-6
+    early = slice(0, -1280)
+    assert F.cosine_similarity(without.vector[early], plain.vector[early], dim=0) > 1 - 1e-6
+    changed = config(overrides, LITE0, "guidance.layers=stages", "guidance.remove_first_n_tokens=5")
+    shifted, _ = build_direction(changed, encoder, backlit, well_lit)
+    assert F.cosine_similarity(shifted.vector[early], plain.vector[early], dim=0) > 1 - 1e-6
+    assert F.cosine_similarity(shifted.vector[-1280:], plain.vector[-1280:], dim=0) < 0.999
 
 
 def directions_encoder(settings):

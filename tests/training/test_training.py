@@ -1,5 +1,6 @@
 """RAVE training end to end with a tiny encoder: the run folder, resume bit for bit, guards, the command line."""
 
+import itertools
 import json
 import math
 import shutil
@@ -81,7 +82,14 @@ def interrupt_at(total: int):
     return lambda trainer: signal.raise_signal(signal.SIGINT) if trainer.state.total == total else None
 
 
-EXTRAS = ["unet_model.ema=0.8", "unet_model.first_map=retinex", "data.simulated_backlight.share=0.5"]
+EXTRAS = [
+    "unet_model.ema=0.8",
+    "unet_model.first_map=retinex",
+    "data.simulated_backlight.share=0.5",
+    "guidance.direction=relit",
+    "guidance.layers=stages",
+    "guidance.set_point=photo",
+]
 
 
 @pytest.mark.parametrize(("stop_at", "more"), [(3, []), (4, []), (7, []), (7, EXTRAS)])
@@ -387,17 +395,46 @@ def test_layers_above_the_last_weight_are_not_used():
     assert len(used_layers((0.0,) * 5)) == 1
 
 
-@pytest.mark.parametrize(("guidance", "passes"), [("mini-rn", 2), ("timm/resnet10t", 3)])
-def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypatch, guidance, passes):
-    """Inputs and results through the identity encoder, results through the guidance encoder: together with the former if it is the same."""
+STAGES = ("guidance.layers=stages", "guidance.set_point=photo")
+
+
+@pytest.mark.parametrize(
+    ("guidance", "more", "passes"), [("mini-rn", (), 2), ("mini-rn", STAGES, 2), ("timm/resnet10t", (), 3)]
+)
+def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypatch, guidance, more, passes):
+    """Inputs and results through the identity encoder, and through that of the guidance in the same pass if it is the same."""
     counted = []
     prepare = ClipEncoder._prepare
     monkeypatch.setattr(
         ClipEncoder, "_prepare", lambda self, images: counted.append(len(images)) or prepare(self, images)
     )
-    settings = (f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1")
+    settings = (f"clip.guidance.model={guidance}", "unet_model.num_reconstruction_iters=0", "train.num_iters=1", *more)
     train(config(overrides, *settings), on_iteration=lambda trainer: counted.clear())
     assert counted == [2] * passes
+
+
+@pytest.mark.parametrize("untouched", [0.0, 1.0])
+def test_set_points_of_photos_are_their_own_or_those_of_how_they_were_lit(overrides, untouched):
+    """A darkened input is pulled to where the photo was; one as it is stays; a backlit one goes a step of Δ."""
+    simulated = f"data.simulated_backlight={{share: 0.5, untouched: {untouched}, foreground_stops: [3.0, 4.0]}}"
+    seen = []
+
+    def look(trainer):
+        unet = trainer.unet
+        encoder, r = unet.guidance_encoder, unet.residual.vector
+        for batch in itertools.islice(unet.batches(trainer.phases[-1], 0), 6):
+            own = encoder.embed_images(batch.photos) @ r
+            points = unet._set_points(encoder.embed_images(batch.photos), batch)
+            assert torch.allclose(points[~batch.known], own[~batch.known] + unet.residual.step, atol=1e-5)
+            if batch.known.any():
+                assert torch.allclose(points[batch.known], encoder.embed_images(batch.lit) @ r, atol=1e-5)
+                assert torch.equal(batch.lit, batch.photos[batch.known]) == bool(untouched)
+            seen.extend(batch.known.tolist())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(overrides, simulated, "guidance.set_point=photo"), on_iteration=look)
+    assert set(seen) == {True, False}
 
 
 def test_fused_adam_is_adam():
