@@ -1,6 +1,7 @@
 """Files and folders that a user names."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 from common.errors import UserError
@@ -47,6 +48,11 @@ def find_folder(value: str, key: str) -> Path:
     if what != "a folder":
         raise UserError(f"{key}: expected a folder, found {what}: {value}")
     return Path(value)
+
+
+def one_form(name: str) -> str:
+    """A name in the one form of Unicode in which names are compared: macOS writes "é" as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def expand(value: str) -> str:

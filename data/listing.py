@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import real_path
+from common.paths import one_form
 from data.outputs import RESULTS_FILE, RecordedResults, is_nobodys, kind_of_folder
+
+NAMES_TOLD = 20  # of a list, one by one
 
 
 @cache
@@ -61,8 +64,20 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *
 
 
 def named(relative: Path, names: Collection[str]) -> bool:
-    """Whether a list names a photo, by its file name or by its path in the folder."""
-    return relative.name in names or relative.as_posix() in names
+    """Whether a list names a photo, by its file name or by its path in the folder. names: as `common.paths.one_form` has them."""
+    return one_form(relative.name) in names or one_form(relative.as_posix()) in names
+
+
+def unknown_names(names: Collection[str], photos: Iterable[Path], what: str) -> list[str]:
+    """A note for each name of a list that no photo has, and for those above a limit together. photos: relative paths.
+
+    what: the list, and what its names should be, as the note begins.
+    """
+    known = {one_form(name) for photo in photos for name in (photo.name, photo.as_posix())}
+    unknown = sorted(set(names) - known)
+    notes = [f"{what}, found '{name}'" for name in unknown[:NAMES_TOLD]]
+    more = len(unknown) - NAMES_TOLD
+    return [*notes, f"{what}, found {more} more names"] if more > 0 else notes
 
 
 def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:

@@ -1,11 +1,11 @@
 """What this project writes into folders, and how it knows it again: results, runs and caches are never taken for photos."""
 
 import json
-import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 from common.files import append_line, read_file, write_text
+from common.paths import one_form
 
 RESULTS_FILE = ".enhanced.jsonl"  # in a folder of results: a line for each, with its size and time
 CACHE_TAG = "CACHEDIR.TAG"  # of the Cache Directory Tagging Specification, which backup programs know too
@@ -34,12 +34,12 @@ class RecordedResults:
         for line in lines:
             try:
                 entry = json.loads(line)
-                self._known[_normal(entry["name"])] = entry["bytes"], entry["time_ns"]
+                self._known[one_form(entry["name"])] = entry["bytes"], entry["time_ns"]
             except (ValueError, LookupError, TypeError):
                 continue  # cut off by a stop; its result counts as somebody else's
 
     def __contains__(self, relative: Path) -> bool:
-        return _normal(relative.as_posix()) in self._known
+        return one_form(relative.as_posix()) in self._known
 
     def holds(self, relative: Path) -> bool:
         """Whether what is there now is what was written, not changed or replaced by another program."""
@@ -47,7 +47,7 @@ class RecordedResults:
             status = (self.folder / relative).stat()
         except OSError:
             return False
-        return self._known.get(_normal(relative.as_posix())) == (status.st_size, status.st_mtime_ns)
+        return self._known.get(one_form(relative.as_posix())) == (status.st_size, status.st_mtime_ns)
 
 
 def tag_cache(folder: str | Path) -> None:
@@ -65,7 +65,3 @@ def is_nobodys(name: str) -> bool:
 def kind_of_folder(names: Collection[str]) -> str | None:
     """What a folder that holds files of these names is, where that is not photos: "a run folder" or "a cache"."""
     return "a run folder" if RUN_FILES.issubset(names) else "a cache" if CACHE_TAG in names else None
-
-
-def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import UserError
+from common.paths import one_form, read_text
 from data.listing import list_images
 
 NUMBERED = re.compile(r"(?P<name>.*\S)\s*\((?P<number>\d+)\)", re.DOTALL)  # "0152(1)", "0152 (1)"
@@ -34,7 +35,7 @@ class Pairing:
 
 
 def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
-    """Match results with ground truths by sub-folder and file name without its last suffix.
+    """Match results with ground truths by sub-folder and file name without its last suffix, in one form of Unicode.
 
     The name is tried as it is, then without one trailing `(n)`: BAID has several inputs of one scene,
     `0152(1).png` and `0152(2).png`, and one ground truth `0152.png` (evaluation protocol). Several ground truths
@@ -68,25 +69,21 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
 
 
 def read_names(file: str | Path, key: str) -> set[str]:
-    """File names listed in a text file, one a line; empty lines and lines with # are left out. Raises UserError."""
-    path = Path(file)
-    if not path.is_file():
-        raise UserError(
-            f"{key}: expected a text file, found {'a folder' if path.is_dir() else 'nothing there'}: {file}"
-        )
+    """File names listed in a text file, one a line, as `common.paths.one_form` has them; empty lines and lines that begin
+    with # are left out. Raises UserError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}: expected a text file in UTF-8, found {file}: {error}") from None
+        text = read_text(file)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
     lines = (line.strip() for line in text.splitlines())
-    return {line for line in lines if line and not line.startswith("#")}
+    return {one_form(line) for line in lines if line and not line.startswith("#")}
 
 
 def _by_stem(folder: str | Path, key: str) -> dict[str, list[Path]]:
     """Image files by sub-folder and stem, "day/0152(1)", in sorted order."""
     files: dict[str, list[Path]] = {}
     for path in list_images(folder, key, results=True):
-        files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+        files.setdefault(one_form(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
     return files
 
 

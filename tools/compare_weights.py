@@ -20,9 +20,10 @@ from tqdm import tqdm
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError
 from common.files import write_text
+from common.paths import one_form, read_text
 from common.provenance import provenance
 from data.images import read_rgb8
-from data.listing import list_images
+from data.listing import list_images, named
 
 GAMMA = 2.2
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
     pairs = pair(args.backlit, args.gt).pairs
     lists = {Path(file).stem: set(read_names(file, "--list")) for file in args.list}
     if lists:
-        pairs = [p for p in pairs if any(p.name in names for names in lists.values())]
+        pairs = [p for p in pairs if any(named(Path(p.name), names) for names in lists.values())]
     if not pairs:
         raise UserError("--backlit, --gt: expected photos of the same names, found none")
     methods: dict[str, Method] = {
@@ -95,7 +96,7 @@ def main(argv: list[str]) -> int:
         return [
             i
             for i, p in enumerate(pairs)
-            if (names is None or p.name in names) and (kind is None or kinds.get(p.name) == kind)
+            if (names is None or named(Path(p.name), names)) and (kind is None or kinds.get(one_form(p.name)) == kind)
         ]
 
     parts, kind_names = lists if len(lists) > 1 else {}, sorted(set(kinds.values()))
@@ -156,15 +157,17 @@ def weight_files(items: list[str]) -> dict[str, Path]:
 def read_kinds(file: str) -> dict[str, str]:
     """File name -> kind. Raises UserError where the table has no such columns."""
     try:
-        with Path(file).open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError) as error:
+        rows = list(csv.DictReader(read_text(file).splitlines()))
+    except UserError as error:
+        raise UserError(f"--kinds: {error}") from None
+    except csv.Error as error:
         raise UserError(f"--kinds: expected a CSV with columns file and kind, found {file}: {error}") from None
     if not rows or not {"file", "kind"} <= rows[0].keys():
         raise UserError(
-            f"--kinds: expected a CSV with columns file and kind, found {file} with {', '.join(rows[0]) if rows else 'no rows'}"
+            f"--kinds: expected a CSV with columns file and kind, "
+            f"found {file} with {', '.join(map(str, rows[0])) if rows else 'no rows'}"
         )
-    return {row["file"]: row["kind"] for row in rows}
+    return {one_form(row["file"]): row["kind"] or "" for row in rows}
 
 
 def _clahe(photo: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.errors import UserError
 from common.files import writing
+from common.paths import one_form
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
 from data.listing import list_images
@@ -66,11 +67,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"out: expected a folder outside that of the photos, found {out}")
     if (out / "pairs.csv").exists():
         raise UserError(f"out: expected a folder without a set, found {out / 'pairs.csv'}")
-    masks = (
-        {path.relative_to(args.masks).with_suffix(""): path for path in list_images(args.masks, "--masks")}
-        if args.masks
-        else {}
-    )
+    masks = {_stem(path, args.masks): path for path in list_images(args.masks, "--masks")} if args.masks else {}
     rows, failures = make_pairs(
         paths, Path(args.photos), out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks
     )
@@ -108,10 +105,10 @@ def make_pairs(
             truth = _to_tensor(_shrunk(read_rgb8(path), size))
             mask = None
             if masks:
-                if name not in masks:
+                if _stem(path, root) not in masks:
                     raise ImageError(f"expected a mask of the same name, found none for {name}")
                 grey = (
-                    Image.fromarray(read_rgb8(masks[name]))
+                    Image.fromarray(read_rgb8(masks[_stem(path, root)]))
                     .convert("L")
                     .resize(truth.shape[:0:-1], Image.Resampling.BILINEAR)
                 )
@@ -145,6 +142,11 @@ def _shrunk(pixels: np.ndarray, size: int | None) -> np.ndarray:
     if size is not None:
         photo.thumbnail((size, size), Image.Resampling.LANCZOS)
     return np.array(photo)
+
+
+def _stem(path: Path, folder: str | Path) -> str:
+    """What photo and mask have in common: sub-folder and name without suffix, in one form of Unicode."""
+    return one_form(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _to_tensor(pixels: np.ndarray):

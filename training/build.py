@@ -27,7 +27,7 @@ from training.phases import Phase, describe_schedule, schedule
 from training.runtime import describe_device
 from training.tracking import RunFolder
 from training.unet_task import UNetTask, find_pretrained
-from training.validation import Validation, photo_limits, training_photos, validation_pairs
+from training.validation import Validation, leave_out_notes, photo_limits, training_photos, validation_pairs
 
 Task = UNetTask | GuidanceTask
 
@@ -73,6 +73,8 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     say(f"photos     {len(backlit)} backlit, {len(well_lit)} well-lit, trained at {side}")
     if others := left_out([config.data.backlit_images_path, config.data.welllit_images_path]):
         say(f"left out   {others}")
+    for note in leave_out_notes(data):
+        say(f"note       {note}")
     say(f"schedule\n{describe_schedule(phases)}")
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:

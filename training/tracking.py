@@ -242,7 +242,7 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
         if steps:
             guided = [m["iteration"] for m in steps if "projection" in m]
             axes.set_xlim(guided[0] if axes is middle and len(guided) > 1 else 0, steps[-1]["iteration"])
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a run may be named `$1`
     with writing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 

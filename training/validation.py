@@ -13,7 +13,7 @@ from common.paths import find_file
 from configs.schema import TrainData
 from data.folders import ResizedPhotos
 from data.images import STANDARD, Limits
-from data.listing import list_images, named
+from data.listing import list_images, named, unknown_names
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
 from models.retinex import enhance
@@ -30,14 +30,13 @@ def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
 
     Raises UserError for folders and lists that cannot be used; also for a list that names no photo at all: it was meant to.
     """
-    folders = {f"data.{key}": getattr(data, key) for key in ("backlit_images_path", "welllit_images_path")}
-    photos = [path.relative_to(folder) for key, folder in folders.items() for path in list_images(folder, key)]
+    folders, photos = _folders(data)
     held_back: set[str] = set()
-    for file in data.leave_out:
-        names = read_names(find_file(file, "data.leave_out"), "data.leave_out")
+    for file, names in _left_out(data):
         if not any(named(photo, names) for photo in photos):
             raise UserError(
-                f"data.leave_out: expected names of photos in the two folders, found none of the {len(names)} names in {file} there"
+                f"data.leave_out: expected names of photos in the two folders, found none of the {len(names)} names "
+                f"in {file} there"
             )
         held_back |= names
     backlit, well_lit = (list_images(folder, key, held_back) for key, folder in folders.items())
@@ -48,6 +47,27 @@ def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
             f"found {len(both)} in both, such as {both[0]}"
         )
     return backlit, well_lit
+
+
+def leave_out_notes(data: TrainData) -> list[str]:
+    """What is amiss with the lists in `leave_out`: each name that no photo has."""
+    _, photos = _folders(data)
+    return [
+        note
+        for file, names in _left_out(data)
+        for note in unknown_names(names, photos, f"data.leave_out: {file}: expected names of photos in the two folders")
+    ]
+
+
+def _folders(data: TrainData) -> tuple[dict[str, str], list[Path]]:
+    """Key -> folder of the two, and the photos of both by their paths in them."""
+    folders = {f"data.{key}": getattr(data, key) for key in ("backlit_images_path", "welllit_images_path")}
+    return folders, [path.relative_to(folder) for key, folder in folders.items() for path in list_images(folder, key)]
+
+
+def _left_out(data: TrainData) -> Iterator[tuple[str, set[str]]]:
+    for file in data.leave_out:
+        yield file, read_names(find_file(file, "data.leave_out"), "data.leave_out")
 
 
 def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> tuple[list[Pair], list[str]]:
@@ -67,11 +87,8 @@ def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -
     if list_file is not None:
         wanted = read_names(list_file, "data.val_list")
         pairs = [p for p in pairs if named(Path(p.name), wanted)]
-        missing = sorted(name for name in wanted if not any(named(Path(p.name), {name}) for p in pairs))
-        notes = (
-            [f"data.val_list: {len(missing)} of its {len(wanted)} names belong to no pair, such as {missing[0]}"]
-            if missing
-            else []
+        notes = unknown_names(
+            wanted, (Path(p.name) for p in pairs), "data.val_list: expected names of validation pairs"
         )
     if not pairs:
         among = " among those in data.val_list" if list_file else ""

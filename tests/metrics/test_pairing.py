@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from metrics.pairing import Pairing, pair
+from data.listing import named
+from metrics.pairing import Pairing, pair, read_names
 
 
 @pytest.fixture
@@ -38,6 +39,33 @@ def test_never_by_substring(paired):
         ["10.png", "1_enhanced.png", "01.png", "1(1)(2).png", "1(x).png", "1(2)b.png"]
     )
     assert found.unmatched_gt == ["1.png"]
+
+
+def test_names_in_both_forms_of_unicode_are_one(paired, tmp_path):
+    found = paired(["caf\u00e9.png", "u\u0308ber(1).png"], ["cafe\u0301.jpg", "\u00fcber.jpg"])
+    assert [p.truth.name for p in found.pairs] == ["cafe\u0301.jpg", "\u00fcber.jpg"]
+    (tmp_path / "list.txt").write_text("\ufeffcafe\u0301.png\n# no photo\n\n", encoding="utf-8")
+    names = read_names(tmp_path / "list.txt", "--list")
+    assert [named(Path(name), names) for name in ("caf\u00e9.png", "day/cafe\u0301.png", "cafe.png")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfea\x00", "expected text in UTF-8, found UTF-16"),
+        (b"a\xe9b", "expected text in UTF-8, found the byte 0xe9 at position 1"),
+        (bytes(2**20 + 1), "at most 1,048,576 bytes"),
+    ],
+)
+def test_lists_that_are_no_text_are_told_with_their_key(tmp_path, content, message):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_names(tmp_path / "list.txt", "data.val_list")
+    assert str(caught.value).startswith("data.val_list: ") and str(caught.value).count("list.txt") == 1
 
 
 def test_trailing_number_is_removed_once(paired):

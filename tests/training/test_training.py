@@ -32,7 +32,7 @@ from training.recorder import Recorder
 from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
-from training.validation import Validation, training_photos, validation_pairs
+from training.validation import Validation, leave_out_notes, training_photos, validation_pairs
 
 
 def test_run_folder_holds_everything(overrides):
@@ -551,7 +551,7 @@ def test_validation_tells_what_is_amiss_with_its_folders_and_list(tmp_path):
     assert notes == ["validation: 1 photos have not one ground truth of their name, such as b.png"]
     pairs, notes = validation_pairs(tmp_path / "in", tmp_path / "truth", tmp_path / "list.txt")
     assert [p.name for p in pairs] == ["a.png", "sub/c.png"]
-    assert notes == ["data.val_list: 1 of its 3 names belong to no pair, such as z.png"]
+    assert notes == ["data.val_list: expected names of validation pairs, found 'z.png'"]
 
 
 def test_photos_that_are_left_out(overrides, tmp_path, capsys):
@@ -562,6 +562,14 @@ def test_photos_that_are_left_out(overrides, tmp_path, capsys):
     assert [path.name for path in backlit] == names[2:]
     train(wanted, dry_run=True)
     assert f"{len(names) - 2} backlit" in capsys.readouterr().out
+    (tmp_path / "marked.txt").write_text(f"\ufeff{names[0]}\ngone.jpg\nlost.jpg\n")  # as Windows' editor begins a file
+    marked = config(overrides, f"data.leave_out=[{tmp_path / 'marked.txt'}]")
+    assert [path.name for path in training_photos(marked.data)[0]] == names[1:]
+    told = "expected names of photos in the two folders, found"
+    assert [note.partition("marked.txt: ")[2] for note in leave_out_notes(marked.data)] == [
+        f"{told} 'gone.jpg'",
+        f"{told} 'lost.jpg'",
+    ]
     (tmp_path / "typos.txt").write_text("nothing.jpg\nnobody.jpg\n")
     with pytest.raises(UserError, match=r"data\.leave_out: .* found none of the 2 names in .*typos\.txt there"):
         training_photos(config(overrides, f"data.leave_out=[{tmp_path / 'typos.txt'}]").data)
