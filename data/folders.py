@@ -32,6 +32,7 @@ class PhotoArray(Dataset):
 
     def __init__(self, pixels: Sequence[np.ndarray], augmentation: Callable[..., Any] | None = None) -> None:
         self.pixels, self.augmentation = pixels, augmentation
+        self.skipped: list[str] = []
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -59,9 +60,9 @@ class ResizedPhotos(PhotoArray):
         *,
         limits: Limits = STANDARD,
     ) -> None:
-        stored, self.skipped = store_photos(list(paths), size, cache_dir, limits)
-        self.size, self.paths, self.contents = size, stored.paths, stored.contents
+        stored, skipped = store_photos(list(paths), size, cache_dir, limits)
         super().__init__(stored, augmentation)
+        self.size, self.paths, self.contents, self.skipped = size, stored.paths, stored.contents, skipped
 
 
 class LabelledPhotos(Dataset):
@@ -103,6 +104,7 @@ class MixedInputs(Dataset):
 
     def __init__(self, backlit: PhotoArray, others: PhotoArray, share: float) -> None:
         self.backlit, self.others, self.share = backlit, others, share
+        self.skipped = [*backlit.skipped, *others.skipped]
 
     def __len__(self) -> int:
         return len(self.backlit)

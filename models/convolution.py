@@ -29,6 +29,7 @@ class Conv3x3(nn.Conv2d):
         if self.padding_mode == "zeros":
             return F.conv2d(x, self.weight, self.bias, padding=1)
         height, width = x.shape[-2:]
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
         if height > 1 and width > 1:
             if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
                 if not torch.is_grad_enabled():
@@ -39,6 +40,8 @@ class Conv3x3(nn.Conv2d):
         else:
             x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
             x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
+        if channels_last:  # on GPUs padding brings the layout back that convolutions are slower in
+            x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, self.weight, self.bias)
 
 

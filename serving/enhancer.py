@@ -22,7 +22,7 @@ TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 
 class Enhancer:
     """The trained network, ready to run. Members: `unet` (float32, on the CPU) and `choice`, what runs it and why.
 
-    device "auto" (what Accelerate finds) or "cpu"; precision "auto", "fp32" or "bf16"; backend "auto",
+    device "auto" (what Accelerate finds), "cpu" or "cuda"; precision "auto", "fp32" or "bf16"; backend "auto",
     "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a
     tile in pixels; None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE`, others whole.
     Results do not depend on it. Raises UserError for weights that cannot be used and a backend that is not there.
@@ -42,8 +42,11 @@ class Enhancer:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         import torch
 
+        from common.device import check_device
         from models.checkpoints import load_unet
         from serving.backends import build, choose
+
+        check_device(device, "model.device")
 
         if device != "cpu":
             from accelerate import PartialState  # not Accelerator, whose precision is one for the whole process

@@ -98,29 +98,32 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
     with accelerator.main_process_first():  # one process computes, the others find the cache
         photos = _unet_inputs(config, planned)
         validation = None
-        if planned.validation:
+        if planned.validation and accelerator.is_main_process:  # which is the one that validates
             size = config.data.val_size or config.data.image_size
             validation = Validation(planned.validation, size, config.exp.cache_dir, photo_limits(config.data))
+    skipped = []
     if validation:
         psnr, ssim = validation.untouched
         say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
+        skipped += validation.skipped
 
     started = time.perf_counter()
     residual, guidance = None, None
     if config.exp.mode == "rave":
-        residual, skipped = _residual(config, accelerator, guidance_encoder, planned)
+        residual, unread = _residual(config, accelerator, guidance_encoder, planned)
     else:
         guidance = GuidanceTask(config, accelerator, guidance_encoder, folder.path / "enhanced_sets")
-        skipped = guidance.well_lit.skipped + guidance.backlit.skipped
+        unread = guidance.well_lit.skipped + guidance.backlit.skipped
         counts = f"{len(guidance.held_backlit)} backlit, {len(guidance.held_well_lit)} well-lit photos"
         held = " held back from it" if config.guidance_model.held_back else ""
         say(f"guidance   {guidance.pair.kind}; reported on {counts}{held}")
+    skipped = list({_path(reason): reason for reason in [*unread, *photos.skipped, *skipped]}.values())
     for reason in skipped:
         say(f"left out   {reason}")
     vectors = guidance and guidance.vectors
     unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, vectors)
-    unread = {reason.partition(": expected ")[0] for reason in skipped}
-    used = tuple(sum(str(path) not in unread for path in paths) for paths in (planned.backlit, planned.well_lit))
+    lost = {_path(reason) for reason in unread}
+    used = tuple(sum(str(path) not in lost for path in paths) for paths in (planned.backlit, planned.well_lit))
     return Parts(
         config=config,
         accelerator=accelerator,
@@ -133,6 +136,11 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         photos_used=used,
         seconds=time.perf_counter() - started,
     )
+
+
+def _path(reason: str) -> str:
+    """Of the photo that could not be read: reasons begin with it."""
+    return reason.partition(": expected ")[0]
 
 
 def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:

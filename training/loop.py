@@ -46,7 +46,7 @@ def train(
     breaks down.
     """
     keep_memory()
-    accelerator = make_accelerator(config.train.device, config.train.precision)
+    accelerator = make_accelerator(config.train.device, config.train.precision, config.train.process_timeout)
     planned = plan(config, accelerator)
     if dry_run:
         return None

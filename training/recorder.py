@@ -10,7 +10,7 @@ from training.build import Parts, Task
 from training.phases import Phase
 from training.state import TrainState
 from training.tracking import photo_grid, plot_curves, read_metrics
-from training.validation import enhance_all, to_uint8
+from training.validation import enhance_photos, to_uint8
 
 
 class Recorder:
@@ -20,12 +20,9 @@ class Recorder:
         self.parts, self.state, self.main = parts, state, parts.accelerator.is_main_process
         self.logged_seconds, self.logged_total = 0.0, 0  # of the state, at the last log line
         self.preview: Tensor | None = None
-        if count := parts.config.train.preview_photos:
-            photos = parts.unet.photos
-            source = (
-                parts.validation.backlit if parts.validation else [photos[i] for i in range(min(count, len(photos)))]
-            )
-            self.preview = torch.stack(list(source[:count]))
+        if self.main and (count := parts.config.train.preview_photos):
+            photos = parts.validation.backlit if parts.validation else parts.unet.photos
+            self.preview = torch.stack([photos[i] for i in range(min(count, len(photos)))])
 
     def start_clock(self) -> None:
         """Speed is measured from here on."""
@@ -68,10 +65,11 @@ class Recorder:
             if values["val_psnr"] > state.best_val_psnr:
                 state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
         if self.preview is not None:
-            columns = [to_uint8(self.preview), to_uint8(enhance_all(weights, self.preview, device))]
+            enhanced = torch.cat(list(enhance_photos(weights, self.preview, device)))
+            columns = [to_uint8(self.preview), to_uint8(enhanced)]
             titles = ["backlit", f"enhanced, iteration {state.total}"]
             if validation:
-                columns.append(validation.truth[: len(self.preview)])
+                columns.append([validation.truth.pixels[i] for i in range(len(self.preview))])
                 titles.append("ground truth")
             file = folder.path / "previews" / f"iteration_{state.total:06}.png"
             picture = photo_grid(list(zip(*columns, strict=True)), titles, file)

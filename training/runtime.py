@@ -3,29 +3,34 @@
 import ctypes
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import Tensor
 
+from common.device import check_device
 from models.convolution import exact_fp32
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 
 
-def make_accelerator(device: str, precision: str) -> Accelerator:
-    """An Accelerator for `device` "auto" | "cpu" and `precision` "auto" | "fp32" | "bf16".
+def make_accelerator(device: str, precision: str, timeout: float = 120) -> Accelerator:
+    """An Accelerator for `device` "auto" | "cpu" | "cuda" and `precision` "auto" | "fp32" | "bf16".
 
-    "auto" precision is bf16 on a GPU that has it, fp32 elsewhere.
+    "auto" precision is bf16 on a GPU that has it, fp32 elsewhere. timeout: minutes that processes wait for each other.
+    Raises UserError for "cuda" where there is none.
     """
+    check_device(device, "train.device")
     if precision == "auto":
-        gpu = device == "auto" and torch.cuda.is_available()
+        gpu = device != "cpu" and torch.cuda.is_available()
         precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     exact_fp32()  # also beside bf16: validation is in float32
     # processes without a GPU find each other only where Accelerate is told so: otherwise each would train alone
     cpu = device == "cpu" or not torch.accelerator.is_available()
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=timeout))
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[patience])
 
 
 def keep_memory() -> None:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 # sections and keys that may differ when a run is resumed: they do not change what is learned
 MAY_CHANGE = (
     *("exp.save_dir", "exp.overwrite", "exp.cache_dir"),
-    *("train.num_workers", "train.device", "train.val_iter", "train.save_iter", "train.preview_photos"),
+    *(
+        "train.num_workers",
+        "train.device",
+        "train.process_timeout",
+        "train.val_iter",
+        "train.save_iter",
+        "train.preview_photos",
+    ),
 )
 
 

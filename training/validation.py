@@ -97,42 +97,45 @@ def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -
 
 
 class Validation:
-    """Pairs at S x S, measured with the inference padding ("reflect") in fp32."""
+    """Pairs at S x S, measured with the inference padding ("reflect") in fp32. Held on disk, and by the main process only.
+
+    `skipped`: why pairs were left out. Raises UserError where none can be read.
+    """
 
     def __init__(self, pairs: list[Pair], size: int, cache_dir: str, limits: Limits = STANDARD) -> None:
-        backlit, truth = (
-            ResizedPhotos(paths, size, cache_dir, limits=limits)
-            for paths in ([p.enhanced for p in pairs], [p.truth for p in pairs])
-        )
-        if len(backlit) != len(pairs) or len(truth) != len(pairs):
-            raise UserError(f"validation: {(backlit.skipped + truth.skipped)[0]}")
-        self.backlit = torch.stack([backlit[i] for i in range(len(backlit))])
-        self.truth = to_uint8(torch.stack([truth[i] for i in range(len(truth))]))
-        self.untouched = self._measure(to_uint8(self.backlit))
+        sides = [[p.enhanced for p in pairs], [p.truth for p in pairs]]
+        read = [ResizedPhotos(paths, size, cache_dir, limits=limits) for paths in sides]
+        self.skipped = [reason for photos in read for reason in photos.skipped]
+        if self.skipped:
+            known = [set(photos.paths) for photos in read]
+            pairs = [p for p in pairs if p.enhanced in known[0] and p.truth in known[1]]
+            if not pairs:
+                raise UserError(f"validation: no pair can be read, the first because: {self.skipped[0]}")
+            sides = [[p.enhanced for p in pairs], [p.truth for p in pairs]]
+            read = [ResizedPhotos(paths, size, cache_dir, limits=limits) for paths in sides]
+        self.backlit, self.truth = read
+        self.untouched = self._measure(self.backlit.pixels)[:2]
 
     def __len__(self) -> int:
         return len(self.backlit)
 
     def run(self, weights: dict[str, Tensor], device: torch.device) -> dict[str, float]:
         """val_psnr (dB) and val_ssim of enhanced photos, the same of the untouched input, and the mean brightness of results."""
-        enhanced = to_uint8(enhance_all(weights, self.backlit, device))
-        psnr, ssim = self._measure(enhanced)
+        enhanced = enhance_photos(weights, self.backlit, device)
+        psnr, ssim, brightness = self._measure(to_uint8(photo)[0] for photo in enhanced)
         return {
             "val_psnr": psnr,
             "val_ssim": ssim,
             "val_psnr_input": self.untouched[0],
             "val_ssim_input": self.untouched[1],
-            "val_brightness": float(enhanced.mean() / 255),
+            "val_brightness": brightness,
         }
 
-    def _measure(self, photos: np.ndarray) -> tuple[float, float]:
-        pairs = list(zip(photos, self.truth, strict=True))
-        return float(np.mean([psnr_rgb(a, b) for a, b in pairs])), float(np.mean([ssim_rgb(a, b) for a, b in pairs]))
-
-
-def enhance_all(weights: dict[str, Tensor], photos: Tensor, device: torch.device) -> Tensor:
-    """Photos (N,3,S,S) in [0, 1] -> results (N,3,S,S) on the CPU, as `enhance_photos` makes them."""
-    return torch.cat(list(enhance_photos(weights, photos, device)))
+    def _measure(self, photos: Iterable[np.ndarray]) -> tuple[float, float, float]:
+        """Mean PSNR, SSIM and brightness of photos (S,S,3) uint8."""
+        values = [(psnr_rgb(a, b), ssim_rgb(a, b), a.mean()) for a, b in zip(photos, self.truth.pixels, strict=True)]
+        psnr, ssim, brightness = (float(np.mean(column)) for column in zip(*values, strict=True))
+        return psnr, ssim, brightness / 255
 
 
 def enhance_photos(weights: dict[str, Tensor], photos: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
@@ -141,9 +144,10 @@ def enhance_photos(weights: dict[str, Tensor], photos: Iterable[Tensor], device:
     unet.load_state_dict(weights)
     unet.eval().to(device, memory_format=torch.channels_last)
     for photo in photos:
-        with torch.inference_mode():
+        with torch.inference_mode():  # not around the yield: it would hold for whoever takes the result
             batch = photo[None].to(device, memory_format=torch.channels_last)
-            yield enhance(batch, unet(batch)).cpu()
+            result = enhance(batch, unet(batch)).cpu()
+        yield result
 
 
 def to_uint8(photos: Tensor) -> np.ndarray:

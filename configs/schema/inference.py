@@ -25,8 +25,8 @@ class InferenceModel(Section):
     """Padding of the plain convolutions at inference (published results: reflect)."""
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0
     """0 returns the photo, 1 the full result; in between the illumination map is raised to this power."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (over 50 dB PSNR of fp32), else fp32,
     which is faster there."""

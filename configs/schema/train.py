@@ -96,8 +96,10 @@ class TrainLoop(Section):
     """CLIP-LIT: rounds of UNet training and guidance refinement; null: as many as `num_epochs` passes need."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that load and augment photos. Results do not depend on it."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
+    process_timeout: Annotated[float, Field(gt=0, le=10080)] = 120.0
+    """Minutes that several processes wait for each other, while one of them prepares photos or validates (NCCL's default: 10)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
     compile: bool = False

@@ -21,7 +21,7 @@ from training.guidance_task import GuidanceTask, hold_back
 from training.loop import train
 from training.phases import clip_lit_schedule, describe_schedule
 from training.runtime import make_accelerator
-from training.validation import enhance_all, to_uint8
+from training.validation import enhance_photos, to_uint8
 
 MODES = ("clip_lit", "clip_lit_latent")
 
@@ -181,9 +181,8 @@ def test_ranking_batch_holds_one_photo_s_stages(task):
     weights = [_unet_weights(seed) for seed in (0, 1)]
     task.set_enhancers(weights)
     enhanced = task.stages[1]
-    expected = to_uint8(
-        enhance_all(weights[1], torch.stack([task.backlit[i] for i in range(len(task.backlit))]), torch.device("cpu"))
-    )
+    photos = [task.backlit[i] for i in range(len(task.backlit))]
+    expected = to_uint8(torch.cat(list(enhance_photos(weights[1], photos, torch.device("cpu")))))
     assert np.array_equal(enhanced.pixels, expected)
     refinement = clip_lit_schedule(task.config, 6)[-1]
     stages, labels = next(task.batches(refinement, 0))

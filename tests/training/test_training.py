@@ -20,8 +20,9 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
-from models.checkpoints import load_unet, read_tensors
+from models.checkpoints import load_unet, read_tensors, save_unet
 from models.clip_encoder import ClipEncoder
+from models.unet import IlluminationUNet
 from models.weight_files import read_metadata
 from serving.backends import _has_compiler
 from tests.helpers import arguments, assert_same_run, config, metrics
@@ -32,7 +33,13 @@ from training.recorder import Recorder
 from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
-from training.validation import Validation, leave_out_notes, training_photos, validation_pairs
+from training.validation import (
+    Validation,
+    enhance_photos,
+    leave_out_notes,
+    training_photos,
+    validation_pairs,
+)
 
 
 def test_run_folder_holds_everything(overrides):
@@ -361,9 +368,6 @@ def test_losses_stay_float32_where_networks_compute_in_bf16(overrides, monkeypat
 
 
 def test_pretrained_start_skips_reconstruction(overrides, tmp_path):
-    from models.checkpoints import save_unet
-    from models.unet import IlluminationUNet
-
     torch.manual_seed(1)
     save_unet(IlluminationUNet(map_bias=1.0), tmp_path / "start.safetensors")
     run = train(
@@ -376,8 +380,12 @@ def test_pretrained_start_skips_reconstruction(overrides, tmp_path):
 
 def test_broken_training_photo_is_left_out_and_told(overrides, photo_folders, capsys):
     (photo_folders[0] / "zz.jpg").write_bytes(b"broken")
-    train(config(overrides, "data.val_backlit_path=null", "data.val_gt_path=null"))
-    assert "left out" in capsys.readouterr().out
+    left_out = []
+    run = train(config(overrides), left_out=left_out)  # the folder is that of validation too
+    assert [reason.partition(":")[0] for reason in left_out] == [str(photo_folders[0] / "zz.jpg")]
+    printed = capsys.readouterr().out
+    assert printed.count("left out") == 1 and "validation 6 pairs" in printed
+    assert [m for m in metrics(run) if "val_psnr" in m]
 
 
 def test_schedule_is_data_that_can_be_printed(overrides):
@@ -463,6 +471,12 @@ def test_compiled_training_has_the_same_names_and_nearly_the_same_losses(overrid
     losses = [[line["loss"] for line in metrics(run) if "loss" in line] for run in (plain, compiled)]
     assert len(losses[0]) == 5
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_enhancing_photos_leaves_gradients_to_whoever_takes_them():
+    results = enhance_photos(IlluminationUNet().state_dict(), torch.rand(2, 3, 16, 16), torch.device("cpu"))
+    next(results)
+    assert not torch.is_inference_mode_enabled()
 
 
 def test_luma_error():
