@@ -94,3 +94,70 @@ def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, tmp_p
     with torch.no_grad():
         assert torch.allclose(images, reference.encode_image((pictures - mean) / std, normalize=True), atol=1e-5)
         assert torch.allclose(texts, reference.encode_text(open_clip.tokenize(TEXTS), normalize=True), atol=1e-5)
+
+
+SHORT = {
+    "train_rave.py": ("rave.yaml", ["train.num_iters=2"]),
+    "train.py": (
+        "clip_lit.yaml",
+        [
+            "train.num_rounds=1",
+            "unet_model.num_round_iters=2",
+            "guidance_model.num_pretrain_iters=2",
+            "guidance_model.num_refine_iters=2",
+            "guidance_model.max_extensions=1",
+            "guidance_model.extension_iters=1",
+            "guidance_model.batch_size=2",
+            "guidance_model.image_size=64",
+            "guidance_model.nearest_tokens=0",
+        ],
+    ),
+}
+RUNS = [
+    ("train_rave.py", "rave.yaml", []),
+    ("train.py", "clip_lit.yaml", []),
+    ("train.py", "clip_lit_latent.yaml", ["guidance_model.cached_augmentations=2"]),
+]
+
+
+@pytest.mark.slow
+def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders, tmp_path):
+    """Each method a few steps at 64 px from the tags of its shipped config, and the report on RAVE's direction."""
+    backlit, welllit = photo_folders
+    common = [
+        f"data.backlit_images_path={backlit}",
+        f"data.welllit_images_path={welllit}",
+        f"exp.save_dir={tmp_path / 'runs'}",
+        f"exp.cache_dir={tmp_path / 'cache'}",
+        "data.image_size=64",
+        "train.num_workers=0",
+        "unet_model.num_reconstruction_iters=2",
+        "unet_model.batch_size=2",
+        "unet_model.max_extensions=1",
+        "unet_model.extension_iters=1",
+    ]
+    home = tmp_path / "home"
+    home.mkdir()
+    with Hub({VIT: weights(VIT), RESNET: weights(RESNET)}) as hub:
+        for script, cfg, more in RUNS:
+            settings = [f"--set={item}" for item in (*common, *SHORT[script][1], *more)]
+            done = run(hub, home, script, "--cfg", cfg, *settings)
+            assert done.returncode == 0, f"{cfg}: {done.stderr}"
+            folder = tmp_path / "runs" / Path(cfg).stem
+            summary = json.loads((folder / "summary.json").read_text())
+            assert summary
+            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            assert all(map(torch.isfinite, (torch.tensor(line["loss"]) for line in lines if "loss" in line)))
+        assert sum(path.startswith("GET /blobs/") for path in hub.asked) == 2  # each file once for all runs
+        settings = [f"--set={item}" for item in common]
+        done = run(
+            hub,
+            home,
+            "tools/interpret_residual.py",
+            *("--cfg", "rave.yaml", "--tokens", "200", "--bootstrap", "5", "--out", str(tmp_path / "report")),
+            *settings,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report/report.html").stat().st_size > 10_000
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report
