@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from models.clip_encoder import ClipEncoder, load_clip
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+from tests.golden import make as made
+from tests.golden.authors import AUTHORS
 
 
 @pytest.fixture(autouse=True)
@@ -20,30 +20,51 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of golden files, published weights and photos, which is not part of this repository."""
-    if not SHARED.is_dir():
-        pytest.skip(f"golden files, published weights and photos are not here ({SHARED})")
-    return SHARED
+    """The authors' golden files and published weights, and photos, which are not part of this repository."""
+    if AUTHORS is None:
+        pytest.skip("the authors' golden files, published weights and photos are not on this machine")
+    return AUTHORS
+
+
+@pytest.fixture(scope="session", params=["committed", "authors"])
+def golden_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLIP in OpenAI's naming, inputs, and values on them: of this repository, and of the authors' code.
+
+    tiny_vit_openai.npz, tiny_rn_openai.npz, inputs.npz, expected.npz, words.txt
+    """
+    if request.param == "authors":
+        return request.getfixturevalue("shared") / "golden" / "tiny_clip"
+    folder = tmp_path_factory.mktemp("golden")
+    with np.load(made.HERE / "tiny_clip.npz") as values:
+        expected = {**values, **{name: tensor.numpy() for name, tensor in made.given_values().items()}}
+    np.savez(folder / "expected.npz", **expected)
+    for name, tensors in (
+        ("inputs", made.clip_inputs()),
+        ("tiny_vit_openai", made.vit_weights()),
+        ("tiny_rn_openai", made.resnet_weights()),
+    ):
+        np.savez(folder / f"{name}.npz", **{key: tensor.numpy() for key, tensor in tensors.items()})
+    (folder / "words.txt").write_text("\n".join(made.WORDS))
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_clip(shared: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Inputs, and what the authors' code gives on them, as tensors."""
-    folder = shared / "golden" / "tiny_clip"
-    loaded = {name: np.load(folder / f"{name}.npz") for name in ("inputs", "expected")}
+def tiny_clip(golden_folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Inputs, and the values on them, as tensors."""
+    loaded = {name: np.load(golden_folder / f"{name}.npz") for name in ("inputs", "expected")}
     return {name: {key: torch.from_numpy(np.array(file[key])) for key in file.files} for name, file in loaded.items()}
 
 
 @pytest.fixture(scope="session")
-def vit(shared: Path) -> ClipEncoder:
+def vit(golden_folder: Path) -> ClipEncoder:
     """The tiny ViT of the golden files."""
-    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_vit_openai.npz"))
+    return load_clip("auto", str(golden_folder / "tiny_vit_openai.npz"))
 
 
 @pytest.fixture(scope="session")
-def resnet(shared: Path) -> ClipEncoder:
+def resnet(golden_folder: Path) -> ClipEncoder:
     """The tiny ResNet of the golden files."""
-    return load_clip("auto", str(shared / "golden/tiny_clip/tiny_rn_openai.npz"))
+    return load_clip("auto", str(golden_folder / "tiny_rn_openai.npz"))
 
 
 @pytest.fixture

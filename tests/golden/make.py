@@ -17,7 +17,24 @@ from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-WORDS = "sky dark light sun tree face night bright shadow window sea snow cat street lamp room".split()
+WORDS = [
+    "sky",
+    "dark",
+    "light",
+    "sun",
+    "tree",
+    "face",
+    "night",
+    "bright",
+    "shadow",
+    "window",
+    "sea",
+    "snow",
+    "cat",
+    "street",
+    "lamp",
+    "room",
+]
 PROMPT_END = 17  # position of the end token behind the start token and 16 words
 VIT_SIDE, RESNET_SIDE = 32, 64
 PATCH = 8
@@ -260,9 +277,7 @@ def clip_values(word_tokens: Tensor) -> dict[str, Tensor]:
     with_gradient(
         "l_rave",
         "l_rave_grad",
-        lambda x: (
-            ((unit(image_features(x, vit)) @ values["v_residual"] - values["residual_target"]) ** 2).mean()
-        ),
+        lambda x: ((unit(image_features(x, vit)) @ values["v_residual"] - values["residual_target"]) ** 2).mean(),
     )
 
     backlit, previous, current, well_lit = given["scores_b_t1_t_w"]

@@ -1,4 +1,4 @@
-"""The frozen encoder: equality with the authors' CLIP code, gradients, freezing, every way of loading."""
+"""The frozen encoder: equality with the authors' CLIP code and with CLIP written out, gradients, freezing, loading."""
 
 from pathlib import Path
 
@@ -36,16 +36,16 @@ def test_feature_maps_equal_the_authors(resnet, tiny_clip):
         assert relative(found, tiny_clip["expected"][f"rn_layer{level}"]) < 1e-5
 
 
-def test_texts_and_prompts_equal_the_authors(vit, tiny_clip, shared):
+def test_texts_and_prompts_equal_the_authors(vit, tiny_clip, golden_folder):
     expected = tiny_clip["expected"]
-    words = (shared / "golden/tiny_clip/words.txt").read_text().split()
+    words = (golden_folder / "words.txt").read_text().split()
     assert relative(vit.embed_texts(words, batch_size=5), F.normalize(expected["word_text_features"], dim=-1)) < 1e-5
     eos = int(expected["prompt_tokens"].argmax())
     assert relative(vit.embed_prompts(expected["prompt_embedding"], eos), expected["prompt_text_features"]) < 1e-5
 
 
-def test_openai_file_is_not_rounded_to_half_precision(vit, shared):
-    with np.load(shared / "golden/tiny_clip/tiny_vit_openai.npz") as given:
+def test_openai_file_is_not_rounded_to_half_precision(vit, golden_folder):
+    with np.load(golden_folder / "tiny_vit_openai.npz") as given:
         assert np.array_equal(vit.model.visual.proj.numpy(), given["visual.proj"])
 
 

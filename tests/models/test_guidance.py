@@ -45,9 +45,7 @@ def test_prompts_start_as_the_text_of_xs(encoder):
     assert torch.allclose(vectors, encoder.embed_texts([PROMPT, PROMPT]), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["plain", "custom", "vit"])
-def test_prompts_start_from_texts_of_ones_own(name, request, tmp_path):
-    encoder = request.getfixturevalue(name)
+def test_prompts_start_from_texts_of_ones_own(encoder, tmp_path):
     texts = ["a dark photo taken against the sun", "a well-lit photo"]
     pair = new_guidance("prompts", encoder, texts=texts)
     expected = encoder.embed_texts(texts)

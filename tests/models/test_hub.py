@@ -1,5 +1,6 @@
 """Weights of open_clip's tags as a user gets them: real processes, a hub on loopback, random weights of full size."""
 
+import json
 import shutil
 import subprocess
 import sys

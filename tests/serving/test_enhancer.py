@@ -1,7 +1,6 @@
 """The enhancer on arrays."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ from data.images import read_photo
 from models.checkpoints import save_unet
 from serving.enhancer import Enhancer
 from tests.serving.helpers import noise
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared"
 
 
 def test_strength_zero_is_the_photo_and_strength_is_monotone(enhancer):
@@ -74,14 +71,13 @@ def test_wrong_arrays_are_refused(enhancer, rgb):
         enhancer.enhance(rgb)
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="the authors' weights and photos (../shared) are not on this machine")
-def test_published_weights_give_the_authors_result():
+def test_published_weights_give_the_authors_result(shared):
     name = "c5b8b4070688114c602b27933c6699b6"
     published = Enhancer(
-        GOLDEN / "published_weights" / "clip_lit" / "enhancement_model.pth", device="cpu", precision="fp32"
+        shared / "published_weights" / "clip_lit" / "enhancement_model.pth", device="cpu", precision="fp32"
     )
-    expected = np.load(GOLDEN / "golden" / "unet" / f"{name}.reflect.npz")
-    result, illumination = published.enhance(read_photo(GOLDEN / "data" / "photos" / f"{name}.jpg").rgb)
+    expected = np.load(shared / "golden" / "unet" / f"{name}.reflect.npz")
+    result, illumination = published.enhance(read_photo(shared / "data" / "photos" / f"{name}.jpg").rgb)
     step = int(expected["stride"])
     assert np.abs(illumination[::step, ::step] - expected["illumination"]).max() < 1e-4
     difference = np.rint(result * 255)[::step, ::step].transpose(2, 0, 1) - expected["enhanced_u8"].astype(float)

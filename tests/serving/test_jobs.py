@@ -9,8 +9,6 @@ from common.errors import UserError
 from serving.jobs import Job, plan_outputs
 from tests.serving.helpers import save_photo
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared"
-
 
 def plan(inputs: list, output: Path | None, fmt: str = "keep") -> dict[str, str]:
     """{source name: result, relative to its output folder}."""
