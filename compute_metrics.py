@@ -22,9 +22,9 @@ from statistics import fmean
 from typing import Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
-from common.console import one_line
+from common.console import note, one_line
 from common.errors import UserError
-from common.files import write_text, writing
+from common.files import real_path, write_text, writing
 from common.paths import find_folder
 from common.provenance import provenance
 from configs.load import load_config
@@ -62,6 +62,8 @@ def main(argv: list[str]) -> int:
 
     enhanced_dir = _folder(config.data.enhanced_images_path, "--enhanced", "data.enhanced_images_path")
     gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")
+    if real_path(enhanced_dir) == real_path(gt_dir):
+        note(f"results and ground truths are one folder, each photo is compared with itself: {gt_dir}")
     json_file, csv_file = _output_files(config, enhanced_dir)
 
     from metrics.full_reference import Lpips  # not before everything above is known to be right: it takes seconds

@@ -7,6 +7,7 @@ ours (with a traceback), 130 stopped by Ctrl-C.
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,10 +48,17 @@ def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1")
 def run(main: Callable[[list[str]], int]) -> None:
     """Call `main(argv)` and leave the process with the exit code that its outcome means."""
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
+    threading.excepthook = _leave_to_main
     module = sys.modules["__main__"].__spec__
     if module is not None:  # started by `python -m`: so --help and records of results name it
         sys.argv[0] = f"python -m {module.name.removesuffix('.__main__')}"
     sys.exit(exit_code(main, sys.argv[1:]))
+
+
+def _leave_to_main(fault: threading.ExceptHookArgs) -> None:
+    """A thread's error of the system (TensorBoard's, on a full disk) is raised again where the main thread meets it."""
+    if not isinstance(fault.exc_value, OSError):
+        threading.__excepthook__(fault)
 
 
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:

@@ -63,7 +63,7 @@ def differences(a: Path, b: Path) -> list[str]:
     ]
     for state in states:
         state.pop("seconds")
-        state.pop("checksum")  # of the seconds too
+        state.pop("checksum", None)  # of the seconds too
     return [*_differences(*states, "state"), *_differences(*logs, "log")]
 
 

@@ -10,6 +10,7 @@ change of photos that are well lit already, of full scale.
 import argparse
 import csv
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.console import one_line
 from common.errors import UserError
 from common.files import write_text
 from common.paths import one_form, read_text
 from common.provenance import provenance
-from data.images import read_rgb8
+from data.images import read_all, read_rgb8
 from data.listing import list_images, named
 
 GAMMA = 2.2
@@ -90,7 +92,15 @@ def main(argv: list[str]) -> int:
     for name, file in files.items():
         enhancer = Enhancer(file)
         methods[name] = lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0]
-    photos = [(read_rgb8(p.enhanced), read_rgb8(p.truth)) for p in pairs]
+    failures: list[str] = []
+    found = dict(read_all([path for p in pairs for path in (p.enhanced, p.truth)], failures))
+    pairs = [p for p in pairs if p.enhanced in found and p.truth in found]
+    photos = [(found[p.enhanced], found[p.truth]) for p in pairs]
+    well_lit = [path for path, _ in read_all(well_lit, failures)]
+    for reason in failures:
+        print(one_line(f"failed: {reason}"), file=sys.stderr)
+    if not pairs:
+        raise UserError("--backlit, --gt: expected pairs that can be read, found none")
 
     def members(names: set[str] | None = None, kind: str | None = None) -> list[int]:
         return [
@@ -121,7 +131,7 @@ def main(argv: list[str]) -> int:
         write_text(args.json, json.dumps(content, indent=2) + "\n")
     if args.sheet:
         _sheet(methods, _spread(photos, args.sheet_photos), Path(args.sheet))
-    return EXIT_OK
+    return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
 def _spread(items: list, count: int) -> list:

@@ -6,13 +6,16 @@ Compares rank orders of brightness on a coarse grid, which exposure hardly chang
 """
 
 import argparse
+import sys
 
 import numpy as np
 
-from common.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.console import one_line
+from common.errors import UserError
 from common.files import write_text
 from data.checks import SAME, ranks
-from data.images import read_rgb8
+from data.images import read_all
 from data.listing import list_images
 
 
@@ -22,8 +25,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("others", help="folder of training photos")
     parser.add_argument("--unseen", metavar="FILE", help="write the names of photos without a match, one a line")
     args = parser.parse_args(argv)
-    photos, others = list_images(args.photos, "photos"), list_images(args.others, "others")
-    correlation = np.stack([ranks(read_rgb8(p)) for p in photos]) @ np.stack([ranks(read_rgb8(p)) for p in others]).T
+    failures: list[str] = []
+    read = [
+        [(path, ranks(pixels)) for path, pixels in read_all(list_images(folder, key), failures)]
+        for folder, key in ((args.photos, "photos"), (args.others, "others"))
+    ]
+    for reason in failures:
+        print(one_line(f"failed: {reason}"), file=sys.stderr)
+    if not all(read):
+        raise UserError(
+            f"expected photos that can be read in both folders, found none in {args.others if read[0] else args.photos}"
+        )
+    (photos, ours), (others, theirs) = (zip(*side, strict=True) for side in read)
+    correlation = np.stack(ours) @ np.stack(theirs).T
     seen = correlation.max(axis=1) > SAME
     for path, row in zip(photos, correlation, strict=True):
         if row.max() > SAME:
@@ -34,7 +48,7 @@ def main(argv: list[str]) -> int:
             path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match
         ]
         write_text(args.unseen, "".join(f"{name}\n" for name in names))
-    return EXIT_OK
+    return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
 if __name__ == "__main__":

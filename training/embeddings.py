@@ -6,7 +6,6 @@ moved or renamed photos are found again and changed ones are not.
 
 import hashlib
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
-from common.cli import one_line
+from common.console import note
 from common.errors import UserError
 from common.files import DiskFull, file_digest, writing
 from common.paths import REPO_ROOT, is_file
@@ -169,7 +168,7 @@ def _read_cache(path: Path) -> dict[str, Any] | None:
         return None
     except Exception as error:  # readers meet damaged files with every kind of exception
         why = " ".join(str(error).split())
-    _note(f"cache made anew: {path}: {why}")
+    note(f"cache made anew: {path}: {why}")
     return None
 
 
@@ -181,8 +180,4 @@ def _write_cache(path: Path, tensors: dict[str, Tensor], **facts: list[str]) -> 
     except DiskFull:
         raise
     except UserError as error:  # the next run computes it again
-        _note(f"not cached: {error}")
-
-
-def _note(text: str) -> None:
-    print(one_line(f"note: {text}"), file=sys.stderr)
+        note(f"not cached: {error}")

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.files import writing
+from common.errors import UserError
+from common.files import open_file, writing
 from configs.schema import TrainConfig
 from data.augment import training_augmentation
 from data.folders import BatchOrder, LabelledPhotos, PhotoArray, PhotoStages, ResizedPhotos, mix, permutation
@@ -169,15 +170,19 @@ class GuidanceTask:
             digest.update(tensor.contiguous().numpy())
         file = self.folder.resolve() / f"{digest.hexdigest()[:32]}.npy"
         with self.accelerator.main_process_first():
-            if not file.is_file():
+            if not _whole(file):
                 photos = tqdm(
                     self.backlit, desc="enhancing the training photos", unit="photo", leave=False, disable=None
                 )
                 header = {"descr": "|u1", "fortran_order": False, "shape": self.backlit.pixels.shape}
+                digest = hashlib.sha256()
                 with writing(file) as temporary, temporary.open("wb") as output:
                     np.lib.format.write_array_header_1_0(output, header)
                     for result in enhance_photos(weights, photos, self.accelerator.device):
-                        output.write(to_uint8(result).tobytes())
+                        pixels = to_uint8(result).tobytes()
+                        digest.update(pixels)
+                        output.write(pixels)
+                    output.write(digest.digest())
         return np.load(file, mmap_mode="r")
 
     # ------------------------------------------------------------------------------ report
@@ -267,3 +272,19 @@ def hold_back(photos: int, share: float, seed: int) -> tuple[list[int], list[int
     number = 0 if share == 0 or photos < 2 else max(1, round(share * photos))
     order = permutation(photos, seed)
     return sorted(order[number:]), sorted(order[:number] or order)
+
+
+def _whole(file: Path) -> bool:
+    """Whether an enhanced set is there, with the pixels whose checksum it ends with."""
+    try:
+        with open_file(file, limit=2**50) as stream:
+            np.lib.format.read_magic(stream)
+            np.lib.format.read_array_header_1_0(stream)
+            start, digest = stream.tell(), hashlib.sha256()
+            left = file.stat().st_size - start - digest.digest_size
+            while left > 0 and (block := stream.read(min(left, 2**20))):
+                digest.update(block)
+                left -= len(block)
+            return stream.read() == digest.digest()
+    except (OSError, ValueError, UserError):
+        return False

@@ -6,7 +6,7 @@ a file claims and lacks is checked before and after, as decoders fill what is mi
 Arrays: H height, W width in pixels, after the EXIF orientation has been applied. Colour is sRGB.
 """
 
-from data.images.decode import read_photo, read_rgb8
+from data.images.decode import read_all, read_photo, read_rgb8
 from data.images.encode import WRITABLE, check_writable, write_photo
 from data.images.photo import STANDARD, ImageError, Limits, Metadata, Photo
 from data.images.pillow import heif_installed
@@ -20,6 +20,7 @@ __all__ = [
     "Photo",
     "check_writable",
     "heif_installed",
+    "read_all",
     "read_photo",
     "read_rgb8",
     "write_photo",

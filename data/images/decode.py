@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +50,21 @@ def read_photo(path: str | Path, *, integers: bool = False, limits: Limits = STA
     if rgb.ndim == 2:
         rgb = np.broadcast_to(rgb[..., None], (*rgb.shape, 3)) if integers else np.repeat(rgb[..., None], 3, axis=2)
     return replace(decoded.photo, rgb=rgb, alpha=alpha)
+
+
+def read_all(
+    paths: Iterable[Path], failures: list[str], *, limits: Limits = STANDARD
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Each path and its pixels as `read_rgb8` gives them; of photos that cannot be read, the reasons go to `failures`."""
+    for path in paths:
+        try:
+            pixels = read_rgb8(path, limits=limits)
+        except ImageError as error:
+            failures.append(str(error))
+        except MemoryError:
+            failures.append(f"{path}: expected a photo that fits into memory, found a larger one")
+        else:
+            yield path, pixels
 
 
 def read_rgb8(path: str | Path, *, limits: Limits = STANDARD) -> np.ndarray:

@@ -90,3 +90,13 @@ def test_list_and_mistakes(folders):
         compare_weights.main([*command, "--weights", str(folders / "none")])
     with pytest.raises(UserError, match="columns file and kind"):
         compare_weights.main([*command, "--kinds", str(folders / "names.txt")])
+
+
+def test_a_damaged_photo_costs_its_pair_and_not_the_others(folders, capsys):
+    weights(folders / "double.safetensors", 2.0)
+    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt"), "--json", str(folders / "out.json")]
+    command += ["--weights", str(folders / "double.safetensors")]
+    (folders / "gt" / "b.png").write_bytes((folders / "gt" / "b.png").read_bytes()[:40])
+    assert compare_weights.main(command) == 3
+    assert f"failed: {folders / 'gt' / 'b.png'}: " in capsys.readouterr().err
+    assert json.loads((folders / "out.json").read_text())["pairs"] == {"all": 1}

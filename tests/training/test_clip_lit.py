@@ -204,6 +204,17 @@ def test_enhanced_sets_of_earlier_rounds_are_deleted(task):
     assert len(list(task.folder.glob("*.npy"))) == 2
 
 
+def test_a_damaged_enhanced_set_is_made_anew(task):
+    weights = [_unet_weights(0)]
+    task.set_enhancers(weights)
+    (file,) = task.folder.glob("*.npy")
+    whole = file.read_bytes()
+    for damaged in (whole[:-40], b"", whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], b"x" + whole[1:]):
+        file.write_bytes(damaged)
+        task.set_enhancers(weights)
+        assert file.read_bytes() == whole
+
+
 def test_hold_back():
     train_indices, held = hold_back(40, 0.1, seed=1)
     assert len(held) == 4
