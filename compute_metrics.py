@@ -8,6 +8,7 @@ per `name(1)`, `name(2)` family). Brightness is never matched to the ground trut
 Exit code 0, 2 for a mistake of the user's, 3 when some files could not be measured.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -16,7 +17,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,7 +30,12 @@ from common.provenance import provenance
 from configs.load import load_config
 from configs.schema import MetricsConfig
 
-METRICS = {"psnr": ("PSNR dB", "{:.2f}"), "ssim": ("SSIM", "{:.4f}"), "lpips": ("LPIPS", "{:.4f}")}  # heading, digits
+METRICS = {  # heading, digits
+    "psnr": ("PSNR dB", "{:.2f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "lpips": ("LPIPS", "{:.4f}"),
+    "stlpips": ("ST-LPIPS", "{:.4f}"),
+}
 FLAGS = {
     "gt": ("data.gt_images_path", "DIR", "folder of ground truths"),
     "enhanced": ("data.enhanced_images_path", "DIR", "folder of results"),
@@ -42,6 +47,7 @@ FLAGS = {
     "csv": ("metrics.csv_file", "FILE", "CSV to write (default: beside the JSON)"),
     "protocol": ("metrics.protocol", "NAME", "rgb, paper or both"),
     "lpips": ("metrics.lpips", "MODE", "auto, on or off"),
+    "stlpips": ("metrics.stlpips", "MODE", "auto, alex, vgg or off"),
 }
 ALL_SHOWN = 40  # images; of more, only the EXTREMES worst and best are shown
 EXTREMES = 5
@@ -66,8 +72,10 @@ def main(argv: list[str]) -> int:
         note(f"results and ground truths are one folder, each photo is compared with itself: {gt_dir}")
     json_file, csv_file = _output_files(config, enhanced_dir)
 
+    from data.images import Limits
     from metrics.full_reference import Lpips  # not before everything above is known to be right: it takes seconds
     from metrics.pairing import pair
+    from metrics.stlpips import StLpips
 
     pairing = pair(enhanced_dir, gt_dir)
     if not pairing.pairs and not pairing.problems:
@@ -76,12 +84,14 @@ def main(argv: list[str]) -> int:
             f"(such as {pairing.unmatched_enhanced[0]}), {len(pairing.unmatched_gt)} in {gt_dir} (such as {pairing.unmatched_gt[0]})"
         )
     lpips = Lpips(config.metrics.lpips)
-    lpips_reason = lpips.reason
+    stlpips = StLpips(config.metrics.stlpips)
+    reasons = {"lpips": lpips.reason, "stlpips": stlpips.reason}
     protocols = ["rgb", "paper"] if config.metrics.protocol == "both" else [config.metrics.protocol]
-    scores, failed = _measure(pairing.pairs, protocols, lpips)
+    limits = Limits(config.data.max_megapixels, config.data.incomplete)
+    scores, failed = _measure(pairing.pairs, protocols, lpips, stlpips, limits)
     failed = sorted([*pairing.problems, *failed])
 
-    summary = _summary(scores, protocols, lpips_reason)
+    summary = _summary(scores, protocols, reasons)
     summary |= {
         "unmatched": {"enhanced": pairing.unmatched_enhanced, "ground_truth": pairing.unmatched_gt},
         "failed": [{"name": name, "reason": reason} for name, reason in failed],
@@ -95,7 +105,8 @@ def main(argv: list[str]) -> int:
     write_text(json_file, text)
     with writing(csv_file) as temporary:
         _write_csv(temporary, scores, protocols)
-    print(f"\nwritten: {json_file}\n         {csv_file}")
+    print("\n" + one_line(f"written: {json_file}"))
+    print(one_line(f"         {csv_file}"))
     sys.stdout.flush()  # failures come last, also where both streams end up in one file
     for name, reason in failed:
         print(one_line(f"failed: {name}: {reason}"), file=sys.stderr)
@@ -131,7 +142,9 @@ def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path
     return json_file, csv_file
 
 
-def _measure(pairs: list, protocols: list[str], lpips: Any) -> tuple[dict[str, dict], list[tuple[str, str]]]:
+def _measure(
+    pairs: list, protocols: list[str], lpips: Any, stlpips: Any, limits: Any
+) -> tuple[dict[str, dict], list[tuple[str, str]]]:
     """({name: {protocol: {metric: value}}}, [(name, why it failed)])."""
     from tqdm import tqdm
 
@@ -140,7 +153,7 @@ def _measure(pairs: list, protocols: list[str], lpips: Any) -> tuple[dict[str, d
     # threads, because SSIM, which takes most of the time, leaves the interpreter free
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
-        done = pool.map(lambda item: _measure_one(item, protocols, lpips, room), pairs)
+        done = pool.map(lambda item: _measure_one(item, protocols, lpips, stlpips, limits, room), pairs)
         # disable=None: no bar where stderr is not a terminal
         for item, (values, problem) in zip(
             pairs, tqdm(done, total=len(pairs), unit="photo", disable=None), strict=True
@@ -160,7 +173,7 @@ class _Room:
     def __init__(self, limit: int) -> None:
         self.limit, self.taken, self.changed = limit, 0, threading.Condition()
 
-    @contextmanager
+    @contextlib.contextmanager
     def take(self, pixels: int) -> Iterator[None]:
         with self.changed:
             self.changed.wait_for(lambda: self.taken == 0 or self.taken + pixels <= self.limit)
@@ -173,19 +186,24 @@ class _Room:
                 self.changed.notify_all()
 
 
-def _measure_one(item: Any, protocols: list[str], lpips: Any, room: _Room) -> tuple[dict[str, dict], str | None]:
+def _measure_one(
+    item: Any, protocols: list[str], lpips: Any, stlpips: Any, limits: Any, room: _Room
+) -> tuple[dict[str, dict], str | None]:
     """({protocol: {metric: value}}, why it failed): what was measured before a failure is kept."""
     from data.images import read_rgb8
-    from metrics.full_reference import PROTOCOLS
+    from metrics.full_reference import PROTOCOLS, TooSmallError
 
     values: dict[str, dict] = {}
     wanted = [protocol for protocol in protocols if protocol == "rgb" or item.first_of_family]
     try:
         if wanted:
-            result, truth = read_rgb8(item.enhanced), read_rgb8(item.truth)
+            result, truth = (read_rgb8(path, limits=limits) for path in (item.enhanced, item.truth))
             with room.take(result.shape[0] * result.shape[1]):
                 for protocol in wanted:
-                    values[protocol] = PROTOCOLS[protocol](result, truth, lpips)
+                    values[protocol] = PROTOCOLS[protocol](result, truth, lpips) | {"stlpips": None}
+                with contextlib.suppress(TooSmallError):
+                    distance = stlpips(result, truth)  # no protocol's own
+                    values = {protocol: scores | {"stlpips": distance} for protocol, scores in values.items()}
     except UserError as error:
         return values, str(error)
     except MemoryError:
@@ -193,18 +211,20 @@ def _measure_one(item: Any, protocols: list[str], lpips: Any, room: _Room) -> tu
     return values, None
 
 
-def _summary(scores: dict[str, dict], protocols: list[str], lpips_reason: str | None) -> dict[str, Any]:
+def _summary(scores: dict[str, dict], protocols: list[str], reasons: dict[str, str | None]) -> dict[str, Any]:
     """The JSON's `mean` and `images` carry the first protocol; `protocols` has each one's mean and count."""
     per_protocol = {}
     for protocol in protocols:
         rows = [values[protocol] for values in scores.values() if protocol in values]
-        per_protocol[protocol] = {"mean": {metric: _mean(rows, metric) for metric in METRICS}, "count": len(rows)}
+        measured = {metric: sum(row[metric] is not None for row in rows) for metric in METRICS}
+        mean = {metric: _mean(rows, metric) for metric in METRICS}
+        per_protocol[protocol] = {"mean": mean, "count": len(rows), "measured": measured}
     first = protocols[0]
     images = []
     for name, values in scores.items():
         others = {protocol: values[protocol] for protocol in protocols[1:] if protocol in values}
         images.append({"name": name, **values[first], **others})
-    mean = per_protocol[first]["mean"] | ({"lpips_reason": lpips_reason} if lpips_reason else {})
+    mean = per_protocol[first]["mean"] | {f"{name}_reason": reason for name, reason in reasons.items() if reason}
     return {"protocol": first, "mean": mean, "protocols": per_protocol, "images": images}
 
 
@@ -224,15 +244,21 @@ def _write_csv(path: Path, scores: dict[str, dict], protocols: list[str]) -> Non
 
 def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int) -> None:
     protocols = summary["protocols"]
-    print(f"results:       {summary['enhanced_images_path']}\nground truths: {summary['gt_images_path']}\n")
+    print(one_line(f"results:       {summary['enhanced_images_path']}"))
+    print(one_line(f"ground truths: {summary['gt_images_path']}") + "\n")
     rows = [["protocol", "images", *(heading for heading, _ in METRICS.values())]]
     rows += [[name, str(entry["count"]), *_cells(entry["mean"])] for name, entry in protocols.items()]
     _print_table(rows)
     if skipped:
         print(f"paper: one result per name(1), name(2) family, so {skipped} not measured with it")
-    reason = summary["mean"].get("lpips_reason")
-    if reason:
-        print(f"LPIPS: {reason}")
+    reasons = {name: summary["mean"].get(f"{name}_reason") for name in ("lpips", "stlpips")}
+    for name, reason in reasons.items():
+        if reason:
+            print(one_line(f"{METRICS[name][0]}: {reason}"))
+    for name, entry in protocols.items():
+        for metric, count in entry["measured"].items():
+            if 0 < count < entry["count"]:
+                print(f"{name}: {METRICS[metric][0]} of {count} images, the others are too small for it")
 
     first = summary["protocol"]
     worst_first = sorted(scores, key=lambda name: scores[name].get(first, {}).get("psnr", math.inf))
@@ -242,14 +268,15 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
             f"lowest PSNR ({first})": worst_first[:EXTREMES],
             f"highest PSNR ({first})": worst_first[: -EXTREMES - 1 : -1],
         }
-    metrics = [metric for metric in METRICS if metric != "lpips" or not reason]
-    titles = [f"{protocol} {metric.upper()}" for protocol in protocols for metric in metrics]
+    metrics = [metric for metric in METRICS if not reasons.get(metric)]
+    titles = [f"{protocol} {METRICS[metric][0].split()[0]}" for protocol in protocols for metric in metrics]
     rows = [["image", *titles]]
     for title, names in groups.items():
         rows += [[f"{title}:"]] if title else []
         for name in names:
             cells = [cell for protocol in protocols for cell in _cells(scores[name].get(protocol, {}), metrics)]
-            rows.append([name if len(name) <= NAME_WIDTH else f"...{name[-NAME_WIDTH + 3 :]}", *cells])
+            shown = one_line(name)
+            rows.append([shown if len(shown) <= NAME_WIDTH else f"...{shown[-NAME_WIDTH + 3 :]}", *cells])
     if scores:
         print()
         _print_table(rows)
@@ -260,7 +287,7 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
     ):
         names = summary["unmatched"][kind]
         if names:
-            print(f"\n{what}: {len(names)}", *names[:UNMATCHED_SHOWN], sep="\n  ")
+            print(f"\n{what}: {len(names)}", *map(one_line, names[:UNMATCHED_SHOWN]), sep="\n  ")
             if len(names) > UNMATCHED_SHOWN:
                 print(f"  ... and {len(names) - UNMATCHED_SHOWN} more")
 

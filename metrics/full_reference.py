@@ -40,12 +40,16 @@ class MetricError(UserError):
     """These two images cannot be compared; the message says why."""
 
 
+class TooSmallError(MetricError):
+    """A metric looks at larger windows than these images have."""
+
+
 def psnr_rgb(result: np.ndarray, truth: np.ndarray) -> float:
     """PSNR in dB over all pixels and channels, protocol `rgb`; at most 100 dB, which is also the value of identical images.
 
     Takes two (H, W, 3) RGB images, uint8 or float in [0, 1]. Raises MetricError where their sizes differ.
     """
-    return _capped_psnr(*_comparable(_unit_range(result), _unit_range(truth)), data_range=1.0)
+    return _capped_psnr(*comparable(unit_range(result), unit_range(truth)), data_range=1.0)
 
 
 def ssim_rgb(result: np.ndarray, truth: np.ndarray) -> float:
@@ -55,7 +59,7 @@ def ssim_rgb(result: np.ndarray, truth: np.ndarray) -> float:
     a side is under 11 px.
     """
     _check(result), _check(truth)
-    result, truth = _comparable(result, truth, RGB_WINDOW)
+    result, truth = comparable(result, truth, RGB_WINDOW)
     options = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     channels = (  # one at a time: float64 copies of a large photo are what fills the memory
         structural_similarity(_to_unit(truth[..., channel]), _to_unit(result[..., channel]), **options)
@@ -70,7 +74,7 @@ def psnr_paper(result: np.ndarray, truth: np.ndarray) -> float:
     Takes two (H, W, 3) RGB images, uint8 or float in [0, 1]. Raises MetricError where their sizes differ or
     the grey result is flat (a data range of 0).
     """
-    result, truth = _comparable(paper_grey(result), paper_grey(truth))
+    result, truth = comparable(paper_grey(result), paper_grey(truth))
     return _capped_psnr(result, truth, data_range=_paper_range(result))
 
 
@@ -80,7 +84,7 @@ def ssim_paper(result: np.ndarray, truth: np.ndarray) -> float:
     Takes two (H, W, 3) RGB images, uint8 or float in [0, 1]. Raises MetricError where their sizes differ, a
     side is under 7 px, or the grey result is flat.
     """
-    result, truth = _comparable(paper_grey(result), paper_grey(truth), PAPER_WINDOW)
+    result, truth = comparable(paper_grey(result), paper_grey(truth), PAPER_WINDOW)
     return float(structural_similarity(truth, result, data_range=_paper_range(result)))
 
 
@@ -90,7 +94,7 @@ def paper_grey(image: np.ndarray) -> np.ndarray:
     These are the ITU-R 601 weights with red and blue swapped, as in the release, which hands one colour
     order to a function that expects the other.
     """
-    pixels = image if image.dtype == np.uint8 else np.rint(_unit_range(image) * 255)
+    pixels = image if image.dtype == np.uint8 else np.rint(unit_range(image) * 255)
     red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
     return ((114 * red + 587 * green + 299 * blue + 500) // 1000).astype(np.uint8)
 
@@ -129,8 +133,8 @@ class Lpips:
         """
         if self.reason:
             return None
-        result, truth = _comparable(_unit_range(result), _unit_range(truth), LPIPS_MIN_SIDE)
-        return self._distance(*(_to_tensor(image) * 2 - 1 for image in (result, truth)))
+        result, truth = comparable(unit_range(result), unit_range(truth), LPIPS_MIN_SIDE)
+        return self._distance(*(to_tensor(image) * 2 - 1 for image in (result, truth)))
 
     def paper(self, result: np.ndarray, truth: np.ndarray) -> float | None:
         """Protocol `paper`: shorter side at 1024 px (bilinear), ImageNet mean and deviation; None where there is a `reason`.
@@ -141,8 +145,8 @@ class Lpips:
             return None
         from torchvision.transforms.v2.functional import normalize, resize
 
-        result, truth = _comparable(_unit_range(result), _unit_range(truth))
-        tensors = (resize(_to_tensor(image), [LPIPS_PAPER_SIDE], antialias=True) for image in (result, truth))
+        result, truth = comparable(unit_range(result), unit_range(truth))
+        tensors = (resize(to_tensor(image), [LPIPS_PAPER_SIDE], antialias=True) for image in (result, truth))
         return self._distance(*(normalize(tensor, list(IMAGENET_MEAN), list(IMAGENET_STD)) for tensor in tensors))
 
     def _distance(self, result: "torch.Tensor", truth: "torch.Tensor") -> float:
@@ -153,13 +157,23 @@ class Lpips:
 
 
 def measure_rgb(result: np.ndarray, truth: np.ndarray, lpips: Lpips) -> dict[str, float | None]:
-    """`psnr`, `ssim` and `lpips` of protocol `rgb`. Raises MetricError."""
-    return {"psnr": psnr_rgb(result, truth), "ssim": ssim_rgb(result, truth), "lpips": lpips.rgb(result, truth)}
+    """`psnr`, `ssim` and `lpips` of protocol `rgb`; None for those that need larger images. Raises MetricError."""
+    return _values(result, truth, psnr=psnr_rgb, ssim=ssim_rgb, lpips=lpips.rgb)
 
 
 def measure_paper(result: np.ndarray, truth: np.ndarray, lpips: Lpips) -> dict[str, float | None]:
-    """`psnr`, `ssim` and `lpips` of protocol `paper`. Raises MetricError."""
-    return {"psnr": psnr_paper(result, truth), "ssim": ssim_paper(result, truth), "lpips": lpips.paper(result, truth)}
+    """`psnr`, `ssim` and `lpips` of protocol `paper`; None for those that need larger images. Raises MetricError."""
+    return _values(result, truth, psnr=psnr_paper, ssim=ssim_paper, lpips=lpips.paper)
+
+
+def _values(result: np.ndarray, truth: np.ndarray, **metrics: Callable) -> dict[str, float | None]:
+    values: dict[str, float | None] = {}
+    for name, metric in metrics.items():
+        try:
+            values[name] = metric(result, truth)
+        except TooSmallError:
+            values[name] = None
+    return values
 
 
 PROTOCOLS = {"rgb": measure_rgb, "paper": measure_paper}
@@ -226,7 +240,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _unit_range(image: np.ndarray) -> np.ndarray:
+def unit_range(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 or float in [0, 1] -> float64 in [0, 1]. Anything else is a caller's mistake: ValueError."""
     _check(image)
     return _to_unit(image)
@@ -245,11 +259,11 @@ def _to_unit(values: np.ndarray) -> np.ndarray:
     return values / 255.0 if values.dtype == np.uint8 else values.astype(np.float64)
 
 
-def _comparable(result: np.ndarray, truth: np.ndarray, smallest: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def comparable(result: np.ndarray, truth: np.ndarray, smallest: int = 1) -> tuple[np.ndarray, np.ndarray]:
     if result.shape != truth.shape:
         raise MetricError(f"expected {_size(truth)} px (H x W) as the ground truth, found {_size(result)}")
     if min(result.shape[:2]) < smallest:
-        raise MetricError(f"expected at least {smallest} px a side, found {_size(result)} (H x W)")
+        raise TooSmallError(f"expected at least {smallest} px a side, found {_size(result)} (H x W)")
     return result, truth
 
 
@@ -272,7 +286,7 @@ def _paper_range(grey: np.ndarray) -> float:
     return spread
 
 
-def _to_tensor(image: np.ndarray) -> "torch.Tensor":
+def to_tensor(image: np.ndarray) -> "torch.Tensor":
     import torch
 
     return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]

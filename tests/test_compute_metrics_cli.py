@@ -1,6 +1,7 @@
 """compute_metrics.py as a user runs it: files written, what is said, exit codes."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 import compute_metrics
 from common.errors import UserError
 from metrics.full_reference import PROTOCOLS, psnr_paper, psnr_rgb, ssim_paper, ssim_rgb
+from metrics.stlpips import StLpips
 
 ROOT = Path(compute_metrics.__file__).parent
 
@@ -40,7 +42,7 @@ def folders(tmp_path):
 def _call(folder: Path, *more: str, lpips: str = "off") -> int:
     """`main` on the two folders of `folder`."""
     return compute_metrics.main(
-        ["--gt", str(folder / "gt"), "--enhanced", str(folder / "enhanced"), "--lpips", lpips, *more]
+        ["--gt", str(folder / "gt"), "--enhanced", str(folder / "enhanced"), "--lpips", lpips, "--stlpips=off", *more]
     )
 
 
@@ -87,12 +89,12 @@ def test_json_csv_and_table(folders, capsys):
     folder, pictures = folders
     assert _call(folder) == 0
     summary = _summary(folder)
-    expected = {}
+    expected, none = {}, {"lpips": None, "stlpips": None}
     for name, truth in (("a(1).png", "gt/a.png"), ("a(2).png", "gt/a.png"), ("b.png", "gt/b.png")):
         images = pictures[f"enhanced/{name}"], pictures[truth]
-        expected[name] = {"psnr": psnr_rgb(*images), "ssim": ssim_rgb(*images), "lpips": None}
+        expected[name] = {"psnr": psnr_rgb(*images), "ssim": ssim_rgb(*images), **none}
         if name != "a(2).png":  # protocol paper: one result a family
-            expected[name]["paper"] = {"psnr": psnr_paper(*images), "ssim": ssim_paper(*images), "lpips": None}
+            expected[name]["paper"] = {"psnr": psnr_paper(*images), "ssim": ssim_paper(*images), **none}
     assert summary["protocol"] == "rgb"
     assert {image.pop("name"): image for image in summary["images"]} == expected
     for protocol, count, values in (
@@ -103,7 +105,8 @@ def test_json_csv_and_table(folders, capsys):
         assert entry["count"] == count
         assert entry["mean"]["psnr"] == pytest.approx(np.mean([v["psnr"] for v in values]))
         assert entry["mean"]["ssim"] == pytest.approx(np.mean([v["ssim"] for v in values]))
-    assert summary["mean"] == summary["protocols"]["rgb"]["mean"] | {"lpips_reason": "switched off (metrics.lpips=off)"}
+    reasons = {f"{name}_reason": f"switched off (metrics.{name}=off)" for name in none}
+    assert summary["mean"] == summary["protocols"]["rgb"]["mean"] | reasons
     assert summary["unmatched"] == {"enhanced": [], "ground_truth": []} and summary["failed"] == []
     assert summary["gt_images_path"] == str(folder / "gt") and summary["versions"]["scikit-image"]
 
@@ -120,7 +123,7 @@ def test_json_csv_and_table(folders, capsys):
     ]
 
     out = capsys.readouterr().out
-    assert out.count("switched off") == 1 and "family, so 1 not measured" in out
+    assert out.count("switched off") == 2 and "family, so 1 not measured" in out
     assert f"{summary['mean']['psnr']:.2f}" in out and "a(2).png" in out and "enhanced_metrics.json" in out
 
 
@@ -256,3 +259,45 @@ def test_as_a_process_a_mistake_is_one_line_and_quick():
     assert not any(
         line.split("|")[-1].strip() in {"torch", "skimage", "numpy"} for line in done.stderr.splitlines() if "|" in line
     )
+
+
+def test_two_results_of_one_ground_truth_are_not_both_in_the_mean(folders, capsys):
+    folder, _ = folders
+    Image.fromarray(_picture(5)).save(folder / "enhanced" / "b.jpg")
+    assert _call(folder, "--protocol", "rgb") == 3
+    assert [image["name"] for image in _summary(folder)["images"]] == ["a(1).png", "a(2).png"]
+    assert "failed: b.png: several results have its name: b.jpg, b.png" in capsys.readouterr().err
+
+
+def test_small_photos_have_a_psnr(tmp_path, capsys):
+    for name, size in (("a.png", (10, 30)), ("b.png", (40, 40))):
+        for folder, seed in (("gt", 1), ("enhanced", 2)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(_picture(seed, size)).save(tmp_path / folder / name)
+    assert _call(tmp_path, "--protocol", "rgb") == 0
+    small, large = _summary(tmp_path)["images"]
+    assert small["ssim"] is None and small["psnr"] > 0 and large["ssim"] is not None
+    assert _summary(tmp_path)["mean"]["ssim"] == large["ssim"]
+    assert "rgb: SSIM of 1 images, the others are too small for it" in capsys.readouterr().out
+
+
+def test_names_cannot_write_to_the_terminal(tmp_path, capsys):
+    for folder in ("gt", "enhanced"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(_picture(1)).save(tmp_path / folder / "a\x1b[2Jb.png")
+    Image.fromarray(_picture(1)).save(tmp_path / "gt" / "c\nd.png")
+    assert _call(tmp_path, "--protocol", "rgb") == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "a\\x1b[2Jb.png" in printed and "c\\nd.png" in printed
+
+
+def test_st_lpips_beside_the_others(folders, capsys):
+    if importlib.util.find_spec("stlpips_pytorch") is None:
+        pytest.skip("requirements-metrics.txt is not installed")
+    folder, pictures = folders
+    assert _call(folder, "--stlpips", "auto") == 0
+    summary = _summary(folder)
+    distance = StLpips("alex")(pictures["enhanced/b.png"], pictures["gt/b.png"])
+    image = next(image for image in summary["images"] if image["name"] == "b.png")
+    assert image["stlpips"] == image["paper"]["stlpips"] == distance > 0
+    assert "stlpips_reason" not in summary["mean"] and "ST-LPIPS" in capsys.readouterr().out

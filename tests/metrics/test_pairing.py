@@ -114,3 +114,14 @@ def test_missing_or_empty_folder(tmp_path, paired):
         pair(tmp_path / "enhanced", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"data\.enhanced_images_path: expected images, found none"):
         pair(tmp_path / "empty", tmp_path / "gt")
+
+
+def test_two_results_of_one_name_are_a_problem(paired):
+    found = paired(["1.png", "1.jpg", "2.png", "2(1).png"], ["1.png", "2.png"])
+    assert _names(found) == {"2.png": "2.png", "2(1).png": "2.png"}
+    assert found.problems == [(name, "several results have its name: 1.jpg, 1.png") for name in ("1.jpg", "1.png")]
+    assert found.unmatched_gt == []
+
+
+def test_names_compare_in_one_unicode_form(paired):
+    assert list(_names(paired(["Z\u00fcrich.png"], ["Zu\u0308rich.png"]))) == ["Z\u00fcrich.png"]
