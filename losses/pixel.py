@@ -1,0 +1,53 @@
+"""Supervised loss for people with pairs: the result must be the ground truth (ours; neither paper has one).
+
+Shape letters: B photos, H, W pixels. Images are RGB in [0, 1], (B,3,H,W).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW, SIGMA = 11, 1.5  # of the Gaussian of SSIM (Wang et al. 2004), as in `metrics.full_reference`
+C1, C2 = 0.01**2, 0.03**2
+BRIGHTEST = (
+    2.0  # of an unclamped result: what lies above has no gradient, so that a map near zero cannot dominate a batch
+)
+
+
+def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tensor:
+    """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)), a scalar.
+
+    unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels that
+    were lifted into white would have no gradient back; where the truth is white itself, it costs nothing. truth (B,3,H,W).
+    Raises ValueError where shapes differ or a side is under 11 pixels.
+    """
+    if unclamped.shape != truth.shape:
+        raise ValueError(
+            f"expected results and truths of one shape, found {tuple(unclamped.shape)}, {tuple(truth.shape)}"
+        )
+    limit = torch.where(truth >= 1, 1.0, BRIGHTEST)
+    error = (unclamped.minimum(limit) - truth).abs().mean()
+    return error + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
+
+
+def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM of each photo, (B,3,H,W) twice -> (B,), differentiable; borders of 5 pixels are left out, as scikit-image does.
+
+    Raises ValueError where a side is under 11 pixels.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        raise ValueError(f"expected images of at least {WINDOW} x {WINDOW} pixels, found {a.shape[-1]} x {a.shape[-2]}")
+    x = torch.arange(WINDOW, dtype=a.dtype, device=a.device) - WINDOW // 2
+    line = torch.exp(-(x**2) / (2 * SIGMA**2))
+    line = line / line.sum()
+    channels = a.shape[1]
+    rows, columns = (line.view(1, 1, *shape).repeat(channels, 1, 1, 1) for shape in ((WINDOW, 1), (1, WINDOW)))
+
+    def blurred(image: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(image, rows, groups=channels), columns, groups=channels)
+
+    mean_a, mean_b = blurred(a), blurred(b)
+    variance_a, variance_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
+    covariance = blurred(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    return (luminance * (2 * covariance + C2) / (variance_a + variance_b + C2)).flatten(1).mean(dim=1)

@@ -1,0 +1,52 @@
+"""The supervised loss, against scikit-image and by its properties."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity as reference
+
+from losses.pixel import pixel_loss, structural_similarity
+
+
+def photos(seed: int, batch: int = 2, size: int = 24) -> torch.Tensor:
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_structural_similarity_is_that_of_scikit_image():
+    a = photos(0)
+    b = (0.7 * a + 0.3 * photos(1)).clamp(0, 1)
+    options = {
+        "data_range": 1,
+        "channel_axis": 0,
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+    }
+    expected = [reference(np.asarray(x), np.asarray(y), **options) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(structural_similarity(a, b), expected, atol=1e-5)
+
+
+def test_a_perfect_result_costs_nothing_and_white_may_be_overshot():
+    truth = photos(2)
+    assert pixel_loss(truth, truth) == pytest.approx(0, abs=1e-6)
+    white = torch.ones(1, 3, 12, 12)
+    assert pixel_loss(white * 1.5, white) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_was_lifted_into_white_has_a_gradient_back():
+    result = torch.full((1, 3, 12, 12), 1.2, requires_grad=True)
+    pixel_loss(result, torch.full((1, 3, 12, 12), 0.9)).backward()
+    assert (result.grad > 0).all()
+
+
+def test_gradient_is_that_of_finite_differences():
+    truth = photos(3, 1, 12).double()
+    result = (truth * 1.1 + 0.02).requires_grad_()
+    assert torch.autograd.gradcheck(lambda r: pixel_loss(r, truth), result, atol=1e-6, fast_mode=True)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        pixel_loss(photos(0), photos(0, size=23))
+    with pytest.raises(ValueError, match="at least 11"):
+        pixel_loss(photos(0, size=10), photos(1, size=10))
