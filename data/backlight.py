@@ -8,7 +8,7 @@ Shape letters: H height, W width. Photos are (3,H,W) RGB in [0, 1], sRGB encoded
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,18 +36,26 @@ class RandomBacklight:
     """A transform of well-lit photos (3,H,W), its randomness out of torch's global generator.
 
     Gives `simulate_backlight`'s photo, and the photo as it was, both under the same `augmentation`.
-    untouched: share of the photos, in [0, 1], that stay as they are.
+    untouched: share of the photos, in [0, 1], that stay as they are. even: share of the others that are all foreground.
     """
 
     def __init__(
-        self, ranges: BacklightRanges, untouched: float = 0.0, augmentation: Callable[..., Any] | None = None
+        self,
+        ranges: BacklightRanges,
+        untouched: float = 0.0,
+        augmentation: Callable[..., Any] | None = None,
+        *,
+        even: float = 0.0,
     ) -> None:
-        self.ranges, self.untouched, self.augmentation = ranges, untouched, augmentation
+        self.ranges, self.untouched, self.augmentation, self.even = ranges, untouched, augmentation, even
 
     def __call__(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         keep = torch.rand((), generator=generator) < self.untouched
-        backlit = photo if keep else simulate_backlight(photo, generator, self.ranges).photo
+        ranges = self.ranges
+        if self.even and torch.rand((), generator=generator) < self.even:
+            ranges = replace(ranges, foreground_share=(1.0, 1.0))
+        backlit = photo if keep else simulate_backlight(photo, generator, ranges).photo
         if self.augmentation is None:
             return backlit, photo
         return self.augmentation(tv_tensors.Image(backlit), tv_tensors.Image(photo))  # of plain ones, only the first

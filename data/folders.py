@@ -94,17 +94,48 @@ class PhotoStages(Dataset):
         return torch.stack(images if self.augmentation is None else seeded(self.augmentation, seed, *images))
 
 
-class MixedInputs(Dataset):
-    """Inputs of the UNet: backlit photos, a `share` of which is replaced by well-lit photos of a second set, darkened or not.
+class PairedPhotos(Dataset):
+    """Backlit photos and their ground truths, `(input, truth)`, both under the same augmentation.
 
-    Items are `(input, lit, known)`: the input (3,S,S); the same content as it was lit (3,S,S), where that is known (a bool);
-    of a backlit photo it is not, and the input stands in its place. others: a set whose augmentation gives `(input, lit)`.
-    Which ones, and by which photo, depends on the seed of the key alone. Without a seed, index i is the i-th backlit photo alone.
+    rows: for each pair, its index in `backlit` and in `truths`. Keys are `(index, seed)`; an index alone gives the input alone.
     """
 
-    def __init__(self, backlit: PhotoArray, others: PhotoArray, share: float) -> None:
-        self.backlit, self.others, self.share = backlit, others, share
-        self.skipped = [*backlit.skipped, *others.skipped]
+    def __init__(
+        self,
+        backlit: PhotoArray,
+        truths: PhotoArray,
+        rows: Sequence[tuple[int, int]],
+        augmentation: Callable[..., Any] | None = None,
+    ) -> None:
+        self.backlit, self.truths, self.rows, self.augmentation = backlit, truths, rows, augmentation
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Tensor | tuple[Tensor, Tensor]:
+        if isinstance(key, int):
+            return self.backlit[self.rows[key][0]]
+        index, seed = key
+        photos = tuple(s[row] for s, row in zip((self.backlit, self.truths), self.rows[index], strict=True))
+        return photos if self.augmentation is None else seeded(self.augmentation, seed, *photos)
+
+
+class MixedInputs(Dataset):
+    """Inputs of the UNet: backlit photos, a share of which is replaced by well-lit photos, darkened or not.
+
+    Items are `(input, lit, known)`: the input (3,S,S); the same content as it was lit (3,S,S), where that is known (a bool);
+    of a backlit photo without ground truth it is not, and the input stands in its place.
+    others: (share, set) each, of sets whose items are `(input, lit)`. Which ones, and by which photo, depends on the seed of
+    the key alone. Without a seed, index i is the i-th backlit photo alone. skipped: why photos of the sets were left out.
+    """
+
+    def __init__(
+        self,
+        backlit: PhotoArray | PairedPhotos,
+        others: Sequence[tuple[float, PhotoArray]] = (),
+        skipped: Sequence[str] = (),
+    ) -> None:
+        self.backlit, self.others, self.skipped = backlit, others, list(skipped)
 
     def __len__(self) -> int:
         return len(self.backlit)
@@ -112,10 +143,13 @@ class MixedInputs(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> Tensor | tuple[Tensor, Tensor, bool]:
         if isinstance(key, int):
             return self.backlit[key]
-        if mix(key[1], 0) >= self.share * SEEDS:
-            photo = self.backlit[key]
-            return photo, photo, False
-        return *self.others[mix(key[1], 1) % len(self.others), key[1]], True
+        drawn = mix(key[1], 0) / SEEDS
+        for share, photos in self.others:
+            if drawn < share:
+                return *photos[mix(key[1], 1) % len(photos), key[1]], True
+            drawn -= share
+        photo = self.backlit[key]
+        return (*photo, True) if isinstance(self.backlit, PairedPhotos) else (photo, photo, False)
 
 
 class BatchOrder(Sampler):

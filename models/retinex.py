@@ -10,7 +10,12 @@ def enhance(images: Tensor, illumination: Tensor) -> Tensor:
 
     images (B,3,H,W) RGB in [0, 1]; illumination (B,1,H,W), >= 0. Returns (B,3,H,W) in [0, 1].
     """
-    return (images / (illumination + EPSILON)).clamp(0.0, 1.0)
+    return divide(images, illumination).clamp(0.0, 1.0)
+
+
+def divide(images: Tensor, illumination: Tensor) -> Tensor:
+    """I_b / (M + 1e-9), not yet clamped: what lies above 1 will be white. Shapes as `enhance`."""
+    return images / (illumination + EPSILON)
 
 
 def first_illumination(images: Tensor) -> Tensor:

@@ -13,9 +13,6 @@ from accelerate import Accelerator
 from common.errors import UserError
 from common.paths import find_file
 from configs.schema import Encoder, TrainConfig
-from data.augment import training_augmentation
-from data.backlight import BacklightRanges, RandomBacklight
-from data.folders import MixedInputs, ResizedPhotos
 from data.listing import left_out
 from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
@@ -23,6 +20,7 @@ from models.clip_encoder import ClipEncoder
 from training.directions import build_direction, check_guidance, describe
 from training.embeddings import load_encoder
 from training.guidance_task import GuidanceTask
+from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.phases import Phase, describe_schedule, schedule
 from training.runtime import describe_device
 from training.tracking import RunFolder
@@ -40,6 +38,7 @@ class Plan:
     backlit: list[Path]
     well_lit: list[Path]
     validation: list[Pair]
+    truths: list[Pair]  # of `data.pairs`
 
 
 @dataclass
@@ -81,10 +80,12 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
             find_pretrained(getattr(config, section).pretrain_dir, section)
     if config.exp.mode == "rave":
         check_guidance(config.guidance)
+        check_truths(config)
     pairs, notes = _validation_pairs(config)
-    for note in notes:
+    truths, more = truth_pairs(data, backlit)
+    for note in (*notes, *more):
         say(f"note       {note}")
-    return Plan(phases, backlit, well_lit, pairs)
+    return Plan(phases, backlit, well_lit, pairs, truths)
 
 
 def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: RunFolder) -> Parts:
@@ -93,10 +94,12 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
     Raises UserError for photos, encoders, weights or directions that cannot be used.
     """
     say = accelerator.print
-    guidance_encoder, identity_encoder = load_encoders(config, accelerator)
-    say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
+    guidance_encoder, identity_encoder = None, None
+    if encodes := any(phase.encodes for phase in planned.phases):
+        guidance_encoder, identity_encoder = load_encoders(config, accelerator)
+        say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
     with accelerator.main_process_first():  # one process computes, the others find the cache
-        photos = _unet_inputs(config, planned)
+        photos = unet_inputs(config.data, config.exp.cache_dir, planned.backlit, planned.well_lit, planned.truths)
         validation = None
         if planned.validation and accelerator.is_main_process:  # which is the one that validates
             size = config.data.val_size or config.data.image_size
@@ -108,10 +111,10 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         skipped += validation.skipped
 
     started = time.perf_counter()
-    residual, guidance = None, None
-    if config.exp.mode == "rave":
+    residual, guidance, unread = None, None, []
+    if config.exp.mode == "rave" and encodes:
         residual, unread = _residual(config, accelerator, guidance_encoder, planned)
-    else:
+    elif config.exp.mode != "rave":
         guidance = GuidanceTask(config, accelerator, guidance_encoder, folder.path / "enhanced_sets")
         unread = guidance.well_lit.skipped + guidance.backlit.skipped
         counts = f"{len(guidance.held_backlit)} backlit, {len(guidance.held_well_lit)} well-lit photos"
@@ -179,19 +182,6 @@ def _residual(
             "note       along this direction backlit photos lie above well-lit ones: training will pull away from light"
         )
     return residual.to(accelerator.device), skipped
-
-
-def _unet_inputs(config: TrainConfig, planned: Plan) -> ResizedPhotos | MixedInputs:
-    data, cache = config.data, config.exp.cache_dir
-    augmentation = training_augmentation() if data.augment else None
-    photos = ResizedPhotos(planned.backlit, data.image_size, cache, augmentation, limits=photo_limits(data))
-    simulated = data.simulated_backlight
-    if not simulated.share:
-        return photos
-    ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
-    darken = RandomBacklight(ranges, simulated.untouched, augmentation)
-    others = ResizedPhotos(planned.well_lit, data.image_size, cache, darken, limits=photo_limits(data))
-    return MixedInputs(photos, others, simulated.share)
 
 
 def _validation_pairs(config: TrainConfig) -> tuple[list[Pair], list[str]]:

@@ -250,8 +250,8 @@ class Trainer:
     def _learning_rate(self, phase: Phase) -> float:
         """By how much of the guided training of this phase's module is done, or of the first map; else as at the start."""
         state, progress = self.state, 0.0
-        if phase.guided:
-            lengths = [p.iterations if p.guided else 0 for p in self.phases]
+        if phase.enhances:
+            lengths = [p.iterations if p.enhances else 0 for p in self.phases]
             lengths[state.phase] = state.planned
             progress = (sum(lengths[: state.phase]) + state.iteration) / sum(lengths)
         elif "map" in phase.terms:
@@ -279,7 +279,7 @@ class Trainer:
         state.phase += 1
         if state.phase < len(self.phases):
             self.start_phase(state.phase)
-            if self.phases[state.phase].guided and not any(p.guided for p in self.phases[: state.phase]):
+            if self.phases[state.phase].enhances and not any(p.enhances for p in self.phases[: state.phase]):
                 state.best_val_psnr = float("-inf")  # from here on; what came before was a start, not a result
 
     def _iterations_left(self) -> int:

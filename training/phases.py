@@ -1,6 +1,6 @@
 """The training schedules as data: lists of phases that a reader, or `--dry-run`, can print."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -14,7 +14,8 @@ class Phase:
     """One stretch of training of one module with fixed losses; the other modules are frozen.
 
     `terms` are the weighted losses by name; their sum is minimised:
-      UNet: "identity" L_id, "residual" L_res (RAVE), "clip" L_clip (CLIP-LIT), "map" squared relative distance to a first map (ours);
+      UNet: "identity" L_id, "residual" L_res (RAVE), "clip" L_clip (CLIP-LIT);
+        ours: "map" squared relative distance to a first map, "pixel" L_pixel against known ground truths;
       guidance: "cross_entropy" (initialisation), "ranking" (refinement).
     The best snapshot has the highest running mean of `best_by`: "input_psnr" (luma of the result
     against the photo, dB) or "negative_loss". A phase ends with its best snapshot.
@@ -38,6 +39,16 @@ class Phase:
         """UNet training under CLIP guidance."""
         return "residual" in self.terms or "clip" in self.terms
 
+    @property
+    def enhances(self) -> bool:
+        """UNet training towards light, by guidance or ground truths: what a start prepares for."""
+        return self.guided or "pixel" in self.terms
+
+    @property
+    def encodes(self) -> bool:
+        """Training that needs the encoders."""
+        return not set(self.terms) <= {"map", "pixel"}
+
 
 def schedule(config: TrainConfig, photos: int) -> list[Phase]:
     """The phases of `exp.mode` for so many backlit photos."""
@@ -45,9 +56,16 @@ def schedule(config: TrainConfig, photos: int) -> list[Phase]:
 
 
 def rave_schedule(config: TrainConfig, photos: int) -> list[Phase]:
-    """Self-reconstruction, then one RAVE phase (RAVE, section 3; constants of the release)."""
-    iterations = config.train.num_iters or _iterations_of_epochs(config, photos)
-    return [*_reconstruction(config), _guided(config, "rave", iterations, {"residual": config.loss.residual})]
+    """Self-reconstruction, then one RAVE phase (RAVE, section 3; constants of the release).
+
+    With `loss.pixel` ground truths join the guidance, or take its place where it has no weight (ours).
+    """
+    iterations, loss = config.train.num_iters or _iterations_of_epochs(config, photos), config.loss
+    phase = _guided(config, "rave", iterations, {"residual": loss.residual})
+    if loss.pixel:
+        terms = {name: weight for name, weight in (phase.terms | {"pixel": loss.pixel}).items() if weight}
+        phase = replace(phase, name="rave" if "residual" in terms else "supervised", terms=terms)
+    return [*_reconstruction(config), phase]
 
 
 def clip_lit_schedule(config: TrainConfig, photos: int) -> list[Phase]:

@@ -16,10 +16,11 @@ from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
+from losses.pixel import pixel_loss
 from losses.residual import ResidualGuidance, photo_set_points, residual_loss
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
-from models.retinex import enhance, first_illumination
+from models.retinex import divide, first_illumination
 from models.unet import IlluminationUNet
 from training.phases import Phase
 from training.runtime import adam, seed_everything
@@ -46,12 +47,12 @@ class UNetTask:
         config: TrainConfig,
         accelerator: Accelerator,
         photos: ResizedPhotos | MixedInputs,
-        guidance_encoder: ClipEncoder,
-        identity_encoder: ClipEncoder,
+        guidance_encoder: ClipEncoder | None,
+        identity_encoder: ClipEncoder | None,
         residual: ResidualGuidance | None,
         pair: Callable[[], Tensor] | None,
     ) -> None:
-        """`residual` guides RAVE; `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase."""
+        """Encoders: None where no phase needs them. `residual` guides RAVE; `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase."""
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
         self.residual, self._pair = residual, pair
@@ -100,24 +101,40 @@ class UNetTask:
                 illumination = self.module(photos)
             relative = illumination.float() / first_illumination(photos) - 1  # what the division makes of it
             return {"map": phase.terms["map"] * relative.square().mean()}, {}
-        reduction = self.config.loss.identity_reduction
         with precision():
             illumination = self.module(photos)
-        result = enhance(photos, illumination.float())
+        unclamped = divide(photos, illumination.float())
+        result = unclamped.clamp(0, 1)
+        terms, measures = {}, {"input_error": luma_error(result.detach(), photos)}
+        if phase.encodes:
+            terms, more = self._encoded_terms(phase, batch, result)
+            measures |= more
+        if "pixel" in phase.terms:
+            terms["pixel"] = self._pixel_term(unclamped, batch)
+        return {name: phase.terms[name] * term for name, term in terms.items()}, measures
+
+    def _pixel_term(self, unclamped: Tensor, batch: Batch) -> Tensor:
+        """L_pixel over the photos whose ground truth is known; 0 where that is none."""
+        if batch.known is None or not batch.known.any():
+            return unclamped.new_zeros(())
+        return pixel_loss(unclamped[batch.known], batch.lit, self.config.loss.structure)
+
+    def _encoded_terms(self, phase: Phase, batch: Batch, result: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The terms that compare embeddings or feature maps, not yet weighted, and what else is worth a line in the log."""
+        photos, precision = batch.photos, self.accelerator.autocast
         layers = used_layers(phase.identity_layers)
-        with (
-            precision(),
-            torch.no_grad(),
-        ):  # anew in each step: augmentation rotates and zooms, so that hardly an input comes twice
+        with precision(), torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
             by_photo = "residual" in phase.terms and self.config.guidance.set_point == "photo"
             source_embeddings, source_maps = self._encoded(photos, len(layers), by_photo)
             set_points = self._set_points(source_embeddings, batch) if by_photo else None
         with precision():
             embeddings, maps = self._encoded(result, len(layers), phase.guided)
-        content = identity_loss(maps, source_maps, layers, reduction)
-        if reduction == "sum":  # processes average their gradients; a sum over the whole batch must stay one
-            content = content * self.accelerator.num_processes
-        terms, measures = {"identity": content}, {"input_error": luma_error(result.detach(), photos)}
+        terms, measures = {}, {}
+        if "identity" in phase.terms:
+            reduction = self.config.loss.identity_reduction
+            content = identity_loss(maps, source_maps, layers, reduction)
+            # processes average their gradients; a sum over the whole batch must stay one
+            terms["identity"] = content * self.accelerator.num_processes if reduction == "sum" else content
         if "residual" in phase.terms:
             terms["residual"] = residual_loss(embeddings, self.residual, set_points)
             if by_photo:
@@ -126,7 +143,7 @@ class UNetTask:
         if "clip" in phase.terms:
             terms["clip"] = clip_guidance_loss(embeddings, self.pair, self.config.guidance_model.logit_scale)
             measures["negative_similarity"] = terms["clip"].detach()
-        return {name: phase.terms[name] * term for name, term in terms.items()}, measures
+        return terms, measures
 
     def _encoded(self, images: Tensor, count: int, embed: bool) -> tuple[Tensor | None, list[Tensor]]:
         """Embeddings (B,D) where asked for, and the first `count` maps; from one pass where one network gives both."""
@@ -149,7 +166,7 @@ class UNetTask:
     def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
         """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""
         options = self.config.unet_model
-        rate = (options.lr if phase.guided else options.reconstruction_lr or options.lr) * 0.5**collapses
+        rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**collapses
         if options.lr_schedule == "constant":
             return rate
         return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))

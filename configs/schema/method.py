@@ -183,6 +183,11 @@ class Loss(Section):
     """Weight of RAVE's residual guidance (release: 6 * 320)."""
     clip: Annotated[float, Field(ge=0)] = 320.0
     """Weight of CLIP-LIT's guidance, the mean negative similarity of enhanced photos (release: 16 * 20)."""
+    pixel: Annotated[float, Field(ge=0)] = 0.0
+    """RAVE's script: weight of the supervised loss against known ground truths, `data.pairs` and simulated backlight (ours; papers: 0).
+    With `residual` and `identity_guided` 0 it stands alone, and no encoder is loaded."""
+    structure: Annotated[float, Field(ge=0)] = 0.3
+    """Weight of 1 - SSIM beside L1 in the supervised loss."""
     refinement: Annotated[float, Field(ge=0)] = 200.0
     """Weight of the ranking loss of guidance refinement (release: 200)."""
     margins: Margins = Margins()

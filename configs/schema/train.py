@@ -43,13 +43,19 @@ class Experiment(Section):
 class SimulatedBacklight(Section):
     """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
 
-    They widen the exposures that the UNet sees. No ground truth is used.
+    They widen the exposures that the UNet sees. Their ground truths, the photos as they were, are used by `loss.pixel` and
+    `guidance.set_point: photo` only.
     """
 
-    share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the UNet's inputs that are well-lit photos; 0: none (paper)."""
     untouched: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of these that stay as they are, so that the UNet learns to leave well-lit photos alone."""
+    dim: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the UNet's inputs that are the darkest third of the well-lit photos, as they are: dim on purpose. Those of `share`
+    are then drawn from the brighter two thirds."""
+    even: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the darkened photos that are under-exposed all over, whatever `foreground_share` says."""
     foreground_stops: Range = [0.0, 4.0]
     """Exposure that the foreground loses, in stops: drawn from this range."""
     background_stops: Range = [0.0, 0.7]
@@ -59,6 +65,14 @@ class SimulatedBacklight(Section):
     noise: Range = [0.0, 0.0]
     """Standard deviation of sensor noise, of full scale."""
 
+    @model_validator(mode="after")
+    def _shares_of_one(self) -> "SimulatedBacklight":
+        if self.share + self.dim > 1:
+            raise PydanticCustomError(
+                "shares", "expected share and dim of together at most 1, found {sum}", {"sum": self.share + self.dim}
+            )
+        return self
+
 
 class TrainData(PhotoData):
     """The photos. Two folders, unpaired; labels come from the folder a photo is in."""
@@ -67,6 +81,8 @@ class TrainData(PhotoData):
     """Folder of backlit photos (searched recursively, any format that Pillow reads)."""
     welllit_images_path: PathText
     """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
+    pairs: PathText | None = None
+    """Folder of the ground truths of `backlit_images_path`, matched by file name without extension, for `loss.pixel` (ours)."""
     leave_out: list[PathText] = []
     """Text files with one file name, or path in its folder, a line: these photos of both folders are not trained on."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512

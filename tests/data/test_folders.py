@@ -88,7 +88,7 @@ def test_mixed_inputs_replace_the_share_that_was_asked_for():
     """Which photo stands for a key depends on the key alone; how it was lit is known of the well-lit ones."""
     backlit = PhotoArray(np.zeros((10, 4, 4, 3), np.uint8))
     others = PhotoArray(np.full((3, 4, 4, 3), 255, np.uint8), lambda photo: (photo / 2, photo))
-    mixed = MixedInputs(backlit, others, 0.3)
+    mixed = MixedInputs(backlit, [(0.3, others)])
     keys = [(i % 10, mix(1, i)) for i in range(400)]
     drawn = [tuple(float(torch.as_tensor(part).float().mean()) for part in mixed[key]) for key in keys]
     assert len(mixed) == 10

@@ -1,0 +1,125 @@
+"""The supervised regime: ground truths of a folder and of simulated backlight, alone or beside the guidance."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from data.folders import MixedInputs, PairedPhotos, PhotoArray
+from models.checkpoints import load_unet
+from models.retinex import enhance
+from tests.helpers import config, metrics
+from training.inputs import unet_inputs
+from training.loop import train
+from training.phases import schedule
+
+ALONE = ["loss.pixel=1", "loss.residual=0", "loss.identity_guided=0", "unet_model.num_reconstruction_iters=0"]
+
+
+def array(*values: int) -> PhotoArray:
+    """Photos of one colour each."""
+    return PhotoArray([np.full((16, 16, 3), value, np.uint8) for value in values])
+
+
+def test_input_and_truth_stay_together_under_augmentation():
+    ramp = np.tile(np.arange(16, dtype=np.uint8)[:, None, None] * 8, (1, 16, 3))
+    photos, truths = PhotoArray([ramp, ramp[::-1].copy()]), PhotoArray([ramp[::-1].copy() * 2, ramp * 2])
+    flips = lambda *images: tuple(i.flip(-2) for i in images) if torch.rand(()) < 0.5 else images  # noqa: E731
+    pairs = PairedPhotos(photos, truths, [(0, 1), (1, 0)], flips)
+    for seed in range(8):
+        for index in (0, 1):
+            photo, truth = pairs[index, seed]
+            torch.testing.assert_close(truth, photo * 2)
+    assert torch.equal(pairs[0], photos[0])
+
+
+def test_inputs_are_mixed_by_their_shares():
+    both = lambda photo: (photo, photo)  # noqa: E731
+    sets = [(0.5, PhotoArray(array(100).pixels, both)), (0.25, PhotoArray(array(200).pixels, both))]
+    mixed = MixedInputs(array(0), sets)
+    drawn = [int(mixed[0, seed][0].max() * 255) for seed in range(400)]
+    assert [round(drawn.count(v) / 400, 1) for v in (0, 100, 200)] == pytest.approx([0.25, 0.5, 0.25], abs=0.06)
+    assert all(mixed[0, seed][2] == (value > 0) for seed, value in enumerate(drawn))
+    assert MixedInputs(PairedPhotos(array(1), array(2), [(0, 0)]))[0, 3][2] is True
+
+
+def test_a_supervised_training_needs_no_encoder_and_learns_its_pairs(overrides, photo_folders, tmp_path):
+    backlit, _ = photo_folders
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    from PIL import Image
+
+    for path in sorted(backlit.iterdir()):
+        pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
+        Image.fromarray(np.minimum(pixels * 1.6, 255).astype(np.uint8)).save(truth / path.with_suffix(".png").name)
+    options = [
+        *ALONE,
+        f"data.pairs={truth}",
+        f"data.val_gt_path={truth}",
+        "clip.guidance.pretrained=nowhere.safetensors",  # would be refused if it were read
+        "train.num_iters=40",
+        "train.val_iter=40",
+        "unet_model.lr=3e-3",
+        "unet_model.map_bias=1",
+        "data.augment=false",
+    ]
+    run = train(config(overrides, *options))
+    lines = [line for line in metrics(run) if "pixel" in line]
+    assert lines[-1]["pixel"] < 0.5 * lines[0]["pixel"]
+    assert {"identity", "residual"}.isdisjoint(lines[0])
+    unet = load_unet(run / "checkpoints" / "best.safetensors")
+    photo = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.3
+    assert enhance(photo, unet(photo)).mean() > 1.2 * photo.mean()
+
+
+def test_ground_truths_join_the_guidance(overrides, photo_folders):
+    backlit, _ = photo_folders
+    run = train(config(overrides, "loss.pixel=2", f"data.pairs={backlit}", "train.num_iters=2"))
+    last = [line for line in metrics(run) if line.get("phase") == "rave" and "loss" in line][-1]
+    assert last["loss"] == pytest.approx(last["identity"] + last["residual"] + last["pixel"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "terms"),
+    [
+        (["loss.pixel=1"], "rave", {"identity", "residual", "pixel"}),
+        (ALONE, "supervised", {"pixel"}),
+        ([], "rave", {"identity", "residual"}),
+    ],
+)
+def test_schedule_says_what_is_compared_with_what(overrides, more, name, terms):
+    phase = schedule(config(overrides, *more), 10)[-1]
+    assert (phase.name, set(phase.terms)) == (name, terms)
+
+
+def test_dim_photos_stay_and_the_others_are_darkened(overrides, photo_folders, tmp_path):
+    backlit, welllit = photo_folders
+    data = config(overrides, "data.simulated_backlight.share=0.5", "data.simulated_backlight.dim=0.5").data
+    data = data.model_copy(
+        update={
+            "simulated_backlight": data.simulated_backlight.model_copy(
+                update={"foreground_stops": [3.0, 3.0], "even": 1.0}
+            )
+        }
+    )
+    photos = sorted(welllit.iterdir())
+    mixed = unet_inputs(data, str(tmp_path / "c"), sorted(backlit.iterdir()), photos, [])
+    means = sorted(mixed.others[0][1][i].mean() for i in range(len(mixed.others[0][1])))
+    assert max(mixed.others[1][1][i].mean() for i in range(len(mixed.others[1][1]))) <= means[0]
+    for seed in range(20):
+        photo, lit, known = mixed[0, seed]
+        assert known
+        assert torch.equal(photo, lit) or photo.mean() < 0.5 * lit.mean()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (ALONE, "data.pairs: expected a folder of ground truths"),
+        (["data.simulated_backlight.share=0.7", "data.simulated_backlight.dim=0.5"], "at most 1"),
+        (["loss.pixel=1", "data.pairs=missing"], "data.pairs"),
+    ],
+)
+def test_mistakes_name_the_key(overrides, more, message):
+    with pytest.raises(UserError, match=message):
+        train(config(overrides, *more), dry_run=True)

@@ -1,0 +1,91 @@
+"""What the UNet is trained on: backlit photos, with their ground truths where there are any, and well-lit photos among them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from configs.schema import TrainConfig, TrainData
+from data.augment import training_augmentation
+from data.backlight import BacklightRanges, RandomBacklight
+from data.folders import MixedInputs, PairedPhotos, PhotoArray, ResizedPhotos
+from data.listing import list_images
+from metrics.pairing import Pair, pair
+from training.validation import photo_limits
+
+DIM_SHARE = 1 / 3  # of the well-lit photos that count as dim, the darkest
+
+
+def check_truths(config: TrainConfig) -> None:
+    """Raises UserError where the supervised loss stands alone and some inputs have no ground truth to compare with."""
+    loss, data = config.loss, config.data
+    alone = loss.pixel and not loss.residual and not loss.identity_guided
+    if alone and data.pairs is None and data.simulated_backlight.share + data.simulated_backlight.dim < 1:
+        raise UserError(
+            "data.pairs: expected a folder of ground truths, as loss.pixel stands alone (or "
+            "data.simulated_backlight.share: 1), found nothing (null)"
+        )
+
+
+def truth_pairs(data: TrainData, backlit: Sequence[Path]) -> tuple[list[Pair], list[str]]:
+    """The training photos that have a ground truth in `data.pairs`, and what is amiss. Raises UserError where none has."""
+    if data.pairs is None:
+        return [], []
+    list_images(data.pairs, "data.pairs")
+    wanted = set(backlit)
+    pairs = [p for p in pair(data.backlit_images_path, data.pairs).pairs if p.enhanced in wanted]
+    if not pairs:
+        raise UserError(
+            f"data.pairs: expected ground truths named as photos of data.backlit_images_path, found none in {data.pairs}"
+        )
+    lonely = len(wanted) - len(pairs)
+    return pairs, [
+        f"data.pairs: {lonely} backlit photos have no ground truth of their name and are left out"
+    ] if lonely else []
+
+
+def unet_inputs(
+    data: TrainData, cache: str, backlit: Sequence[Path], well_lit: Sequence[Path], truths: Sequence[Pair]
+) -> ResizedPhotos | MixedInputs:
+    """Photos at `data.image_size`, as `data` mixes them. Raises UserError where a folder has none that can be read."""
+    augmentation = training_augmentation() if data.augment else None
+
+    def read(paths: Sequence[Path]) -> ResizedPhotos:
+        return ResizedPhotos(paths, data.image_size, cache, augmentation, limits=photo_limits(data))
+
+    simulated = data.simulated_backlight
+    if not (truths or simulated.share or simulated.dim):
+        return read(backlit)
+    if truths:
+        inputs, targets = read([p.enhanced for p in truths]), read([p.truth for p in truths])
+        places = [{path: row for row, path in enumerate(photos.paths)} for photos in (inputs, targets)]
+        both = [p for p in truths if p.enhanced in places[0] and p.truth in places[1]]
+        if not both:
+            raise UserError("data.pairs: expected pairs that can be read, found none")
+        rows = [(places[0][p.enhanced], places[1][p.truth]) for p in both]
+        photos, skipped = PairedPhotos(inputs, targets, rows, augmentation), [*inputs.skipped, *targets.skipped]
+    else:
+        photos = read(backlit)
+        skipped = photos.skipped
+    if not (simulated.share or simulated.dim):
+        return MixedInputs(photos, skipped=skipped)
+    lit = read(well_lit)
+    ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
+    darken = RandomBacklight(ranges, simulated.untouched, augmentation, even=simulated.even)
+    others = [(simulated.share, PhotoArray(lit.pixels, darken))]
+    if simulated.dim:
+        dim, bright = _by_brightness(lit.pixels)
+        keep = RandomBacklight(ranges, 1.0, augmentation)
+        others = [(simulated.share, PhotoArray(bright, darken)), (simulated.dim, PhotoArray(dim, keep))]
+    return MixedInputs(photos, others, [*skipped, *lit.skipped])
+
+
+def _by_brightness(photos: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The darkest photos (at least one), and the others, in memory."""
+    pixels = [np.array(photo) for photo in photos]
+    order = np.argsort([photo.mean() for photo in pixels], kind="stable")
+    count = max(1, round(DIM_SHARE * len(pixels)))
+    return [pixels[i] for i in order[:count]], [pixels[i] for i in order[count:] if len(pixels) > 1] or [
+        pixels[order[0]]
+    ]
