@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from configs.schema import TrainConfig
+from data.caches import limit_caches
 from data.listing import photo_sizes
 from training.build import Parts, Plan, Task, build, plan
 from training.directions import save_direction
@@ -75,6 +76,8 @@ def _train(
     if resume:
         folder.check(config, photos)
     parts = build(config, accelerator, planned, folder)
+    if config.exp.cache_gb is not None and accelerator.is_main_process:
+        limit_caches(config.exp.cache_dir, config.exp.cache_gb)
     if left_out is not None and accelerator.is_main_process:
         left_out += parts.skipped
     trainer = Trainer(parts, on_iteration)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # sections and keys that may differ when a run is resumed: they do not change what is learned
 MAY_CHANGE = (
-    *("exp.save_dir", "exp.overwrite", "exp.cache_dir"),
+    *("exp.save_dir", "exp.overwrite", "exp.cache_dir", "exp.cache_gb"),
     *(
         "train.num_workers",
         "train.device",

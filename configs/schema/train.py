@@ -38,6 +38,9 @@ class Experiment(Section):
     """Seed of the initial weights, the order of the photos and their augmentation."""
     cache_dir: PathText = ".cache"
     """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
+    cache_gb: Annotated[float, Field(gt=0)] | None = 50.0
+    """Most that the caches may take, in 10^9 bytes: at the start of a training the longest unused go; null: no limit. What was
+    used in the last two days stays."""
 
 
 class SimulatedBacklight(Section):
