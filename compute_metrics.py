@@ -81,7 +81,8 @@ def main(argv: list[str]) -> int:
     if not pairing.pairs and not pairing.problems:
         raise UserError(
             f"no result has the name of a ground truth: {len(pairing.unmatched_enhanced)} in {enhanced_dir} "
-            f"(such as {pairing.unmatched_enhanced[0]}), {len(pairing.unmatched_gt)} in {gt_dir} (such as {pairing.unmatched_gt[0]})"
+            f"(such as {pairing.unmatched_enhanced[0]}), "
+            f"{len(pairing.unmatched_gt)} in {gt_dir} (such as {pairing.unmatched_gt[0]})"
         )
     lpips = Lpips(config.metrics.lpips)
     stlpips = StLpips(config.metrics.stlpips)

@@ -29,8 +29,8 @@ def image_suffixes() -> frozenset[str]:
 HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 # Photos that people have beside those that are read here: camera raw files, and what no package is installed for
 OTHER_SUFFIXES = HEIF_SUFFIXES | {
-    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".iiq", ".x3f",
-    ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".raw", ".gpr", ".rwl", ".jxl", ".jxr", ".wdp", ".hdp", ".exr", ".hdr",
+    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr",
+    ".iiq", ".x3f", ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".raw", ".gpr", ".rwl", ".jxl", ".jxr", ".wdp", ".hdp", ".exr", ".hdr",
 }  # fmt: skip
 
 

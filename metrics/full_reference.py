@@ -45,7 +45,7 @@ class TooSmallError(MetricError):
 
 
 def psnr_rgb(result: np.ndarray, truth: np.ndarray) -> float:
-    """PSNR in dB over all pixels and channels, protocol `rgb`; at most 100 dB, which is also the value of identical images.
+    """PSNR in dB over all pixels and channels, protocol `rgb`; at most 100 dB, the value of identical images.
 
     Takes two (H, W, 3) RGB images, uint8 or float in [0, 1]. Raises MetricError where their sizes differ.
     """
@@ -137,7 +137,7 @@ class Lpips:
         return self._distance(*(to_tensor(image) * 2 - 1 for image in (result, truth)))
 
     def paper(self, result: np.ndarray, truth: np.ndarray) -> float | None:
-        """Protocol `paper`: shorter side at 1024 px (bilinear), ImageNet mean and deviation; None where there is a `reason`.
+        """Protocol `paper`: shorter side at 1024 px (bilinear), ImageNet normalisation; None where there is a `reason`.
 
         Raises MetricError where the sizes differ.
         """

@@ -20,7 +20,7 @@ class Pair:
     enhanced: Path
     truth: Path
     first_of_family: bool
-    """Of results `name(1)`, `name(2)`, ... (several inputs of one scene) the lowest number; protocol `paper` uses only it."""
+    """Of results `name(1)`, `name(2)`, ... (several inputs of one scene) the lowest number, the one of protocol `paper`."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class StLpips:
 
     @property
     def reason(self) -> str | None:
-        """Why there are no values, in one line, or None where there are. Raises UserError for a network asked for by name."""
+        """Why there are no values, or None where there are. Raises UserError for a network asked for by name."""
         if self._network is None and self._reason is None:
             from metrics.stlpips_network import load_stlpips_network
 

@@ -48,7 +48,7 @@ class Blur(nn.Module):
 
 
 class StLpipsNetwork(nn.Module):
-    """Distance of image pairs: per slice, the weighted mean of squared differences of its unit feature vectors, summed."""
+    """Sum over the slices of the weighted mean of squared differences of their unit feature vectors."""
 
     def __init__(self, kind: Literal["alex", "vgg"]) -> None:
         super().__init__()

@@ -42,6 +42,7 @@ def plan_outputs(
     keep: bool = False,
     overwrite: bool = False,
     extras: Sequence[str] = (),
+    keys: tuple[str, str] = ("data.input", "data.output"),
 ) -> list[Job]:
     """Which photo gets which result. Touches no file.
 
@@ -61,30 +62,30 @@ def plan_outputs(
     A file of a result's name is replaced where it is a result that was written here and not changed since
     (`data.outputs`). keep: all that is there stays (`save.skip_existing`). overwrite: all but the photos themselves is
     replaced; otherwise a file that somebody else wrote is refused, it may be an original.
-    extras: which of "side_by_side" and "illumination" are written too.
+    extras: which of "side_by_side" and "illumination" are written too. keys: what named inputs and output, for errors.
     """
     if any(not str(item).strip() for item in inputs):
-        raise UserError("data.input: expected a folder or photos, found an empty name")
+        raise UserError(f"{keys[0]}: expected a folder or photos, found an empty name")
     given = list(dict.fromkeys(_absolute(item) for item in inputs))
     if not given:
-        raise UserError("data.input: expected a folder or photos, found an empty list")
+        raise UserError(f"{keys[0]}: expected a folder or photos, found an empty list")
     for path in given:
         try:
             path.stat()
         except OSError as error:
             found = "no permission to read" if isinstance(error, PermissionError) else "nothing there"
-            raise UserError(f"data.input: expected a folder or a photo, found {found}: {path}") from None
+            raise UserError(f"{keys[0]}: expected a folder or a photo, found {found}: {path}") from None
     if output is not None and not str(output).strip():
-        raise UserError("data.output: expected a folder, found an empty name")
+        raise UserError(f"{keys[1]}: expected a folder, found an empty name")
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
     root = _absolute(output) if output is not None else _default_output(common)
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
-    sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots)))
+    sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots, keys[0])))
     originals = {identity(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
     for folder in roots:
         if identity(folder) in originals:
-            raise UserError(f"data.output: expected another folder than that of the photos, found {folder}")
+            raise UserError(f"{keys[1]}: expected another folder than that of the photos, found {folder}")
     names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
     written = {folder: RecordedResults(folder) for folder in roots}
@@ -92,19 +93,19 @@ def plan_outputs(
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if identity(target) in originals:
                 raise UserError(
-                    f"data.output: expected a folder where no photo is overwritten, found {target}, one of the inputs"
+                    f"{keys[1]}: expected a folder where no photo is overwritten, found {target}, one of the inputs"
                 )
         for target in () if keep or overwrite else (job.target, *map(job.beside, extras)):
             folder = target.parents[len(job.relative.parts) - 1]
             if target.is_file() and not written[folder].holds(job.relative):
                 raise UserError(
-                    f"data.output: expected a folder without other files of the results' names, found {target}; "
+                    f"{keys[1]}: expected a folder without other files of the results' names, found {target}; "
                     "choose another folder, --skip-existing or --overwrite"
                 )
     return jobs
 
 
-def _photos_of(path: Path, roots: list[Path]) -> list[Path]:
+def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:
     """The file itself, or the images below a folder without those of result folders in it."""
     from data.listing import list_images
 
@@ -116,11 +117,9 @@ def _photos_of(path: Path, roots: list[Path]) -> list[Path]:
         for root in roots
         if resolve(root) != resolve(path) and resolve(root).is_relative_to(resolve(path))
     ]
-    photos = [
-        p for p in list_images(path, "data.input") if not any(resolve(p.parent).is_relative_to(root) for root in inside)
-    ]
+    photos = [p for p in list_images(path, key) if not any(resolve(p.parent).is_relative_to(root) for root in inside)]
     if not photos:
-        raise UserError(f"data.input: expected photos, found only earlier results in {path}")
+        raise UserError(f"{key}: expected photos, found only earlier results in {path}")
     return photos
 
 

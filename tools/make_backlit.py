@@ -2,26 +2,27 @@
 
 python -m tools make-backlit PHOTOS OUT [--per-photo 2] [--size 512] [--seed 0] [--masks DIR] [--noise 0 0.02]
 
-Writes OUT/backlit/NAME.png and OUT/ground_truth/NAME.png of the same names, and OUT/pairs.csv with what was drawn for each.
+Writes OUT/backlit/NAME.png and OUT/ground_truth/NAME.png of the same names, and OUT/pairs.csv with what was drawn.
 """
 
 import argparse
 import csv
+import os
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, one_line, run
 from common.errors import UserError
 from common.files import writing
-from common.paths import one_form
+from common.paths import find_folder, one_form
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
 from data.listing import list_images
+from serving.jobs import Job, plan_outputs
 
 
 def main(argv: list[str]) -> int:
@@ -61,24 +62,25 @@ def main(argv: list[str]) -> int:
         if not 0 <= low <= high:
             raise UserError(f"--{name.replace('_', '-')}: expected 0 <= LOW <= HIGH, found {low} {high}")
 
-    out = Path(args.out)
-    paths = list_images(args.photos, "photos")
-    if out.resolve().is_relative_to(Path(args.photos).resolve()):
+    out, photos = Path(args.out), find_folder(args.photos, "photos")
+    if out.resolve().is_relative_to(photos.resolve()):
         raise UserError(f"out: expected a folder outside that of the photos, found {out}")
-    if (out / "pairs.csv").exists():
-        raise UserError(f"out: expected a folder without a set, found {out / 'pairs.csv'}")
+    for part in (out / "pairs.csv", out / "backlit", out / "ground_truth"):
+        if part.exists():
+            raise UserError(f"out: expected a folder without a set, or a part of one, found {part}")
+    jobs = plan_outputs([photos], out / "backlit", "png", keys=("photos", "out"))
     masks = {_stem(path, args.masks): path for path in list_images(args.masks, "--masks")} if args.masks else {}
     rows, failures = make_pairs(
-        paths, Path(args.photos), out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks
+        jobs, photos, out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks
     )
     for path, reason in failures:
-        print(f"failed: {path}: {reason}", file=sys.stderr)
-    print(f"{len(rows)} pairs out of {len(paths) - len(failures)} photos in {out}")
+        print(one_line(f"failed: {path}: {reason}"), file=sys.stderr)
+    print(one_line(f"{len(rows)} pairs out of {len(jobs) - len(failures)} photos in {out}"))
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
 def make_pairs(
-    paths: list[Path],
+    jobs: list[Job],
     root: Path,
     out: Path,
     per_photo: int,
@@ -87,7 +89,7 @@ def make_pairs(
     ranges: BacklightRanges,
     masks: dict[Path, Path],
 ) -> tuple[list[dict], list[tuple[Path, str]]]:
-    """Write the pairs and pairs.csv; photos that cannot be read or have no mask are returned with their reason.
+    """Write the pairs, named as the jobs' results, and pairs.csv; returns photos without mask, or unreadable, with their reason.
 
     Each pair has a generator of its own, seeded by (seed, its name), so adding photos changes no other pair.
     """
@@ -96,11 +98,9 @@ def make_pairs(
     import torch
 
     rows, failures = [], []
-    stems = Counter(path.with_suffix("") for path in paths)
-    for path in tqdm(paths, unit="photo", disable=None):
-        name = path.relative_to(root).with_suffix("")
-        if stems[path.with_suffix("")] > 1:  # a.jpg and a.png beside each other
-            name = name.with_name(f"{name.name}_{path.suffix[1:].lower()}")
+    root = Path(os.path.abspath(root))  # noqa: PTH100 (as the jobs name it: links stay)
+    for job in tqdm(jobs, unit="photo", disable=None):
+        path, name = job.source, job.relative.with_suffix("")
         try:
             truth = _to_tensor(_shrunk(read_rgb8(path), size))
             mask = None
@@ -114,7 +114,7 @@ def make_pairs(
                 )
                 mask = torch.from_numpy(np.array(grey))[None].float() / 255
         except ImageError as error:
-            failures.append((path, str(error)))
+            failures.append((path, str(error).removeprefix(f"{path}: ")))
             continue
         for version in range(per_photo):
             file = Path(f"{name}_{version}.png" if per_photo > 1 else f"{name}.png")

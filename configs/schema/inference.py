@@ -43,9 +43,9 @@ class InferenceSave(Section):
     """File format of results; `keep`: that of the photo where it is one of these four, else PNG. `jpg` and `tif` are read as
     `jpeg` and `tiff`."""
     quality: Annotated[int, Field(ge=1, le=100)] | Literal["keep"] = 95
-    """JPEG and WebP quality; `keep`: a JPEG photo's own tables and subsampling, else 95. Lossless WebP stays lossless."""
+    """JPEG and WebP quality; `keep`: a JPEG photo's own tables and subsampling, else 95. Lossless WebP stays so."""
     metadata: Literal["all", "none"] = "all"
-    """`all`: what the format can hold of EXIF, XMP, IPTC, resolution, texts and the file's time; `none`: pixels alone."""
+    """`all`: what the format can hold of EXIF, XMP, IPTC, resolution, texts, the file's time; `none`: pixels alone."""
     side_by_side: bool = False
     """Also write photo and result as one picture, into `OUTPUT_side_by_side`."""
     illumination: bool = False

@@ -1,7 +1,7 @@
 """Photos on disk: the only place of decode and encode.
 
-Pillow reads and writes most. tifffile and imagecodecs take over where Pillow would cut 16-bit colour to 8 bits; and what
-a file claims and lacks is checked before and after, as decoders fill what is missing without a word.
+Pillow reads and writes most. tifffile and imagecodecs take over where Pillow would cut 16-bit colour to 8 bits. What a
+file claims and what it lacks is checked here, as decoders fill what is missing without a word.
 
 Arrays: H height, W width in pixels, after the EXIF orientation has been applied. Colour is sRGB.
 """

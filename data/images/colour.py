@@ -12,7 +12,7 @@ _UNCALIBRATED, _ADOBE_RGB = 0xFFFF, b"R03"
 _D65 = (0.3127, 0.3290)
 _SRGB = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _ABSOLUTE = 3  # ICC rendering intent
-# ITU-T H.273: white, red, green and blue, and exponents, by code point. Codes that are not here mean, or come near, sRGB.
+# ITU-T H.273: white, red, green and blue, and exponents, by code point. Others mean sRGB, or nearly.
 _PRIMARIES = {
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
@@ -50,7 +50,7 @@ def png_coding(gamma: int | None, chromaticities: tuple[int, ...] | None) -> Cod
 
 
 def coding_profile(coding: Coding, grey: bool) -> bytes | None:
-    """An ICC profile of these colours; None where they are sRGB's. Raises ValueError for values that no colours have."""
+    """An ICC profile of these colours; None where they are sRGB's. Raises ValueError for impossible ones."""
     if coding.primaries is None and coding.gamma is None:
         return None
     import imagecodecs  # here, as below: most photos do not need it, and it takes 0.1 s

@@ -87,7 +87,7 @@ def decode_jpeg(data: bytes, limits: Limits) -> Raster:
 
 
 def _split(data: bytes) -> _Segments:
-    """Walk over the segments of the first picture; what comes after its end (previews, gain maps, videos) is left out."""
+    """Walk over the segments of the first picture; what comes after it (previews, gain maps, videos) is left out."""
     result = _Segments()
     sizes: dict[bytes, int] = {}
     at = 2

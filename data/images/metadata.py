@@ -12,7 +12,8 @@ _BASE = ExifTags.Base
 # were in (strips, tiles, compression, orientation), and would be wrong, or even unreadable, in ours.
 _KEPT_TAGS = frozenset({
     _BASE.ImageDescription, _BASE.Make, _BASE.Model, _BASE.XResolution, _BASE.YResolution, _BASE.ResolutionUnit,
-    _BASE.Software, _BASE.DateTime, _BASE.Artist, _BASE.HostComputer, _BASE.Copyright, _BASE.Rating, _BASE.RatingPercent,
+    _BASE.Software, _BASE.DateTime, _BASE.Artist, _BASE.HostComputer, _BASE.Copyright,
+    _BASE.Rating, _BASE.RatingPercent,
     _BASE.XPTitle, _BASE.XPComment, _BASE.XPAuthor, _BASE.XPKeywords, _BASE.XPSubject, tags.EXIF, tags.GPS,
 })  # fmt: skip
 _RESOLUTION, _NO_UNIT = (_BASE.XResolution, _BASE.YResolution, _BASE.ResolutionUnit), 1

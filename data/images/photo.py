@@ -22,7 +22,7 @@ class Limits:
     max_megapixels: float = 300.0
     """Larger photos are refused, by their header."""
     incomplete: Literal["refuse", "accept"] = "refuse"
-    """Photos whose file lacks data: an error, or what is there with a note. JPEG and TIFF; others are always refused."""
+    """Photos whose file lacks data: an error, or what is there with a note. JPEG and TIFF; others always are."""
 
 
 STANDARD = Limits()

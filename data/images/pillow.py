@@ -12,9 +12,9 @@ from data.images.photo import Encoding, ImageError, Limits, Raster
 # Pictures of pixels that no other program is started for: not EPS (Ghostscript), WMF, PDF, or stubs such as HDF5.
 # Those that anything may pass for, without a signature at the start, come last.
 FORMATS = (
-    "JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM", "PSD", "ICO", "ICNS", "QOI", "DDS", "DIB",
-    "SGI", "SUN", "PCX", "DCX", "CUR", "FITS", "MSP", "XBM", "XPM", "XVTHUMB", "BLP", "FTEX", "GBR", "FLI", "IM", "PIXAR",
-    "MCIDAS", "PCD", "SPIDER", "TGA",
+    "JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF", "HEIF", "JPEG2000", "PPM", "PSD", "ICO", "ICNS", "QOI", "DDS",
+    "DIB", "SGI", "SUN", "PCX", "DCX", "CUR", "FITS", "MSP", "XBM", "XPM", "XVTHUMB", "BLP", "FTEX", "GBR", "FLI", "IM",
+    "PIXAR", "MCIDAS", "PCD", "SPIDER", "TGA",
 )  # fmt: skip
 # Pixels that one byte of a file can hold at most. Formats whose codecs are not bounded so, such as WebP, are missing.
 _PIXELS_A_BYTE = {

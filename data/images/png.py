@@ -69,7 +69,7 @@ def _decode16(picture: bytes):
 
 
 def _read_chunks(raster: Raster, chunks: dict[bytes, list[bytes]]) -> None:
-    """Put what the other chunks say into the raster. cICP comes before iCCP, that before sRGB, and gAMA last (PNG 3)."""
+    """Put what the other chunks say into the raster. cICP is before iCCP, sRGB, and gAMA last (PNG 3)."""
     first = {kind: bodies[0] for kind, bodies in chunks.items()}
     raster.exif = first.get(b"eXIf")
     if b"iCCP" in first:

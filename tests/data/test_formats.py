@@ -1,4 +1,4 @@
-"""Kinds of files that people have: what their colours mean, what they lack, what they claim, what they say beside the pixels."""
+"""Kinds of files that people have: what their colours mean, what they lack, claim, and say beside the pixels."""
 
 import io
 import struct
@@ -365,7 +365,8 @@ def test_no_program_is_started_for_a_photo(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_text(
         "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
     )
-    code = f"from data.images import read_photo\ntry: read_photo({str(tmp_path / 'a.jpg')!r})\nexcept Exception as e: print(e)"
+    photo = str(tmp_path / "a.jpg")
+    code = f"from data.images import read_photo\ntry: read_photo({photo!r})\nexcept Exception as e: print(e)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True, text=True, check=False, env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": "."},
@@ -389,7 +390,7 @@ def test_multi_picture_files_give_their_first_picture(tmp_path):
 # --- metadata ---
 
 
-XMP = b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">%s</x:xmpmeta><?xpacket end="w"?>'
+XMP = b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta>%s</x:xmpmeta><?xpacket end="w"?>'
 IPTC = b"\x1c\x02\x50" + struct.pack(">H", 6) + b"Author"
 
 

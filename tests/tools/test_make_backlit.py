@@ -71,3 +71,17 @@ def test_photos_of_one_name_share_no_output(photo_folders, tmp_path):
     assert {"0_png.png", "0_jpg.png", "1.png"} <= {p.name for p in (tmp_path / "out/backlit").iterdir()}
     with pytest.raises(UserError, match="outside that of the photos"):
         make_backlit.main([str(photo_folders[1]), str(photo_folders[1] / "set")])
+
+
+def test_no_pair_overwrites_another(tmp_path):
+    """Names are those that inference gives: p.png and p.jpg beside p_png.jpg, and names that differ by case alone."""
+    (tmp_path / "in").mkdir()
+    names = ["p.png", "p.jpg", "p_png.jpg", "P_JPG.png"]
+    for level, name in enumerate(names):
+        Image.new("RGB", (20, 20), (50 * level + 50,) * 3).save(tmp_path / "in" / name)
+    assert make_backlit.main([str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    with (tmp_path / "out/pairs.csv").open() as file:
+        files = [row["file"] for row in csv.DictReader(file)]
+    assert len({name.casefold() for name in files}) == 4
+    levels = {np.asarray(Image.open(tmp_path / "out/ground_truth" / name))[0, 0, 0] // 50 for name in files}
+    assert levels == {1, 2, 3, 4}
