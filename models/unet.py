@@ -22,6 +22,9 @@ class IlluminationUNet(nn.Module):
     inference; published results use this pair with the same weights. Residual blocks always
     reflect, the pooling branch always pads with zeros.
 
+    In bf16 (under autocast, or after `inner_to`) the first and the last convolution stay in float32. A map near 1 has
+    three values in bf16, and the photo's own levels are as far apart as those of 8 bits.
+
     Weights start from N(0, init_std), 0.02 in the release, biases at PyTorch's default. `map_bias`, where given, is
     the initial bias of the last convolution: with 1.0 training starts close to the identity map.
     """
@@ -48,21 +51,36 @@ class IlluminationUNet(nn.Module):
         if map_bias is not None:
             nn.init.constant_(self.cond_add1.bias, map_bias)
 
+    def inner_to(self, dtype: torch.dtype) -> "IlluminationUNet":
+        """Bring all layers but the first and the last convolution to `dtype`, in place."""
+        for name, layer in self.named_children():
+            if name not in ("cond1", "cond_add1"):
+                layer.to(dtype)
+        return self
+
     def before_pooling(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,32,H,W), the input of the pyramid pooling. Receptive field 5 pixels to each side."""
-        x = F.leaky_relu_(self.cond1(images), LEAKY_SLOPE)
+        device = images.device.type
+        inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.condx.weight.dtype
+        x = F.leaky_relu_(_without_autocast(self.cond1, images).to(inner), LEAKY_SLOPE)
         return self.ResidualBlock2(self.ResidualBlock1(x))
 
     def after_pooling(self, x: Tensor) -> Tensor:
         """(B,32,H,W), the output of the pyramid pooling -> illumination (B,1,H,W)."""
         x = self.ResidualBlock4(self.ResidualBlock3(self.condx(x)))
         x = self.ResidualBlock6(self.ResidualBlock5(self.condy(x)))
-        return F.relu(self.cond_add1(x))
+        return F.relu(_without_autocast(self.cond_add1, x))
 
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: expected (B, 3, H, W), found {tuple(images.shape)}")
         return self.after_pooling(self.PPM1(self.before_pooling(images)))
+
+
+def _without_autocast(layer: Conv3x3, x: Tensor) -> Tensor:
+    """The layer in the precision of its own weights."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(layer.weight.dtype))
 
 
 class ResidualBlock(nn.Module):

@@ -1,1 +1,5 @@
-"""Inference below the script: photos in, enhanced photos out."""
+"""Enhanced photos out of photos: in Python, for folders, and as a web page."""
+
+from serving.enhancer import Enhancer
+
+__all__ = ["Enhancer"]

@@ -64,7 +64,7 @@ def choose(backend: str, precision: str, device: torch.device) -> Choice:
     where = "processor" if device.type == "cpu" else "device"
     if precision != "fp32":
         asked = "bf16 was asked for, but " if precision == "bf16" and not has else ""
-        reasons.append(f"{asked}this {where} has {'' if has else 'no '}bf16 arithmetic")
+        reasons.append(f"{asked}this {where} has {'' if has else 'no '}bf16 arithmetic{', for 8 bits' if has else ''}")
         precision = "bf16" if has else "fp32"
     return Choice(backend, precision, device, "; ".join(reasons) or "as configured")
 
@@ -113,13 +113,14 @@ class _Above(nn.Module):
         return self.unet.after_pooling(self.unet.PPM1.fuse(torch.cat([x, upsampled], dim=1)))
 
 
-def _parts(unet: IlluminationUNet, interior: bool) -> tuple[_Below, _Above]:
+def _parts(unet: IlluminationUNet, interior: bool) -> tuple[_Below, _Above, IlluminationUNet]:
+    """What is below the pooling, what is above it, and all of a copy of the network; the three share their weights."""
     unet = copy.deepcopy(unet).requires_grad_(False)
     if interior:  # zero padding is part of the convolution; reflected borders are a copy of all its input
         for module in unet.modules():
             if isinstance(module, Conv3x3):
                 module.padding_mode = "zeros"
-    return _Below(unet), _Above(unet)
+    return _Below(unet), _Above(unet), unet
 
 
 def _branches(unet: IlluminationUNet) -> list[nn.Module]:
@@ -132,28 +133,36 @@ class TorchNetwork:
     def __init__(self, unet: IlluminationUNet, precision: str, device: torch.device, *, compiled: bool = False) -> None:
         self.branches = _branches(unet)
         self.device = device
+        # on a GPU the grids of the parts wait for the CPU; on a CPU upsampling them by products is what is faster
+        self.frames = device.type != "cpu"
         # bf16 weights, not autocast: that casts weights and, on CPUs, every padding's input to fp32 and back
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        inner = torch.bfloat16 if precision == "bf16" else torch.float32
         exact_fp32()
         self._parts = {}
         for interior in (False, True):
-            parts = [part.to(device, self.dtype, memory_format=torch.channels_last) for part in _parts(unet, interior)]
+            parts = [part.to(device, memory_format=torch.channels_last) for part in _parts(unet, interior)]
+            parts[2].inner_to(inner)
             self._parts[interior] = [torch.compile(part, dynamic=True) if compiled else part for part in parts]
+
+    def whole(self, images: Tensor) -> Tensor:
+        """See `Network.whole`."""
+        return self._parts[False][2](images.to(self.device, memory_format=torch.channels_last))
 
     def below(self, images: Tensor, interior: bool) -> Tensor:
         """See `Network.below`."""
-        images = images.to(self.device, self.dtype, memory_format=torch.channels_last)
+        images = images.to(self.device, memory_format=torch.channels_last)
         return self._parts[interior][0](images)
 
     def above(self, x: Tensor, rows: Tensor, columns: Tensor, grids: Tensor, interior: bool) -> Tensor:
         """See `Network.above`."""
-        return self._parts[interior][1](x, *(t.to(self.device) for t in (rows, columns, grids))).float()
+        return self._parts[interior][1](x, *(t.to(self.device) for t in (rows, columns, grids)))
 
 
 class OpenVinoNetwork:
     """The network in OpenVINO, on the CPU, on as many threads as PyTorch would take; see `serving.tiles.Network`."""
 
     device = torch.device("cpu")
+    frames = True
 
     def __init__(self, unet: IlluminationUNet, precision: str) -> None:
         self.branches = _branches(unet)
@@ -162,6 +171,10 @@ class OpenVinoNetwork:
         self._compiled: dict = {}
         # a converted graph cannot decide by itself to repeat, and not reflect, a side of one pixel
         self._narrow = TorchNetwork(unet, "fp32", self.device)
+
+    def whole(self, images: Tensor) -> Tensor:
+        """See `Network.whole`."""
+        return self._narrow.whole(images) if 1 in images.shape[2:] else self._run(2, False, images)
 
     def below(self, images: Tensor, interior: bool) -> Tensor:
         """See `Network.below`."""
@@ -183,7 +196,7 @@ class OpenVinoNetwork:
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-        shapes = [(1, 3, 8, 9)] if part == 0 else [(1, 32, 8, 9), (1, 8, 12), (1, 9, 12), (1, 32, 12, 12)]
+        shapes = [(1, 32, 8, 9), (1, 8, 12), (1, 9, 12), (1, 32, 12, 12)] if part == 1 else [(1, 3, 8, 9)]
         example = tuple(map(torch.zeros, shapes))
         frontend = FrontEndManager().load_by_framework("pytorch")
         with warnings.catch_warnings(), torch.no_grad():

@@ -1,4 +1,9 @@
-"""Enhancement of one photo as an array.
+"""Enhancement of photos in Python.
+
+    from serving import Enhancer
+
+    enhancer = Enhancer()
+    enhancer("photo.jpg").save("enhanced.jpg")
 
 Shapes: H height, W width in pixels. Photos are RGB, (H,W,3).
 
@@ -6,31 +11,44 @@ PyTorch, and what imports it, is imported where it is first used: a wrong path i
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from serving.pictures import AnyPhoto, opened
+
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
+
+    from serving.tiles import Network
 
 WHOLE_FRAME = 500_000  # pixels, about 1.6 GB; larger photos go through the network in tiles, which gives the same map
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are as fast, but for a tenth
 
 
+BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
+
+
 class Enhancer:
     """The trained network, ready to run. Members: `unet` (float32, on the CPU) and `choice`, what runs it and why.
 
+    checkpoint: weights, `.safetensors` or a published `.pth`; None: those that `inference.py` takes.
     device "auto" (what Accelerate finds), "cpu" or "cuda"; precision "auto", "fp32" or "bf16"; backend "auto",
     "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a
     tile in pixels; None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE`, others whole.
-    Results do not depend on it. Raises UserError for weights that cannot be used and a backend that is not there.
+    Results do not depend on it. bf16 serves photos of 8 bits a channel. Deeper ones (uint16, floats) are computed in
+    float32: beside their steps the rounding of bf16 is large, and smooth gradients would go up and down.
+    Raises UserError for weights that cannot be used, and for a device or a backend that is not there.
     """
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | None = None,
         *,
         padding_mode: str = "reflect",
         device: str = "auto",
@@ -54,15 +72,76 @@ class Enhancer:
             found = PartialState().device
         else:
             found = torch.device("cpu")
-        self.unet = load_unet(checkpoint, padding_mode, must_enhance=True)
+        self.unet = load_unet(checkpoint or _default_weights(), padding_mode, must_enhance=True)
         self.choice = choose(backend, precision, found)
-        self._network = build(self.choice, self.unet)
+        self._networks = {self.choice.precision: build(self.choice, self.unet)}
         self._tile_size = tile_size
 
-    def illumination(self, rgb: np.ndarray) -> np.ndarray:
-        """Photo (H,W,3), as for `enhance` -> illumination map M (H,W) float32, >= 0. Raises ValueError as `enhance`."""
+    @overload
+    def __call__(self, photo: "Image.Image | str | os.PathLike", strength: float = 1.0) -> "Image.Image": ...
+    @overload
+    def __call__(self, photo: np.ndarray, strength: float = 1.0) -> np.ndarray: ...
+    @overload
+    def __call__(self, photo: list, strength: float = 1.0) -> list: ...
+    def __call__(self, photo: AnyPhoto | list, strength: float = 1.0) -> AnyPhoto | list:
+        """Enhance a photo, or a list of photos; the result is of the same kind.
+
+        photo: a PIL image; an array (H,W,3), uint8, uint16 or float in [0, 1]; or a file's path, which gives a PIL
+        image of 8 bits a channel (`inference.py` keeps 16 bits and metadata). RGB, or grey in a PIL image; alpha stays.
+        Of a list, photos of one size and type go through the network together where that is faster (on a GPU).
+        strength: 0 (the photo) to 1 (the full result).
+        Raises ValueError on other shapes, types and strengths, ImageError for a file that is not a photo.
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength: expected 0 to 1, found {strength}")
+        if not isinstance(photo, list):
+            rgb, closed = opened(photo)
+            return closed(self.enhance(rgb, strength, keep_map=False)[0])
+        results, alike = [None] * len(photo), defaultdict(list)
+        for number, item in enumerate(photo):
+            rgb, closed = opened(item)
+            waiting = alike[rgb.shape, rgb.dtype]
+            waiting.append((number, rgb, closed))
+            if len(waiting) >= self._at_once(rgb):
+                self._finish(waiting, strength, results)
+        for waiting in alike.values():
+            self._finish(waiting, strength, results)
+        return results
+
+    def _at_once(self, rgb: np.ndarray) -> int:
+        height, width = rgb.shape[:2]
+        together = self._network(rgb).device.type != "cpu" and max(height, width) <= self._tile_of(height, width)
+        return max(1, BATCH // (height * width)) if together else 1
+
+    def _tile_of(self, height: int, width: int) -> int:
+        return self._tile_size or (TILE if height * width > WHOLE_FRAME else max(height, width))
+
+    def _finish(self, waiting: list, strength: float, results: list) -> None:
+        """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""
+        if not waiting:
+            return
+        numbers, photos, closed = zip(*waiting, strict=True)
+        waiting.clear()
+        if len(photos) == 1:
+            enhanced = [self.enhance(photos[0], strength, keep_map=False)[0]]
+        else:
+            import torch
+
+            with torch.inference_mode():
+                images = torch.cat([_tensor(rgb) for rgb in photos])
+                maps = self._network(photos[0]).whole(images)
+                enhanced = [
+                    _divided(*pair, strength, rgb.dtype)
+                    for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
+                ]
+        for number, close, result in zip(numbers, closed, enhanced, strict=True):
+            results[number] = close(result)
+
+    def illumination(self, photo: AnyPhoto) -> np.ndarray:
+        """A photo as `__call__` takes it -> illumination map M (H,W) float32, >= 0. Raises as `__call__`."""
         import torch
 
+        rgb = opened(photo)[0]
         illumination = np.empty(rgb.shape[:2], np.float32)
         with torch.inference_mode():
             for rows, columns, _, tile in self._tiles(rgb):
@@ -80,34 +159,71 @@ class Enhancer:
         """
         import torch
 
-        from models.retinex import enhance
-
         result = np.empty(rgb.shape, rgb.dtype)
         illumination = np.empty(rgb.shape[:2], np.float32) if keep_map else None
         with torch.inference_mode():
             for rows, columns, images, tile in self._tiles(rgb):
-                values = enhance(images.to(tile.device), tile**strength)[0].permute(1, 2, 0).cpu().numpy()
-                result[rows, columns] = values if rgb.dtype == np.float32 else np.rint(values * _top(rgb))
+                result[rows, columns] = _divided(images, tile, strength, rgb.dtype)
                 if illumination is not None:
                     illumination[rows, columns] = tile[0, 0].cpu().numpy()
         return result, illumination
 
-    def _tiles(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
+    def relight(self, rgb: np.ndarray, illumination: np.ndarray, strength: float) -> np.ndarray:
+        """What `enhance` gives with another strength, from its photo (H,W,3) and map (H,W); the network does not run."""
         import torch
 
+        from data.images.photo import strips
+
+        device, result = self._network(rgb).device, np.empty(rgb.shape, rgb.dtype)
+        with torch.inference_mode():
+            for rows in strips(rgb):
+                tile = torch.from_numpy(illumination[None, None, rows]).to(device)
+                result[rows] = _divided(_tensor(rgb[rows]), tile, strength, rgb.dtype)
+        return result
+
+    def _tiles(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
         from serving.tiles import illumination_tiles
 
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.float32, np.uint8, np.uint16):
             raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
         height, width = rgb.shape[:2]
-        tile_size = self._tile_size or (TILE if height * width > WHOLE_FRAME else max(height, width))
 
         def read(rows: slice, columns: slice) -> "Tensor":
-            return torch.from_numpy(rgb[rows, columns].astype(np.float32) / _top(rgb)).permute(2, 0, 1)[None]
+            return _tensor(rgb[rows, columns])
 
-        return illumination_tiles(self._network, read, height, width, tile_size)
+        return illumination_tiles(self._network(rgb), read, height, width, self._tile_of(height, width))
+
+    def _network(self, rgb: np.ndarray) -> "Network":
+        from serving.backends import build
+
+        precision = self.choice.precision if rgb.dtype == np.uint8 else "fp32"
+        if precision not in self._networks:
+            self._networks[precision] = build(replace(self.choice, precision=precision), self.unet)
+        return self._networks[precision]
 
 
-def _top(rgb: np.ndarray) -> np.float32:
+def _default_weights() -> Path:
+    from common.paths import find_file
+    from configs.schema import InferenceModel
+
+    return find_file(InferenceModel().checkpoint, "model.checkpoint")
+
+
+def _tensor(rgb: np.ndarray) -> "Tensor":
+    """(H,W,3) of any type -> (1,3,H,W) float32 in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(rgb.astype(np.float32) / _top(rgb.dtype)).permute(2, 0, 1)[None]
+
+
+def _divided(images: "Tensor", illumination: "Tensor", strength: float, dtype: np.dtype) -> np.ndarray:
+    """(1,3,H,W) and (1,1,H,W) -> the result (H,W,3), of a photo's type."""
+    from models.retinex import enhance
+
+    values = enhance(images.to(illumination.device), illumination**strength)[0].permute(1, 2, 0).cpu().numpy()
+    return values if dtype == np.float32 else np.rint(values * _top(dtype)).astype(dtype)
+
+
+def _top(dtype: np.dtype) -> np.float32:
     """The value that means 1."""
-    return np.float32(1 if rgb.dtype == np.float32 else np.iinfo(rgb.dtype).max)
+    return np.float32(1 if dtype == np.float32 else np.iinfo(dtype).max)

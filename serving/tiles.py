@@ -24,7 +24,7 @@ KEPT = 4_000_000  # pixels of 128 bytes (fp32); keeping them saves a seventh of 
 
 
 class Network(Protocol):
-    """The two parts of the network, on some backend.
+    """The network on some backend, whole and in two parts.
 
     `interior` promises that no side of the windows lies on the photo's border. What the
     convolutions pad with is then cut off with the halo, and a backend may pad in the fastest way.
@@ -32,6 +32,13 @@ class Network(Protocol):
 
     branches: Sequence[nn.Module]
     """What follows the pooling in each of the four branches: (1,32,n,n) -> (1,8,n,n), float32 on the CPU."""
+
+    frames: bool
+    """Whether `whole` is faster than the two parts, for a photo that fits."""
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Float32 (N,3,H,W) in [0, 1] -> illumination (N,1,H,W) float32."""
+        ...
 
     def below(self, images: Tensor, interior: bool) -> Tensor:
         """Float32 (N,3,h,w) in [0, 1] -> features (N,32,h,w), the input of the pooling."""
@@ -97,6 +104,11 @@ def illumination_tiles(
         raise ValueError(
             f"expected sizes of at least 1, found {height}x{width} pixels, tiles of {tile_size}, {batch} at once"
         )
+    if network.frames and max(height, width) <= tile_size:
+        frame = slice(0, height), slice(0, width)
+        images = read(*frame)
+        yield *frame, images, network.whole(images)
+        return
     sides = height, width
     pooled, kept = _PooledGrids(height, width), None
     for group in _batches(height, width, tile_size, HALO_POOLING, batch):

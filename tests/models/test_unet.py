@@ -120,6 +120,25 @@ def test_every_parameter_gets_a_gradient():
     assert images.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("way", ["autocast", "inner_to"])
+def test_bf16_keeps_the_steps_of_a_map_near_one(way):
+    """A ramp of light: bf16 holds three values between 0.99 and 1.01, the map has many."""
+    torch.manual_seed(0)
+    unet = IlluminationUNet("reflect", map_bias=1.0)
+    ramp = torch.linspace(0, 1, 256).expand(1, 3, 32, 256)
+    exact = unet(ramp).detach()
+    if way == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            found = unet(ramp)
+    else:
+        found = unet.inner_to(torch.bfloat16)(ramp)
+        assert unet.ResidualBlock3.conv1.weight.dtype == torch.bfloat16
+    assert found.dtype == torch.float32
+    near_one = (exact - 1).abs() < 0.01
+    assert near_one.any() and found[near_one].unique().numel() > 0.5 * exact[near_one].unique().numel()
+    assert (found - exact).abs().max() < 1e-3
+
+
 def test_wrong_input_is_told():
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\), found \(1, 4, 8, 8\)"):
         IlluminationUNet()(torch.rand(1, 4, 8, 8))

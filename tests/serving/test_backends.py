@@ -117,6 +117,7 @@ def test_openvino_in_tiles_equals_the_whole_frame(padding_mode, monkeypatch):
         images = noise_tensor(*size)
         with torch.inference_mode():
             whole = unet(images)
+        assert difference(converted.whole(images), whole) < 1e-4
         for tile_size, batch, kept in ((1000, 1, 0), (41, 1, 10**9), (23, 3, 0)):
             monkeypatch.setattr(serving.tiles, "KEPT", kept)
             assert difference(put_together(converted, images, tile_size, batch), whole) < 1e-5, (size, tile_size, batch)

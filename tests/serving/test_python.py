@@ -1,0 +1,103 @@
+"""`from serving import Enhancer`: what Python users give, and get."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.paths import REPO_ROOT
+from data.images import Photo, write_photo
+from serving import Enhancer
+from tests.serving.helpers import noise
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+def test_an_array_gives_an_array_of_its_type(enhancer, dtype):
+    top = 1 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
+    photo = (noise(9, 12) * top).astype(dtype)
+    result = enhancer(photo)
+    assert result.dtype == dtype and result.shape == photo.shape
+    expected = np.clip(photo / top / enhancer.illumination(photo)[..., None], 0, 1)
+    assert np.abs(result / top - expected).max() < (2e-3 if top == 1 else 1 / top)
+
+
+@pytest.mark.parametrize(("mode", "result"), [("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "L"), ("LA", "LA"), ("P", "RGB")])
+def test_an_image_gives_an_image(enhancer, mode, result):
+    image = Image.fromarray((noise(9, 12) * 100).astype(np.uint8)).convert(mode)
+    if image.mode.endswith("A"):
+        image.putalpha(77)
+    image.info["dpi"] = (300, 300)
+    found = enhancer(image)
+    assert (found.mode, found.size, found.info["dpi"]) == (result, image.size, (300, 300))
+    assert np.asarray(found.convert("L")).mean() > 1.3 * np.asarray(image.convert("L")).mean()
+    if result.endswith("A"):
+        assert found.getchannel("A").getextrema() == (77, 77)
+
+
+def test_deep_grey_images_stay_deep(enhancer):
+    image = Image.fromarray((noise(9, 12)[..., 0] * 20000).astype(np.uint16))
+    found = enhancer(image)
+    assert found.mode == image.mode == "I;16" and len(np.unique(found)) > 90
+
+
+def test_a_path_gives_the_image_that_the_array_would(enhancer, tmp_path):
+    pixels = (noise(9, 12) * 100).astype(np.uint8)
+    write_photo(tmp_path / "a.png", Photo(pixels))
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert np.array_equal(np.asarray(enhancer(path)), enhancer(pixels))
+
+
+def test_a_list_gives_a_list_in_its_order(enhancer, tmp_path):
+    small, large = (noise(9, 12) * 100).astype(np.uint8), (noise(20, 30) * 100).astype(np.uint8)
+    write_photo(tmp_path / "a.png", Photo(small))
+    results = enhancer([small, Image.fromarray(large), tmp_path / "a.png", large, small[::-1]], strength=0.5)
+    expected = [enhancer(rgb, 0.5) for rgb in (small, large, small, large, small[::-1])]
+    assert [type(result) for result in results] == [np.ndarray, Image.Image, Image.Image, np.ndarray, np.ndarray]
+    assert all(np.array_equal(np.asarray(a), b) for a, b in zip(results, expected, strict=True))
+    assert enhancer([]) == []
+
+
+def test_photos_of_one_size_go_through_the_network_together_as_they_would_alone(enhancer):
+    photos = [np.roll(noise(20, 30), number, axis=0) for number in range(3)]
+    results = [None] * 3
+    enhancer._finish([(number, rgb, lambda result: result) for number, rgb in enumerate(photos)], 0.7, results)
+    for rgb, result in zip(photos, results, strict=True):
+        assert np.abs(result - enhancer(rgb, 0.7)).max() < 1e-5
+
+
+def test_another_strength_needs_no_network(enhancer):
+    for dtype in (np.uint8, np.float32):
+        rgb = (noise(40, 30) * (1 if dtype == np.float32 else 200)).astype(dtype)
+        result, illumination = enhancer.enhance(rgb, 0.3)
+        assert np.array_equal(enhancer.relight(rgb, illumination, 0.3), result)
+        assert np.array_equal(enhancer.relight(rgb, illumination, 0), rgb)
+
+
+@pytest.mark.parametrize("size", [(64, 512), (1, 512)])
+def test_a_gradient_of_16_bits_has_no_step_back(size):
+    """The shipped weights at the machine's own precision, away from the frame's border."""
+    ramp = np.linspace(0, 65535, size[1]).round().astype(np.uint16)
+    result = Enhancer(device="cpu")(np.broadcast_to(ramp[None, :, None], (*size, 3)))
+    assert np.diff(result[size[0] // 2, 20:-20].astype(int), axis=0).min() >= 0
+
+
+def test_what_is_no_photo_is_told(enhancer, tmp_path):
+    (tmp_path / "a.png").write_text("no photo")
+    for photo, error, message in (
+        (3, TypeError, "expected a PIL image, an array .* or a path, found int"),
+        (np.zeros((4, 4), np.uint8), ValueError, r"expected \(H, W, 3\)"),
+        (np.zeros((4, 4, 3), np.int32), ValueError, "int32"),
+        (tmp_path / "a.png", Exception, "a.png: expected"),
+    ):
+        with pytest.raises(error, match=message):
+            enhancer(photo)
+    with pytest.raises(ValueError, match="strength: expected 0 to 1, found 2"):
+        enhancer(noise(4, 4), 2)
+
+
+def test_importing_costs_nothing_heavy():
+    code = "import sys; from serving import Enhancer; print({'torch', 'pydantic', 'skimage'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "set()\n", done.stdout + done.stderr
