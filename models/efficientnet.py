@@ -12,7 +12,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.packages import file_in_package
 from models.checkpoints import load_matching, read_tensors
-from models.clip_networks import Built, Wanted
+from models.clip_networks import Built, Wanted, built_by_timm
 
 NAME = "efficientnet-lite0"
 TAG = "imagenet"
@@ -43,19 +43,11 @@ def from_package(wanted: Wanted) -> Built:
     if wanted.file or wanted.tag:
         classes = (class_names(), network.classifier.weight.detach().clone())
     network.reset_classifier(0)
-    config = network.pretrained_cfg
-    return Built(
-        network=network,
-        name=wanted.name,
-        image_size=config["input_size"][-1],
-        mean=config["mean"],
-        std=config["std"],
-        classes=classes,
-    )
+    return built_by_timm(network, wanted.name, classes)
 
 
 def package_file() -> Path:
-    """The weight file inside the installed package, which is not imported. Raises UserError where it is not as known."""
+    """The weight file inside the installed package, which is not imported. Raises UserError where it is another."""
     return file_in_package(MODULE, FILE, SHA256, PACKAGE, f"clip model '{NAME}'")
 
 

@@ -116,7 +116,7 @@ def load_guidance(
 
 
 def _ends(path: str | Path, pair: PromptPair) -> tuple[int, ...]:
-    """Where the two prompts of a file end; earlier versions of ours wrote one number for both, the releases write none."""
+    """Where the two prompts of a file end; earlier versions of ours wrote one number for both, the releases none."""
     metadata = read_metadata(path)
     if not {"ends", "eos_index"} & set(metadata):
         return pair.ends

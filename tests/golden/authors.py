@@ -1,4 +1,4 @@
-"""Where the authors' golden files and published weights lie, with photos: in a folder beside this repository, or nowhere."""
+"""Where the authors' golden files and weights lie, with photos: in a folder beside this repository, or nowhere."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""Golden values that need nothing outside this repository: a small CLIP and the enhancement network, written out plainly.
+"""Golden values that need nothing outside this repository: a small CLIP and the enhancement network, written out.
 
 python -m tests.golden.make    rewrites tiny_clip.npz and illumination.npz beside this file
 
-Weights and inputs are pseudo-random numbers of integer arithmetic, the same on every machine; the values are computed here
-from the formulas of the papers, without the packages under test and without open_clip.
+Weights and inputs are pseudo-random numbers of integer arithmetic, the same on every machine; the values are computed
+here from the formulas of the papers, without the packages under test and without open_clip.
 """
 
 import hashlib
@@ -149,7 +149,7 @@ def resnet_weights() -> dict[str, Tensor]:
 
 
 def resizing(inputs: int, outputs: int) -> Tensor:
-    """Bilinear with antialiasing as a matrix (outputs, inputs): a triangle around each output's place, each row of sum 1."""
+    """Bilinear with antialiasing as a matrix (outputs, inputs): a triangle around each place, each row of sum 1."""
     scale = inputs / outputs
     centres = (torch.arange(outputs) + 0.5) * scale
     distance = (torch.arange(inputs) + 0.5 - centres[:, None]).abs() / max(scale, 1)

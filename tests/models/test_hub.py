@@ -8,29 +8,33 @@ from pathlib import Path
 
 import open_clip
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from common.paths import REPO_ROOT
+from models.clip_encoder import load_clip
 from tests.hub import Hub
 
 VIT = "timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors"
 RESNET = "timm/resnet101_clip.openai/open_clip_pytorch_model.bin"
+TRUNK = "timm/resnet10t.c3_in1k/model.safetensors"
 TEXTS = ["a backlit photo", "a well-lit photo of a street"]
 EMBED = f"""
 import sys, torch
 from common.errors import UserError
 from models.clip_encoder import load_clip
-folder, *models = sys.argv[1:]
-for model in models:
+folder, *wanted = sys.argv[1:]
+for model, tag in (item.split(":") for item in wanted):
     try:
-        encoder = load_clip(model, "openai")
+        encoder = load_clip(model, tag)
     except UserError as error:
         print(f"{{model}}: {{error}}")
     else:
         images = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(0))
-        torch.save((encoder.embed_images(images), encoder.embed_texts({TEXTS})), f"{{folder}}/{{model}}.pt")
+        texts = encoder.embed_texts({TEXTS}) if encoder.has_text else None
+        torch.save((encoder.embed_images(images), texts), f"{{folder}}/{{model.replace('/', '-')}}.pt")
 """
 
 
@@ -73,9 +77,12 @@ def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, tmp_p
     home, first, again = tmp_path / "home", tmp_path / "first", tmp_path / "again"
     for folder in (home, first, again):
         folder.mkdir()
-    files = {VIT: weights(VIT), claimed: small, other: small}
+    trunk = timm.create_model("resnet10t")
+    save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
+    files = {VIT: weights(VIT), claimed: small, other: small, TRUNK: tmp_path / "trunk.safetensors"}
     with Hub(files, breaks={VIT: 1}, claims={claimed: 5000}) as hub:
-        done = run(hub, home, "-c", EMBED, str(first), "ViT-B-32", "ViT-B-16", "RN50", "RN50x4")
+        tags = [f"{model}:openai" for model in ("ViT-B-32", "ViT-B-16", "RN50", "RN50x4")]
+        done = run(hub, home, "-c", EMBED, str(first), *tags, "timm/resnet10t:c3_in1k")
         assert done.returncode == 0, done.stderr
         assert hub.asked.count(f"GET /blobs/{VIT}") == 2  # the half that was missing
     wrong_size, wrong_tensors, absent = done.stdout.splitlines()
@@ -83,13 +90,17 @@ def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, tmp_p
     assert wrong_tensors.startswith("RN50: ") and "remove it and it is downloaded again" in wrong_tensors
     assert "RN50x4/openai could not be had" in absent and "Not Found" in absent
 
-    done = run(hub, home, "-c", EMBED, str(again), "ViT-B-32", "RN101")  # the hub is closed now
+    done = run(hub, home, "-c", EMBED, str(again), "ViT-B-32:openai", "RN101:openai")  # the hub is closed now
     assert "Connection refused" in done.stdout and len(done.stdout.splitlines()) == 1, done.stderr
     images, texts = torch.load(first / "ViT-B-32.pt")
     assert all(torch.equal(a, b) for a, b in zip(torch.load(again / "ViT-B-32.pt"), (images, texts), strict=True))
 
-    reference = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(weights(VIT))).eval()
+    torch.save(trunk.state_dict(), tmp_path / "trunk.pth")
+    own = load_clip("timm/resnet10t", str(tmp_path / "trunk.pth"))
     pictures = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(torch.load(first / "timm-resnet10t.pt")[0], own.embed_images(pictures), atol=1e-5)
+
+    reference = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(weights(VIT))).eval()
     pictures = F.interpolate(pictures, (224, 224), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
     with torch.no_grad():
