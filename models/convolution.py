@@ -15,6 +15,14 @@ def exact_fp32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether PyTorch has bf16 arithmetic on this device; elsewhere it is emulated, slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
 class Conv3x3(nn.Conv2d):
     """3x3 convolution that keeps H and W, with zero or reflect padding.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from models.convolution import Conv3x3, exact_fp32
+from models.convolution import Conv3x3, computes_in_bf16, exact_fp32
 from models.unet import IlluminationUNet
 from serving.tiles import Network
 
@@ -76,14 +76,9 @@ def _has_compiler() -> bool:
 
 def has_bf16(backend: str, device: torch.device) -> bool:
     """Whether the device computes in bf16 itself; elsewhere it is emulated, slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    if backend == "openvino":
+    if device.type == "cpu" and backend == "openvino":
         return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    return computes_in_bf16(device)
 
 
 def build(choice: Choice, unet: IlluminationUNet) -> Network:

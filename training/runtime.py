@@ -11,21 +11,23 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import Tensor
 
 from common.device import check_device
-from models.convolution import exact_fp32
+from models.convolution import computes_in_bf16, exact_fp32
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 
 
 def make_accelerator(device: str, precision: str, timeout: float = 120) -> Accelerator:
-    """An Accelerator for `device` "auto" | "cpu" | "cuda" and `precision` "auto" | "fp32" | "bf16".
+    """An Accelerator for `device` "auto" | "cpu" | "cuda" and `precision` "auto" | "fp32" | "bf16" | "fastest".
 
-    "auto" precision is bf16 on a GPU that has it, fp32 elsewhere. timeout: minutes that processes wait for each other.
+    "auto" precision is bf16 on a GPU that has it, fp32 elsewhere; "fastest" also on a processor that has it.
+    timeout: minutes that processes wait for each other.
     Raises UserError for "cuda" where there is none.
     """
     check_device(device, "train.device")
-    if precision == "auto":
-        gpu = device != "cpu" and torch.cuda.is_available()
-        precision = "bf16" if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if precision in ("auto", "fastest"):
+        kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        wanted = kind == "cuda" or precision == "fastest"
+        precision = "bf16" if wanted and computes_in_bf16(torch.device(kind)) else "fp32"
     exact_fp32()  # also beside bf16: validation is in float32
     # processes without a GPU find each other only where Accelerate is told so: otherwise each would train alone
     cpu = device == "cpu" or not torch.accelerator.is_available()
@@ -44,10 +46,12 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def adam(parameters: Iterable[Tensor], device: torch.device, *, lr: float, weight_decay: float) -> torch.optim.Adam:
+def adam(
+    parameters: Iterable[Tensor], device: torch.device, *, lr: float, weight_decay: float, beta1: float = 0.9
+) -> torch.optim.Adam:
     """Adam, in one kernel for all parameters where the device has it."""
     fused = device.type in ("cpu", "cuda")
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+    return torch.optim.Adam(parameters, lr=lr, betas=(beta1, 0.999), weight_decay=weight_decay, fused=fused)
 
 
 def seed_everything(seed: int) -> None:

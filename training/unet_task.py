@@ -65,7 +65,13 @@ class UNetTask:
         if config.train.compile:
             unet.compile(dynamic=False)  # in place: names of weights stay
         options = config.unet_model
-        optimizer = adam(unet.parameters(), accelerator.device, lr=options.lr, weight_decay=options.weight_decay)
+        optimizer = adam(
+            unet.parameters(),
+            accelerator.device,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            beta1=options.adam_beta1,
+        )
         self.module, self.optimizer = accelerator.prepare(unet, optimizer)
         self.batch_order(0)  # refuses a batch that the processes cannot share
 

@@ -119,8 +119,9 @@ class TrainLoop(Section):
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
     process_timeout: Annotated[float, Field(gt=0, le=10080)] = 120.0
     """Minutes that several processes wait for each other, while one of them prepares photos or validates (NCCL's default: 10)."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU."""
+    precision: Literal["auto", "fp32", "bf16", "fastest"] = "auto"
+    """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU; `fastest`: bf16 on processors that have
+    it as well. The map's last convolution and the losses stay fp32."""
     compile: bool = False
     """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step of each phase;
     results differ by rounding."""
@@ -141,6 +142,8 @@ class UNetModel(Section):
     """Learning rate of the guided phases and of learning the first map: `constant` (release), or `cosine` down to a twentieth."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Weight decay (release: 1e-3)."""
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of Adam's running mean of gradients (PyTorch and release: 0.9). Less of it overshoots less where results brighten fast."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Photos a step, over all processes together (release: 8)."""
     num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000

@@ -493,6 +493,16 @@ def test_processes_without_a_gpu_are_told_to_work_together(monkeypatch, gpu, dev
     assert asked == [cpu]  # Accelerate forms a group of CPU processes only where it is told `cpu`
 
 
+@pytest.mark.parametrize("has", [False, True])
+def test_fastest_is_bf16_where_the_processor_computes_in_it(monkeypatch, has):
+    asked = []
+    monkeypatch.setattr("training.runtime.Accelerator", lambda **options: asked.append(options["mixed_precision"]))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    for precision in ("fastest", "auto", "bf16"):
+        make_accelerator("cpu", precision)
+    assert asked == ["bf16" if has else "no", "no", "bf16"]
+
+
 # --- command line -------------------------------------------------------------------------------
 
 
