@@ -121,7 +121,7 @@ class TrainLoop(Section):
     """Minutes that several processes wait for each other, while one of them prepares photos or validates (NCCL's default: 10)."""
     precision: Literal["auto", "fp32", "bf16", "fastest"] = "auto"
     """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU; `fastest`: bf16 on processors that have
-    it as well. The map's last convolution and the losses stay fp32."""
+    it as well. The UNet's first and last convolution and the losses stay fp32."""
     compile: bool = False
     """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step of each phase;
     results differ by rounding."""

@@ -40,6 +40,17 @@ SETTINGS = {
     "clip.guidance": "{model: mini-rn, pretrained: null}",
     "clip.identity": "{model: mini-rn, pretrained: null}",
 }
+OF_RAVE = {
+    "clip.seed": "3",
+    "guidance.layers": "last",
+    "guidance.set_point": "mean",
+    "loss.identity_guided": "0.3",
+    "loss.residual": "10",
+    "train.precision": "fp32",
+    "unet_model.adam_beta1": "0.9",
+    "unet_model.grad_clip": "1.0",
+    "unet_model.lr": "1e-4",
+}
 
 
 def make_photos(folder: Path) -> None:
@@ -62,6 +73,7 @@ def log_of(mode: str, folder: Path) -> list[dict]:
         "exp.save_dir": folder / "runs",
         "exp.cache_dir": folder / "cache",
         **SETTINGS,
+        **(OF_RAVE if mode == "rave" else {}),
     }
     config = load_config(TrainConfig, f"{mode}_quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])
     lines = read_metrics(train(config) / "metrics.jsonl")

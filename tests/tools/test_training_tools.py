@@ -23,6 +23,8 @@ TINY = [
     "guidance_model.num_pretrain_iters=4",
     "guidance_model.max_extensions=0",
     "guidance_model.nearest_tokens=0",
+    "clip.guidance={model: mini-clip, pretrained: null}",
+    "clip.identity={model: mini-rn, pretrained: null}",
 ]
 
 

@@ -1,6 +1,25 @@
-"""The quick-start config made tiny: seconds a run."""
+"""The quick-start config made tiny: seconds a run, with a small encoder of random weights."""
 
 import pytest
+
+SMALL_ENCODER = (
+    "clip.guidance.model=mini-rn",
+    "clip.guidance.pretrained=null",
+    "clip.identity.model=mini-rn",
+    "clip.identity.pretrained=null",
+    "clip.seed=3",
+)
+# what suits that encoder
+PLAIN_GUIDANCE = (
+    "guidance.layers=last",
+    "guidance.set_point=mean",
+    "loss.identity_guided=0.3",
+    "loss.residual=10",
+    "train.precision=auto",
+    "unet_model.adam_beta1=0.9",
+    "unet_model.grad_clip=1.0",
+    "unet_model.lr=1e-4",
+)
 
 
 @pytest.fixture
@@ -27,4 +46,6 @@ def overrides(photo_folders, tmp_path) -> list[str]:
         "unet_model.display_iter=2",
         "unet_model.extension_iters=2",
         "unet_model.max_extensions=1",
+        *SMALL_ENCODER,
+        *PLAIN_GUIDANCE,
     ]

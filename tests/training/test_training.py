@@ -525,7 +525,7 @@ def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_pa
         (["data.val_gt_path=null"], "expected both or neither"),
         (["data.val_list=/nowhere.txt"], "data.val_list"),
         (["clip.guidance.model=RN-50"], "did you mean RN50"),
-        (["clip.identity.model=ViT-B-32"], "expected a ResNet"),
+        (["clip.identity.model=ViT-B-32"], "expected an encoder with five feature maps"),
         (["unet_model.batch_sise=2"], "did you mean 'unet_model.batch_size'"),
         (["exp.exp_name=.."], "exp.exp_name"),
         (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be made"),
