@@ -24,19 +24,14 @@ from lab.tables import TABLES, flat
 
 DOCUMENTS = (REPO_ROOT / "README.md", *sorted((REPO_ROOT / "docs").glob("*.md")))
 
+BEFORE_AFTER = ("seeding.jpg", "sunset.jpg")  # in docs/photos
 SEED = 4
-# sample picture (public domain or CC0): stops lost by the foreground, its share, stops gained by the rest, noise
-SHOWN = {
-    "astronaut.png": (2.8, 0.92, 0.0, 0.0),
-    "chelsea.png": (2.8, 0.92, 0.0, 0.0),
-    "rocket.jpg": (2.8, 0.92, 0.0, 0.0),
-}
+# public-domain sample picture: stops lost by the foreground, its share, stops gained by the rest, noise
 FAILURES = {
     "astronaut.png": (4.5, 0.92, 0.3, 0.0015),
     "chelsea.png": (2.0, 0.5, 0.3, 0.0),
     "coffee.png": (3.5, 1.0, 0.0, 0.001),
 }
-FILES = {"docs/results/before_after.png": SHOWN, "docs/results/failures.png": FAILURES}
 
 LEFT_OUT = (
     "exp.exp_name",
@@ -90,40 +85,38 @@ def filled(text: str) -> str:
 
 
 def pictures() -> None:
-    """Public-domain photos with simulated backlight, and what the shipped weights make of them."""
+    """before_after.jpg: photos taken against the sun. failures.png: simulated backlight that the shipped weights do not repair."""
     import numpy as np
     import torch
+    from PIL import Image
 
     from configs.schema import InferenceModel
     from data.backlight import BacklightRanges, simulate_backlight
+    from data.images import read_rgb8
     from data.samples import sample_picture
     from serving.enhancer import Enhancer
     from training.tracking import photo_grid
 
-    enhancer = Enhancer(REPO_ROOT / InferenceModel().checkpoint)
-    for file, pictures in FILES.items():
-        columns = []
-        for name, (stops, share, gain, noise) in pictures.items():
-            ranges = BacklightRanges(
-                foreground_stops=(stops, stops),
-                foreground_share=(share, share),
-                background_stops=(gain, gain),
-                noise=(noise, noise),
-            )
-            photo = torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1).float() / 255
-            backlit = (
-                simulate_backlight(photo, torch.Generator().manual_seed(SEED), ranges).photo.permute(1, 2, 0).numpy()
-            )
-            backlit = np.ascontiguousarray(backlit)
-            columns.append(
-                [np.rint(picture * 255).astype(np.uint8) for picture in (backlit, enhancer.enhance(backlit)[0])]
-            )
-        photo_grid(
-            [list(row) for row in zip(*columns, strict=True)],
-            ["", "backlit above, enhanced below", ""],
-            REPO_ROOT / file,
-            side=300,
+    results = REPO_ROOT / "docs" / "results"
+    enhancer = Enhancer(REPO_ROOT / InferenceModel().checkpoint, device="cpu", backend="torch", precision="fp32")
+    photos = [read_rgb8(REPO_ROOT / "docs" / "photos" / name) for name in BEFORE_AFTER]
+    pairs = np.hstack([np.vstack([photo, enhancer.enhance(photo)[0]]) for photo in photos])
+    with writing(results / "before_after.jpg") as temporary:
+        Image.fromarray(pairs).save(temporary, quality=88)
+    columns = []
+    for name, (stops, share, gain, noise) in FAILURES.items():
+        ranges = BacklightRanges(
+            foreground_stops=(stops, stops),
+            foreground_share=(share, share),
+            background_stops=(gain, gain),
+            noise=(noise, noise),
         )
+        photo = torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1).float() / 255
+        backlit = simulate_backlight(photo, torch.Generator().manual_seed(SEED), ranges).photo.permute(1, 2, 0)
+        backlit = np.rint(np.ascontiguousarray(backlit.numpy()) * 255).astype(np.uint8)
+        columns.append([backlit, enhancer.enhance(backlit)[0]])
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    photo_grid(rows, ["", "backlit above, enhanced below", ""], results / "failures.png", side=300)
 
 
 # ---------------------------------------------------------------------------------------------

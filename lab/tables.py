@@ -41,10 +41,28 @@ def weights() -> str:
         f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement; the shipped weights "
         "had them among their training photos."
     )
-    return (
-        "\n".join(lines)
-        + f"\n\n{notes} {_where(result)}; command: in [docs/results/weights.json](docs/results/weights.json)."
-    )
+    return "\n".join(lines) + f"\n\n{notes} {_where(result)}; command: in [weights.json](results/weights.json)."
+
+
+SUMMARY = {  # row of the weights' table -> how a newcomer knows it
+    "untouched input": "the photo as it is",
+    "gamma 2.2": "plain gamma 2.2",
+    "CLAHE": "CLAHE",
+    "clip_lit/enhancement_model": "CLIP-LIT, the authors' weights",
+    "rave/rave_paired": "RAVE, the authors' weights (paired)",
+    "rave.safetensors (shipped)": "**the weights shipped here**",
+}
+
+
+def summary() -> str:
+    """Six rows of the weights' table."""
+    result = _read("weights")
+    lines = ["| | PSNR / dB | SSIM | seconds a photo |", "|---|---|---|---|"]
+    for row, name in SUMMARY.items():
+        test = result["rows"][row]["pairs_test"]
+        lines.append(f"| {name} | {test['psnr']:.2f} | {test['ssim']:.3f} | {test['seconds_per_photo']:.2f} |")
+    what = f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; `python -m tools compare-weights`"
+    return "\n".join(lines) + f"\n\n{what}, {_where(result)}."
 
 
 def guidance_cache() -> str:
@@ -97,7 +115,7 @@ def training() -> str:
             "–" if seconds is None else f"{seconds / 60:.0f}",
             _commit(run["provenance"]),
         ]
-        lines.append(f"| [`{name}`](docs/results/{name}.json) | {' | '.join(cells)} |")
+        lines.append(f"| [`{name}`](results/{name}.json) | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{_device(run['provenance'])}; config, commit and command are in each JSON."
 
 
@@ -210,7 +228,9 @@ def guidance() -> str:
 def experiments() -> str:
     """Every run of the search, with what it changed from the first one."""
     runs = _read("experiments")
-    defaults = flat(TrainConfig(data={"backlit_images_path": "", "welllit_images_path": ""}).model_dump())
+    defaults = flat(
+        TrainConfig.model_validate({"data": {"backlit_images_path": "", "welllit_images_path": ""}}).model_dump()
+    )
     first = {**defaults, **runs[0]["settings"]}  # the first run is older than some keys
     lines = [
         "| run | changed | PSNR / dB: start | best | at iteration | end | SSIM at best |",
@@ -279,6 +299,7 @@ TABLES = {
     "training_speed": lambda: "\n\n".join(training_speed(_measured("training"))),
     "quickstart": quickstart,
     "weights": weights,
+    "summary": summary,
     "guidance_cache": guidance_cache,
     "compare": compare,
     "training": training,

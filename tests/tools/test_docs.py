@@ -1,15 +1,54 @@
-"""The documents say what is there: tables come from the JSON files, links lead somewhere, make targets exist."""
+"""The documents say what is there: tables come from the JSON files, links lead somewhere, commands and keys exist."""
 
+import ast
+import importlib
 import re
+import shlex
 
 import pytest
 
+from common.errors import UserError
 from common.paths import REPO_ROOT
 from lab.report import DOCUMENTS as TABLED
 from lab.report import filled
 from lab.tables import training_speed
+from tools.__main__ import names
 
-DOCUMENTS = [*TABLED, REPO_ROOT / "pretrained_models" / "README.md"]
+MORE = ("CONTRIBUTING.md", "CHANGELOG.md", "lab/README.md", "docs/photos/README.md", "pretrained_models/README.md")
+DOCUMENTS = [*TABLED, *(REPO_ROOT / name for name in MORE)]
+EACH = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(REPO_ROOT).as_posix())
+SCRIPTS = ("train", "train_rave", "inference", "compute_metrics")
+LONG = ("quickstart", "compare-methods", "fetch-published")  # they need no input, and start
+# what the data of a command that reads photos is missing, in a folder where there is nothing
+MISSING = "expected a folder, found nothing there|expected a photo or folder|found nothing there|no such file"
+SECTIONS = "exp|data|train|unet_model|guidance_model|guidance|clip|loss|model|save|metrics"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """Command lines of code blocks and of inline code, joined where a backslash continues them."""
+    lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    inline = re.findall(r"`((?:python|make|backlit-\w+) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [*lines, *inline]
+
+
+def calls(text: str) -> list[tuple[str, list[str]]]:
+    """(script, or tool, arguments) of every command of this project."""
+    found = []
+    for line in commands(text):
+        for match in re.finditer(r"(?:\b(\w+)\.py|-m tools ([a-z][\w-]*))([^'#|]*)", line):
+            script, tool, rest = match.groups()
+            if tool or script in SCRIPTS:
+                found.append((tool or script, shlex.split(rest)))
+    return found
+
+
+def anchors(text: str) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_tables_are_those_of_the_json_files():
@@ -38,17 +77,76 @@ def test_training_cases_have_tables_once_they_are_measured():
     assert "| RAVE step, quick-start config | 2.00 s | 2.00 s | 1.90 | yes |" in scaling
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(REPO_ROOT).as_posix())
+@EACH
 def test_links_and_named_files_exist(document):
     text = document.read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    assert [link for link in links if not (document.parent / link).exists()] == []
-    named = set(re.findall(r"`((?:tools|lab|configs|training|data|models|losses)/[\w/]+\.(?:py|yaml|txt))`", text))
-    assert [name for name in named if not (REPO_ROOT / name).exists()] == []
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+    named = set(
+        re.findall(
+            r"`((?:tools|lab|configs|training|data|models|losses|serving|tests|common)/[\w/]+\.(?:py|yaml|txt|json))`",
+            text,
+        )
+    )
+    if document.name not in ("CHANGELOG.md", "experiments.md"):  # which name what is gone
+        assert [name for name in sorted(named) if "NAME" not in name and not (REPO_ROOT / name).exists()] == []
 
 
-def test_make_targets_of_the_readme_exist():
+@EACH
+def test_make_targets_and_tools_exist(document):
     makefile = (REPO_ROOT / "Makefile").read_text(encoding="utf-8")
-    text = (REPO_ROOT / "README.md").read_text(encoding="utf-8")
-    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for command in commands(document.read_text(encoding="utf-8")):
+        for target in re.findall(r"^make ([a-z-]+)", command):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
+    tools = names()
+    for tool in re.findall(r"python -m tools ([a-z][\w-]*)", document.read_text(encoding="utf-8")):
+        assert tool in tools
+
+
+@EACH
+def test_commands_are_understood(document, tmp_path, monkeypatch):
+    """Each gets as far as the photos that are missing here: flags, configs and keys are right."""
+    monkeypatch.chdir(tmp_path)
+    found = calls(document.read_text(encoding="utf-8"))
+    assert found or document.parent != REPO_ROOT or document.name != "README.md"
+    for name, arguments in found:
+        shown = f"{name} {' '.join(arguments)}"
+        module = importlib.import_module(name if name in SCRIPTS else f"tools.{name.replace('-', '_')}")
+        if name in LONG or not arguments:
+            with pytest.raises(SystemExit) as stop:
+                module.main(["--help"])
+            assert stop.value.code == 0, shown
+            continue
+        with pytest.raises(UserError) as error:
+            module.main(arguments)
+        assert "--help)" not in str(error.value), f"{shown}: {error.value}"
+        assert re.search(MISSING, str(error.value)), f"{shown}: {error.value}"
+
+
+@EACH
+def test_config_keys_exist(document):
+    reference = (REPO_ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    keys = set(re.findall(rf"`((?:{SECTIONS})\.[a-z0-9_.]+)`", reference))
+    known = {key.rsplit(".", depth)[0] for key in keys for depth in range(key.count(".") + 1)}
+    if document.name == "experiments.md":
+        return  # its table leaves out the first part of a key
+    for key in re.findall(rf"`((?:{SECTIONS})\.[a-z0-9_.]+)[:` ]", document.read_text(encoding="utf-8")):
+        is_code = (REPO_ROOT / key.split(".")[0] / key.split(".")[1]).exists() or key.endswith((".py", ".jsonl"))
+        is_code = is_code or (REPO_ROOT / key.split(".")[0] / f"{key.split('.')[1]}.py").exists()
+        assert is_code or key in known, key
+
+
+@EACH
+def test_python_compiles(document):
+    for block in blocks(document.read_text(encoding="utf-8"), "python"):
+        ast.parse(block)
+
+
+def test_the_readme_fits_its_screens():
+    assert len((REPO_ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
