@@ -16,9 +16,16 @@ from common.paths import REPO_ROOT
 
 PROJECT = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NOT_INSTALLED = {"docs", "lab", "tests"}  # folders of a checkout that `pip install .` leaves out
-# import name -> distribution, of what is not installed everywhere
-OPTIONAL = {"openvino": "openvino", "gradio": "gradio", "ray": "ray", "onnxruntime": "onnxruntime", "onnx": "onnx"}
-OPTIONAL |= {"pillow_heif": "pillow-heif", "stlpips_pytorch": "stlpips-pytorch"}
+# import name -> distribution: pydantic pins its core; the others are not installed everywhere
+DISTRIBUTIONS = {
+    "pydantic_core": "pydantic",
+    "openvino": "openvino",
+    "gradio": "gradio",
+    "ray": "ray",
+    "onnxruntime": "onnxruntime",
+    "onnx": "onnx",
+}
+DISTRIBUTIONS |= {"pillow_heif": "pillow-heif", "stlpips_pytorch": "stlpips-pytorch"}
 # used without an import of ours: by torch.utils.tensorboard, for the weights inside, as programs
 WITHOUT_IMPORT = {
     "tensorboard",
@@ -61,7 +68,7 @@ def imported(files: list[Path]) -> set[str]:
                 found.add(node.module.split(".")[0])
     distributions = packages_distributions()
     others = found - local - sys.stdlib_module_names
-    return {normalised(OPTIONAL.get(name) or distributions.get(name, [name])[0]) for name in others}
+    return {normalised(DISTRIBUTIONS.get(name) or distributions.get(name, [name])[0]) for name in others}
 
 
 def test_what_is_imported_is_pinned_and_what_is_pinned_is_imported():
