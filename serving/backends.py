@@ -187,26 +187,29 @@ class OpenVinoNetwork:
         return torch.from_numpy(self._compiled[part, interior](arrays, share_inputs=True)[0])
 
     def _convert(self, part: int, interior: bool) -> "openvino.CompiledModel":
-        # not openvino.convert_model, which reports its use to a server where the telemetry package is installed
-        from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
         shapes = [(1, 32, 8, 9), (1, 8, 12), (1, 9, 12), (1, 32, 12, 12)] if part == 1 else [(1, 3, 8, 9)]
-        example = tuple(map(torch.zeros, shapes))
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter(
-                "ignore"
-            )  # tracing is deprecated, and says that it takes the sides for two pixels or more
-            # tracing again to check would import half of PyTorch first: a second, of which small photos take few
-            traced = TorchScriptPythonDecoder(
-                _parts(self._unet, interior)[part], example_input=example, trace_kwargs={"check_trace": False}
-            )
+        model = openvino_model(_parts(self._unet, interior)[part], tuple(map(torch.zeros, shapes)))
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self._precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        return _core().compile_model(frontend.convert(frontend.load(traced)), "CPU", options)
+        return _core().compile_model(model, "CPU", options)
+
+
+def openvino_model(module: nn.Module, example: tuple[Tensor, ...]) -> "openvino.Model":
+    """The module as OpenVINO's graph, of inputs of any size. `example`: inputs to trace it with."""
+    # not openvino.convert_model, which reports its use to a server where the telemetry package is installed
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter(
+            "ignore"
+        )  # tracing is deprecated, and says that it takes the sides for two pixels or more
+        # tracing again to check would import half of PyTorch first: a second, of which small photos take few
+        traced = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
+    return frontend.convert(frontend.load(traced))
 
 
 @cache
