@@ -9,7 +9,7 @@ from configs.schema.base import PathText, PhotoData, Range, Section, Shares, non
 from configs.schema.method import Clip, Guidance, GuidanceModel, Loss
 
 RELEASED_MODES = {"clip-lit": "clip_lit", "clip-lit-latent": "clip_lit_latent"}
-GUIDANCE_LR = {"rave": 5e-6, "clip_lit": 5e-6, "clip_lit_latent": 5e-4}  # release; RAVE learns none
+GUIDANCE_LR = {"clip_lit": 5e-6, "clip_lit_latent": 5e-4}  # release; RAVE learns no guidance
 LONGEST_RUN_NAME = 200  # bytes, so that `NAME.old-12` is a file name too
 
 Mode = Annotated[Literal["rave", "clip_lit", "clip_lit_latent"], spelt(RELEASED_MODES)]
@@ -191,7 +191,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _defaults_of_the_mode(self) -> "TrainConfig":
-        if self.guidance_model.lr is not None:
+        if self.guidance_model.lr is not None or self.exp.mode not in GUIDANCE_LR:
             return self
         guidance_model = self.guidance_model.model_copy(update={"lr": GUIDANCE_LR[self.exp.mode]})
         return self.model_copy(update={"guidance_model": guidance_model})
