@@ -25,7 +25,7 @@ from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
 from common.console import note, one_line
 from common.errors import UserError
 from common.files import real_path, write_text, writing
-from common.paths import find_folder
+from common.paths import find_folder, found
 from common.provenance import provenance
 from configs.load import load_config
 from configs.schema import MetricsConfig
@@ -122,25 +122,30 @@ def _folder(value: str | None, flag: str, key: str) -> Path:
 
 def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path]:
     """Where JSON and CSV go; their folders are made now, so that a bad path costs no measuring."""
-    from data.listing import image_suffixes
-
     folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
     json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))
+    _check_output("metrics.json_file", json_file, "--json")
     csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))
+    _check_output("metrics.csv_file", csv_file, "--csv")
     if json_file.absolute() == csv_file.absolute():
         raise UserError(f"metrics.json_file and metrics.csv_file: expected two files, found one: {json_file}")
-    for key, path in (("metrics.json_file", json_file), ("metrics.csv_file", csv_file)):
-        if path.is_dir():
-            raise UserError(f"{key}: expected a file, found a folder: {path}")
-        if path.suffix.lower() in image_suffixes():
-            raise UserError(f"{key}: expected a name that is no photo's, found {path}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{key}: its folder cannot be made: {error}") from error
-        if not os.access(path.parent, os.W_OK):
-            raise UserError(f"{key}: its folder cannot be written to: {path.parent}; choose another with --json FILE")
     return json_file, csv_file
+
+
+def _check_output(key: str, path: Path, flag: str) -> None:
+    from data.listing import image_suffixes
+
+    what = found(path)
+    if what not in ("a file", "nothing there", "a broken link"):
+        raise UserError(f"{key}: expected a file, found {what}: {path}")
+    if path.suffix.lower() in image_suffixes():
+        raise UserError(f"{key}: expected a name that is no photo's, found {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}: the folder of {path} cannot be made: {error.strerror}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{key}: its folder cannot be written to: {path.parent}; choose another with {flag} FILE")
 
 
 def _measure(

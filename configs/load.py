@@ -159,7 +159,7 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
 def _hint(key: str, schema: type[BaseModel]) -> str:
     """What an unknown key may have been meant to be."""
     section, _, name = key.rpartition(".")
-    every = _all_keys(schema)
+    every = all_keys(schema)
     siblings = [k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == section]
     if close := difflib.get_close_matches(name, siblings, n=1):
         return f"; did you mean '{f'{section}.' if section else ''}{close[0]}'?"
@@ -180,13 +180,14 @@ def _key(problem: Any) -> str:
     )
 
 
-def _all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+def all_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every section and key of a schema, dotted."""
     keys = []
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
         section = section_type(field.annotation)
         if section:
-            keys += _all_keys(section, f"{prefix}{name}.")
+            keys += all_keys(section, f"{prefix}{name}.")
     return keys
 
 

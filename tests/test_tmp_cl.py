@@ -1,0 +1,192 @@
+"""Whatever stands on a command line, in a config or in the environment: an exit code that means it, one line, no traceback."""
+
+import contextlib
+import importlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.cli import exit_code
+from common.console import visible
+from configs.load import all_keys
+from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
+
+FLAGS = {
+    "train": ["--resume"],
+    "train_rave": ["--resume"],
+    "inference": [
+        "--input",
+        "-o",
+        "-c",
+        "--strength",
+        "--format",
+        "--side-by-side",
+        "--illumination",
+        "--skip-existing",
+    ],
+    "compute_metrics": ["--gt", "--enhanced", "--json", "--csv", "--protocol", "--lpips"],
+}
+SCHEMAS = {"inference": InferenceConfig, "compute_metrics": MetricsConfig}
+CHOSEN = [
+    *(
+        "",
+        " ",
+        ".",
+        "null",
+        "~",
+        "true",
+        "-1",
+        "0",
+        "1",
+        "2024-31-12",
+        "!!int x",
+        "9" * 5000,
+        "[" * 1000,
+        "{a: [b",
+        "*a",
+        "&a x",
+    ),
+    *(
+        "a: b",
+        "[1, 2]",
+        "[x, y]",
+        "{a: 1}",
+        "a/b",
+        "photos",
+        "photos/a.png",
+        "n" * 256,
+        "n/" * 3000,
+        "\x1b[2J",
+        "a\nb",
+        "\u202egnp",
+    ),
+    *(
+        "a.png",
+        ".inf",
+        "1e999",
+        "é" * 150,
+        "-",
+        "--",
+        "x=y",
+        "$HOME",
+        "photos\n",
+        "fifo",
+        "loop",
+        "fifo/x",
+        "a.json/x",
+        "%s{}$x",
+    ),
+]
+CONTENTS = [
+    "",
+    "exp:",
+    "exp: {seed: 1}",
+    "- a",
+    "data: &d {input: a}\nmodel: *d",
+    "save: {format: jpg}",
+    "\ufeffexp: {}",
+]
+
+
+def _contained(value: str) -> str:
+    """The value, but that it names nothing outside the current folder."""
+    return value.lstrip("/~$").replace("..", "__") if set(value[:1]) & set("/~$") or ".." in value else value
+
+
+values = st.one_of(
+    st.sampled_from(CHOSEN),
+    st.text(max_size=12),
+    st.binary(max_size=8).map(lambda raw: os.fsdecode(raw.replace(b"\0", b""))),
+    st.floats().map(str),
+).map(_contained)
+
+
+def command_lines(script: str) -> st.SearchStrategy[tuple[list[str], bytes]]:
+    """(arguments, content of the file `c.yaml`)"""
+    keys = st.one_of(st.sampled_from(all_keys(SCHEMAS.get(script, TrainConfig))), st.text(max_size=5))
+    setting = st.tuples(keys, values).map(lambda pair: ["--set", f"{pair[0]}={pair[1]}"])
+    flag = st.tuples(st.sampled_from(FLAGS[script]), values).map(list)
+    config = st.one_of(values, st.just("c.yaml")).map(lambda name: ["--cfg", name])
+    arguments = st.lists(st.one_of(setting, setting, setting, flag, config, values.map(lambda v: [v])), max_size=3)
+    lines = st.lists(st.tuples(keys, values).map(lambda pair: "{}: {}".format(*pair)), max_size=2).map("\n".join)
+    content = st.one_of(
+        st.sampled_from(CONTENTS).map(str.encode),
+        lines.map(lambda text: text.encode(errors="surrogateescape")),
+        st.binary(max_size=40),
+    )
+    return st.tuples(arguments.map(lambda parts: [argument for part in parts for argument in part]), content)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    for name in ("photos/a.png", "well_lit/b.png", "gt/a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(folder / name)
+    os.mkfifo(folder / "fifo")
+    (folder / "loop").symlink_to("loop")
+    return folder
+
+
+BASE = {
+    "train": ["--set", "data.backlit_images_path=photos", "--set", "data.welllit_images_path=well_lit"],
+    "inference": ["photos"],
+    "compute_metrics": ["--gt", "gt", "--enhanced", "photos", "--lpips", "off"],
+}
+
+
+def outcome(script: str, arguments: list[str], content: bytes, place: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a dry run, or of the measuring."""
+    base = BASE.get(script, BASE["train"])
+    main = importlib.import_module(script).main
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(place), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        Path("c.yaml").write_bytes(content)
+        dry = [] if script == "compute_metrics" else ["--dry-run"]
+        try:
+            code = exit_code(main, [*base, *arguments, *dry])
+        except SystemExit as stop:  # --help
+            code = stop.code
+    return code, out.getvalue(), err.getvalue()
+
+
+def check(script: str, arguments: list[str], content: bytes, place: Path) -> None:
+    code, _, err = outcome(script, arguments, content, place)
+    lines = err.splitlines()
+    assert code in (0, 2, 3), (code, err)
+    assert [line.partition(":")[0] for line in lines].count("error") == (code == 2), err
+    assert {line.partition(":")[0] for line in lines} <= {"error", "note", "failed"}, err
+    assert [visible(line) for line in lines] == lines, err
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_any_command_line(script, place):
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(command_lines(script))
+    def each(line):
+        check(script, *line, place)
+
+    each()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", FLAGS)
+def test_many_command_lines(script, place):
+    @settings(max_examples=700, deadline=None, database=None, print_blob=True)
+    @given(command_lines(script))
+    def each(line):
+        check(script, *line, place)
+
+    each()
+
+
+@pytest.mark.parametrize("script", FLAGS)
+@pytest.mark.parametrize("value", CHOSEN)
+def test_chosen_values_in_every_flag(script, value, place):
+    for flag in ("--cfg", *FLAGS[script]):
+        check(script, [flag, _contained(value)], b"", place)
