@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
-from common.console import note, one_line
+from common.console import note, one_line, say
 from common.errors import UserError
 from common.files import real_path, write_text, writing
 from common.paths import find_folder, found
@@ -106,11 +106,10 @@ def main(argv: list[str]) -> int:
     write_text(json_file, text)
     with writing(csv_file) as temporary:
         _write_csv(temporary, scores, protocols)
-    print("\n" + one_line(f"written: {json_file}"))
-    print(one_line(f"         {csv_file}"))
+    say("", f"written: {json_file}", f"         {csv_file}")
     sys.stdout.flush()  # failures come last, also where both streams end up in one file
     for name, reason in failed:
-        print(one_line(f"failed: {name}: {reason}"), file=sys.stderr)
+        say(f"failed: {name}: {reason}", file=sys.stderr)
     return EXIT_SOME_FAILED if failed else EXIT_OK
 
 
@@ -250,8 +249,7 @@ def _write_csv(path: Path, scores: dict[str, dict], protocols: list[str]) -> Non
 
 def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int) -> None:
     protocols = summary["protocols"]
-    print(one_line(f"results:       {summary['enhanced_images_path']}"))
-    print(one_line(f"ground truths: {summary['gt_images_path']}") + "\n")
+    say(f"results:       {summary['enhanced_images_path']}", f"ground truths: {summary['gt_images_path']}", "")
     rows = [["protocol", "images", *(heading for heading, _ in METRICS.values())]]
     rows += [[name, str(entry["count"]), *_cells(entry["mean"])] for name, entry in protocols.items()]
     _print_table(rows)
@@ -260,7 +258,7 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
     reasons = {name: summary["mean"].get(f"{name}_reason") for name in ("lpips", "stlpips")}
     for name, reason in reasons.items():
         if reason:
-            print(one_line(f"{METRICS[name][0]}: {reason}"))
+            say(f"{METRICS[name][0]}: {reason}")
     for name, entry in protocols.items():
         for metric, count in entry["measured"].items():
             if 0 < count < entry["count"]:
@@ -293,9 +291,9 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
     ):
         names = summary["unmatched"][kind]
         if names:
-            print(f"\n{what}: {len(names)}", *map(one_line, names[:UNMATCHED_SHOWN]), sep="\n  ")
-            if len(names) > UNMATCHED_SHOWN:
-                print(f"  ... and {len(names) - UNMATCHED_SHOWN} more")
+            more = len(names) - UNMATCHED_SHOWN
+            say("", f"{what}: {len(names)}", *(f"  {name}" for name in names[:UNMATCHED_SHOWN]))
+            say(*([f"  ... and {more} more"] if more > 0 else []))
 
 
 def _cells(values: dict[str, float | None], metrics: list[str] | None = None) -> list[str]:

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
-from common.console import one_line, say
+from common.console import say
 from common.errors import UserError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
     if outcome.fault:
         print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
     for path, reason in outcome.failures:
-        print(one_line(f"failed: {path}: {reason}"), file=sys.stderr)
+        say(f"failed: {path}: {reason}", file=sys.stderr)
     return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import unicodedata
 from pathlib import Path
+from typing import TextIO
 
 _SPELT_OUT = {
     "Cc",
@@ -33,16 +34,16 @@ def one_line(text: str) -> str:
     return visible(text)
 
 
-def say(*lines: str) -> None:
-    """Print each as one line."""
-    for line in lines:
-        print(one_line(line))
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print each as one line, on stdout or `file`; of several processes, the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            print(one_line(line), file=file)
 
 
 def note(text: str) -> None:
-    """Tell a user what they may not expect, in one line on stderr; of several processes, one speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        print(one_line(f"note: {text}"), file=sys.stderr)
+    """Tell a user what they may not expect, in one line on stderr."""
+    say(f"note: {text}", file=sys.stderr)
 
 
 class Output(io.TextIOWrapper):

@@ -177,7 +177,7 @@ def test_any_command_line(script, place):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", FLAGS)
 def test_many_command_lines(script, place):
-    @settings(max_examples=3000, deadline=None, database=None, print_blob=True)
+    @settings(max_examples=2000, deadline=None, database=None, print_blob=True)
     @given(command_lines(script))
     def each(line):
         check(script, *line, place)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, one_line, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.console import say
 from common.errors import UserError
 from data.checks import Summary, Verdict, check_folder, check_labels, check_leak, summarise
 
@@ -70,7 +71,7 @@ def check_pairs(backlit: Summary, truths: Summary) -> Iterator[Verdict]:
 
 
 def _print(key: str, verdict: Verdict) -> str:
-    print(one_line(f"{verdict.level:4} {key:10} {verdict.text}"))
+    say(f"{verdict.level:4} {key:10} {verdict.text}")
     return verdict.level
 
 

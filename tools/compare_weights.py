@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
-from common.console import one_line
+from common.console import say
 from common.errors import UserError
 from common.files import write_text
 from common.paths import one_form, read_text
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
     photos = [(found[p.enhanced], found[p.truth]) for p in pairs]
     well_lit = [path for path, _ in read_all(well_lit, failures)]
     for reason in failures:
-        print(one_line(f"failed: {reason}"), file=sys.stderr)
+        say(f"failed: {reason}", file=sys.stderr)
     if not pairs:
         raise UserError("--backlit, --gt: expected pairs that can be read, found none")
 
@@ -147,7 +147,7 @@ def _sheet(methods: dict[str, Method], photos: list[tuple[np.ndarray, np.ndarray
         results = [_to_uint8(method(backlit.astype(np.float32) / 255)) for method in methods.values()]
         rows.append([*results, truth])  # the first method leaves its input as it is
     photo_grid(rows, [*methods, "ground truth"], path, side=300)
-    print(path)
+    say(str(path))
 
 
 def weight_files(items: list[str]) -> dict[str, Path]:

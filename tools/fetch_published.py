@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.console import say
 from common.errors import UserError
 
 SHA256 = {
@@ -56,12 +57,12 @@ def main(argv: list[str]) -> int:
     out, failed = Path(args.out), 0
     for name in (name for name in SHA256 if name.split("/")[0] in args.only):
         try:
-            print(f"{fetch(name, out / name, args.source):8} {out / name}")
+            say(f"{fetch(name, out / name, args.source):8} {out / name}")
         except UserError as error:
             failed += 1
-            print(f"failed   {name}: {error}", file=sys.stderr)
+            say(f"failed   {name}: {error}", file=sys.stderr)
     if failed:
-        print(f"{failed} files are missing; run the command again to go on, or give --source", file=sys.stderr)
+        say(f"{failed} files are missing; run the command again to go on, or give --source", file=sys.stderr)
     return EXIT_SOME_FAILED if failed else EXIT_OK
 
 

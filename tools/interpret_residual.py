@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import EXIT_OK, make_parser, run
+from common.console import say
 from common.errors import UserError
 from common.paths import find_folder
 from configs.load import load_config
@@ -76,11 +77,11 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out: expected a folder, found a file: {out}")
     report = interpret(config, args, out)
     first = next(part for part in report["shifts"] if part["n"] == report["n"])
-    print(f"direction  {report['direction']}")
-    print(f"AUC        {first['auc']:.4f}, on photos it was not made of {_shown(first['auc_held_out'], '.4f')}")
-    print(f"stability  cosine {first['bootstrap_mean']:.3f} with photos drawn anew")
-    print(f"not light  {', '.join(first['content_words']) or 'nothing'}")
-    print(f"look at    {out / 'report.html'}")
+    say(f"direction  {report['direction']}")
+    say(f"AUC        {first['auc']:.4f}, on photos it was not made of {_shown(first['auc_held_out'], '.4f')}")
+    say(f"stability  cosine {first['bootstrap_mean']:.3f} with photos drawn anew")
+    say(f"not light  {', '.join(first['content_words']) or 'nothing'}")
+    say(f"look at    {out / 'report.html'}")
     return EXIT_OK
 
 
@@ -101,7 +102,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     device = make_accelerator(config.train.device, config.train.precision).device
     encoder = load_encoder(config.clip.guidance, config.clip, device)
-    print(f"encoder    {encoder.name}", flush=True)
+    say(f"encoder    {encoder.name}")
     picked = None
     if encoder.vocabulary_kind:
         texts, whole = encoder.words()
@@ -141,10 +142,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
         part["photos"] = {
             name: [{key: photo[key] for key in ("name", "projection")} for photo in row] for name, row in shown.items()
         }
-        print(
-            f"n = {n:4}   AUC {part['auc']:.4f}, cosine with the unshifted {part['cosine_with_unshifted']:.3f}",
-            flush=True,
-        )
+        say(f"n = {n:4}   AUC {part['auc']:.4f}, cosine with the unshifted {part['cosine_with_unshifted']:.3f}")
     report = {
         "direction": describe(options),
         "n": recipe.n,

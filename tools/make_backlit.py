@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, one_line, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
+from common.console import say
 from common.errors import UserError
 from common.files import writing
 from common.paths import find_folder, one_form
@@ -74,8 +75,8 @@ def main(argv: list[str]) -> int:
         jobs, photos, out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks
     )
     for path, reason in failures:
-        print(one_line(f"failed: {path}: {reason}"), file=sys.stderr)
-    print(one_line(f"{len(rows)} pairs out of {len(jobs) - len(failures)} photos in {out}"))
+        say(f"failed: {path}: {reason}", file=sys.stderr)
+    say(f"{len(rows)} pairs out of {len(jobs) - len(failures)} photos in {out}")
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
-from common.console import one_line
+from common.console import say
 from common.errors import UserError
 from common.files import write_text
 from data.checks import SAME, ranks
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         for folder, key in ((args.photos, "photos"), (args.others, "others"))
     ]
     for reason in failures:
-        print(one_line(f"failed: {reason}"), file=sys.stderr)
+        say(f"failed: {reason}", file=sys.stderr)
     if not all(read):
         raise UserError(
             f"expected photos that can be read in both folders, found none in {args.others if read[0] else args.photos}"
@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
     seen = correlation.max(axis=1) > SAME
     for path, row in zip(photos, correlation, strict=True):
         if row.max() > SAME:
-            print(f"{path.name}  {others[row.argmax()].name}  {row.max():.3f}")
-    print(f"{seen.sum()} of {len(photos)} photos have a match among {len(others)}")
+            say(f"{path.name}  {others[row.argmax()].name}  {row.max():.3f}")
+    say(f"{seen.sum()} of {len(photos)} photos have a match among {len(others)}")
     if args.unseen:
         names = [
             path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match

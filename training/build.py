@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from common.console import say
 from common.errors import UserError
 from common.paths import find_file
 from configs.schema import Encoder, TrainConfig
@@ -63,7 +64,7 @@ class Parts:
 
 def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     """Check what the config names, and say what will be done. Raises UserError."""
-    say, data = accelerator.print, config.data
+    data = config.data
     backlit, well_lit = training_photos(data)
     phases = schedule(config, len(backlit))
     side = f"{data.image_size} x {data.image_size}"
@@ -74,7 +75,7 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
         say(f"left out   {others}")
     for note in leave_out_notes(data):
         say(f"note       {note}")
-    say(f"schedule\n{describe_schedule(phases)}")
+    say("schedule", *describe_schedule(phases).splitlines())
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:
             find_pretrained(getattr(config, section).pretrain_dir, section)
@@ -93,7 +94,6 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
 
     Raises UserError for photos, encoders, weights or directions that cannot be used.
     """
-    say = accelerator.print
     guidance_encoder, identity_encoder = None, None
     if encodes := any(phase.encodes for phase in planned.phases):
         guidance_encoder, identity_encoder = load_encoders(config, accelerator)

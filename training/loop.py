@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from common.console import say
 from configs.schema import TrainConfig
 from data.caches import limit_caches
 from data.listing import photo_sizes
@@ -83,20 +84,20 @@ def _train(
     trainer = Trainer(parts, on_iteration)
     if resume:  # every process: all have to agree on what is left
         if note := trainer.state.load(folder.state_file):
-            accelerator.print(f"note       {note}")
+            say(f"note       {note}")
         if trainer.state.phase == len(parts.phases) and folder.summary_file.is_file():
-            accelerator.print(f"run        {folder.path}: finished already, at iteration {trainer.state.total}")
+            say(f"run        {folder.path}: finished already, at iteration {trainer.state.total}")
             return folder.path
     if accelerator.is_main_process and resume:
         folder.reopen(trainer.state.total, trainer.state.log_lines)
     elif accelerator.is_main_process:
         if note := folder.create(config, photos):
-            accelerator.print(f"note       {note}")
+            say(f"note       {note}")
         if residual := parts.unet.residual:
             encoder = parts.unet.guidance_encoder
             save_direction(residual, folder.direction_file, config.guidance, encoder, parts.photos_used)
     accelerator.wait_for_everyone()
-    accelerator.print(f"run        {folder.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
+    say(f"run        {folder.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
     trainer.run()
     return folder.path
 

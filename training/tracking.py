@@ -14,6 +14,7 @@ import yaml
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
+from common.console import say
 from common.errors import UserError
 from common.files import append_line, telling_errors, write_text, writing
 from common.lock import Lock
@@ -66,7 +67,7 @@ class RunFolder:
         """
         with Lock(self.path.with_name(f".{self.path.name}.lock"), f"exp.exp_name: {self.path}") as lock:
             if lock.note:
-                print(f"note       {lock.note}")
+                say(f"note       {lock.note}")
             yield
 
     def create(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> str | None:
