@@ -171,7 +171,7 @@ def _residual(
 ) -> tuple[ResidualGuidance, list[str]]:
     with accelerator.main_process_first():  # one process computes, the others find the cache
         residual, skipped = build_direction(config, encoder, planned.backlit, planned.well_lit)
-    say, separation = accelerator.print, float(residual.well_lit @ residual.backlit)
+    separation = float(residual.well_lit @ residual.backlit)
     say(f"direction  {describe(config.guidance)}")
     wanted = f"set point τ = {residual.target:.4f}"
     if config.guidance.set_point == "photo":

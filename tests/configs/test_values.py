@@ -217,7 +217,7 @@ def test_files_of_every_kind_that_are_no_config(tmp_path, monkeypatch):
         ("rave", ["guidance.texts=[a, b]", "guidance.direction=texts"], []),
         ("rave", ["train.num_rounds=3", "train.num_epochs=7"], ["train.num_rounds: without effect"]),
         ("rave", ["train.num_iters=3", "train.num_epochs=7"], ["train.num_epochs: without effect"]),
-        ("rave", ["data.simulated_backlight.noise=[0, 1]"], ["data.simulated_backlight.share above 0"]),
+        ("rave", ["data.simulated_backlight.noise=[0, 1]"], ["data.simulated_backlight.noise: without effect"]),
         ("rave", ["unet_model.pretrain_dir=x.pth"], ["which needs unet_model.load_pretrain: true"]),
         (
             "clip_lit",
