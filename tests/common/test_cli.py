@@ -88,8 +88,8 @@ LINES = {
     "compute_metrics": [
         ["--gt=locked/sub", "--enhanced=photos", "--lpips=off"],
         ["--gt=photos", "--enhanced=locked", "--lpips=off"],
-        ["--gt=photos", "--enhanced=photos", "--lpips=off", "--json=locked/m.json"],
-        ["--gt=photos", "--enhanced=photos", "--lpips=off", "--csv=locked/sub/m.csv"],
+        ["--gt=well_lit", "--enhanced=photos", "--lpips=off", "--json=locked/m.json"],
+        ["--gt=well_lit", "--enhanced=photos", "--lpips=off", "--csv=locked/sub/m.csv"],
     ],
 }
 
