@@ -20,7 +20,7 @@ class Pair:
     enhanced: Path
     truth: Path
     first_of_family: bool
-    """Of results `name(1)`, `name(2)`, ... (several inputs of one scene) the lowest number, the one of protocol `paper`."""
+    """Of results `name(1)`, `name(2)`, ... (several inputs of one scene) the lowest number, `paper`'s own."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
 
 
 def read_names(file: str | Path, key: str) -> set[str]:
-    """File names listed in a text file, one a line, as `common.paths.one_form` has them; empty lines and lines that begin
+    """File names listed in a text file, one a line, as `common.paths.one_form` has them; empty lines and those that begin
     with # are left out. Raises UserError."""
     try:
         text = read_text(file)

@@ -90,7 +90,7 @@ def make_pairs(
     ranges: BacklightRanges,
     masks: dict[Path, Path],
 ) -> tuple[list[dict], list[tuple[Path, str]]]:
-    """Write the pairs, named as the jobs' results, and pairs.csv; returns photos without mask, or unreadable, with their reason.
+    """Write the pairs, named as the jobs' results, and pairs.csv; returns their rows, and which photos failed and why.
 
     Each pair has a generator of its own, seeded by (seed, its name), so adding photos changes no other pair.
     """

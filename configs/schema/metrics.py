@@ -22,7 +22,8 @@ class MetricsOptions(Section):
     lpips: Literal["auto", "on", "off"] = "auto"
     """`auto`: null with the reason where AlexNet's weights cannot be had; `on`: an error then; `off`: null."""
     stlpips: Literal["auto", "alex", "vgg", "off"] = "auto"
-    """ST-LPIPS, no LPIPS, at up to 512 x 512 pixels: its AlexNet or VGG network (requirements-metrics.txt); `auto`: AlexNet, or null with the reason where the package is missing."""
+    """ST-LPIPS, no LPIPS, at up to 512 x 512 pixels: its AlexNet or VGG network (requirements-metrics.txt);
+    `auto`: AlexNet, or null with the reason where the package is missing."""
     json_file: PathText | None = None
     """JSON with the means and each image's values; null: `ENHANCED_metrics.json` beside the folder of results."""
     csv_file: PathText | None = None
