@@ -293,7 +293,28 @@ def residual_speed() -> str:
     )
 
 
+def formats() -> str:
+    """What is kept of a photo in each format: in reading, and after the comma in writing."""
+    rows = _read("formats")["rows"]
+    words = {"yes": "yes", "no": "no", "8 bit": "at 8 bits", "-": "–"}
+    properties = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(properties) + " |", "|---|" + "---|" * len(properties)]
+    for name, row in rows.items():
+        written = any(cell["written"] != "-" for cell in row.values())
+        cells = []
+        for cell in row.values():
+            read, out = words[cell["read"]], words[cell["written"]]
+            cells.append(read if not written or read == out else f"{read}, {out}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    note = (
+        "Read, and for the four that are written, written; one word where both are alike. Found by `python -m lab.formats`: files of "
+        "other encoders, compared with other decoders. Profiles are converted: results are sRGB."
+    )
+    return "\n".join(lines) + f"\n\n{note} {_where(_read('formats'))}."
+
+
 TABLES = {
+    "formats": formats,
     "experiments": experiments,
     "speed": speed,
     "training_speed": lambda: "\n\n".join(training_speed(_measured("training"))),
