@@ -119,6 +119,61 @@ def training() -> str:
     return "\n".join(lines) + f"\n\n{_device(run['provenance'])}; config, commit and command are in each JSON."
 
 
+def offline() -> str:
+    """The shipped configs with a real encoder, three seeds each."""
+    rows = _read("claims")
+    lines = [
+        "| config | seed | untouched | last snapshot | best of the run | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in ("paired", "relit"):
+        for seed, row in sorted(rows.get(f"offline/{name}", {}).items()):
+            shown = [_score(row["input"], "_input"), _score(row["last"]), _score(row["best"])]
+            seconds = f"{row['last']['seconds']:.0f}"
+            lines.append(f"| `rave_{name}_offline.yaml` | {seed} | {' | '.join(shown)} | {seconds} |")
+    return "\n".join(lines) + f"\n\nPSNR / dB, SSIM of 13 validation pairs at 128 px, from a map of 1. {_sources(rows)}"
+
+
+def claims() -> str:
+    """What guides, in which space, towards which set point."""
+    rows = _read("claims")
+    lines = [
+        "| direction | space | set point | seeds | last: mean PSNR / dB (range) | SSIM | best: mean PSNR / dB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, seeds in rows.items():
+        direction, *rest = name.split("/")
+        if direction == "offline":
+            continue
+        done = [row for row in seeds.values() if "last" in row]
+        cells = ["broke down"] * 3
+        if done:
+            last, ssim = ([row["last"][key] for row in done] for key in ("val_psnr", "val_ssim"))
+            cells = [f"{_mean(last):.2f} ({min(last):.2f} to {max(last):.2f})", f"{_mean(ssim):.3f}"]
+            cells.append(f"{_mean([row['best']['val_psnr'] for row in done]):.2f}")
+        lines.append(f"| {direction} | {' | '.join(rest)} | {len(seeds)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\nValidation pairs as above. {_sources(rows)}"
+
+
+def _score(point: dict, suffix: str = "") -> str:
+    return f"{point[f'val_psnr{suffix}']:.2f}, {point[f'val_ssim{suffix}']:.3f}"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _sources(rows: dict) -> str:
+    """Hardware and commits of the runs in claims.json."""
+    runs = [row for seeds in rows.values() for row in seeds.values() if "hardware" in row]
+    devices = sorted({f"{run['hardware']['cores']} cores of {run['hardware']['processor']}" for run in runs})
+    commits = sorted({_commit(run) for run in runs})
+    where = "; ".join(devices)
+    return (
+        f"{where}, commit {', '.join(commits)}; curves and commands: [docs/results/claims.json](results/claims.json)."
+    )
+
+
 def speed() -> str:
     """Of inference."""
     cases = _measured("inference")
@@ -327,6 +382,8 @@ TABLES = {
     "bias": bias,
     "residual_speed": residual_speed,
     "guidance": guidance,
+    "offline": offline,
+    "claims": claims,
 }
 
 

@@ -80,6 +80,7 @@ def main(argv: list[str]) -> int:
     say(f"direction  {report['direction']}")
     say(f"AUC        {first['auc']:.4f}, on photos it was not made of {_shown(first['auc_held_out'], '.4f')}")
     say(f"stability  cosine {first['bootstrap_mean']:.3f} with photos drawn anew")
+    say(f"light      {100 * report['light_share']:.0f} % of the difference between the folders")
     say(f"not light  {', '.join(first['content_words']) or 'nothing'}")
     say(f"look at    {out / 'report.html'}")
     return EXIT_OK
@@ -92,7 +93,15 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     from common.files import write_text
     from common.provenance import provenance
     from metrics.direction import Vocabulary
-    from training.directions import built, check_guidance, describe, embed_folders, make_recipe, save_direction
+    from training.directions import (
+        built,
+        check_guidance,
+        describe,
+        embed_folders,
+        make_recipe,
+        relit_guidance,
+        save_direction,
+    )
     from training.embeddings import embed_vocabulary, load_encoder
     from training.runtime import make_accelerator
     from training.validation import training_photos
@@ -101,7 +110,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     check_guidance(options)
     listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     device = make_accelerator(config.train.device, config.train.precision).device
-    encoder = load_encoder(config.clip.guidance, config.clip, device)
+    encoder = load_encoder(config.clip.guidance, config.clip, device).in_layers(options.layers)
     say(f"encoder    {encoder.name}")
     picked = None
     if encoder.vocabulary_kind:
@@ -113,7 +122,12 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
         )
         tokens = _some(encoder, rows) if args.tokens else embed_vocabulary(encoder, config.exp.cache_dir)
         picked = Vocabulary([texts[i] for i in rows], [whole[i] for i in rows], tokens)
-    recipe = make_recipe(options.model_copy(update={"remove_first_n_tokens": 0}), encoder, config.exp.cache_dir)
+    # how much of the difference between the folders is light: measured on relit pairs, whatever the direction
+    as_relit = config.model_copy(update={"guidance": options.model_copy(update={"direction": "relit"})})
+    relit, _ = relit_guidance(as_relit, encoder, listed["backlit"], listed["welllit"])
+    used = relit if "relit" in check_guidance(options) else None
+    unshifted_options = options.model_copy(update={"remove_first_n_tokens": 0})
+    recipe = make_recipe(unshifted_options, encoder, config.exp.cache_dir, used)
     if options.remove_first_n_tokens and not picked:
         raise UserError(f"guidance.remove_first_n_tokens: needs an encoder with a vocabulary, found {encoder.name}")
     recipe = dataclasses.replace(recipe, tokens=tokens if picked else None, n=options.remove_first_n_tokens)
@@ -127,7 +141,8 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
     readable = {side: _readable(listed[side], values) for side, values in sides.items()}
     unshifted = built(recipe, *embeddings, 0)
     residual = built(
-        dataclasses.replace(recipe, weights={"folders": 1.0}, vectors={}, removed=recipe.removed[:0], n=0), *embeddings
+        dataclasses.replace(recipe, weights={"folders": 1.0}, vectors={}, removed=recipe.removed[:0], n=0, relit=None),
+        *embeddings,
     )
     thumbnails: dict[Path, str] = {}
     parts, pictures = [], []
@@ -153,6 +168,7 @@ def interpret(config: TrainConfig, args: argparse.Namespace, out: Path) -> dict:
         "means_cosine": float(unshifted.well_lit @ unshifted.backlit),
         "cosine_with_residual": float(guidance.vector @ residual.vector),
         "depends_on_photos": "folders" in recipe.weights,
+        "light_share": float(residual.vector @ relit.vector) ** 2,
         "tokens": {
             "read": len(tokens) if picked else 0,
             "whole_words_only": args.whole_words,
@@ -210,11 +226,16 @@ def _part(
         for name, far in ends.items()
     }
     # words are judged wherever they stand among the pieces
-    words = [
-        t
-        for far in ends.values()
-        for t in (vocabulary.nearest(guidance.vector, args.top, whole_words=True, farthest=far) if vocabulary else [])
-    ]
+    content = {
+        name: [
+            token.text
+            for token in vocabulary.nearest(guidance.vector, args.top, whole_words=True, farthest=far)
+            if token.kind == "content"
+        ]
+        if vocabulary
+        else []
+        for name, far in ends.items()
+    }
     part = {
         "n": n,
         "set_point": guidance.target,
@@ -226,9 +247,11 @@ def _part(
         "bootstrap_low": float(cosines.quantile(0.05)),
         "agreement": {str(size): round(value, 4) for size, value in curve.items()},
         "photos_needed": photos_needed(curve, AGREE),
+        "content_plus": content["plus"],
+        "content_minus": content["minus"],
         "tokens_plus": [dataclasses.asdict(token) for token in tokens["plus"]],
         "tokens_minus": [dataclasses.asdict(token) for token in tokens["minus"]],
-        "content_words": sorted({token.text for token in words if token.kind == "content"}),
+        "content_words": sorted({*content["plus"], *content["minus"]}),
         "projections": {side: [round(value, 4) for value in values.tolist()] for side, values in projections.items()},
     }
     photos = {}

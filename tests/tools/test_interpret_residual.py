@@ -18,7 +18,6 @@ from models.weight_files import read_metadata
 from tools import interpret_residual
 
 MINI_CLIP = str(REPO_ROOT / "pretrained_models/mini-clip.safetensors")
-MINI_RN = str(REPO_ROOT / "pretrained_models/mini-rn-light.safetensors")
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_direction_without_photos_has_no_stability_and_whole_words_are_whole(fla
     assert interpret_residual.main(arguments) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["depends_on_photos"] is False
-    assert "it is not made of the photos" in (tmp_path / "report.html").read_text()
+    assert "it is not made of the difference between the folders" in (tmp_path / "report.html").read_text()
     kinds = {token["kind"] for part in report["shifts"] for token in part["tokens_plus"] + part["tokens_minus"]}
     assert not kinds & {"sub-word", "unknown"}
 
@@ -105,13 +104,28 @@ def test_direction_without_photos_has_no_stability_and_whole_words_are_whole(fla
 def test_encoder_without_words_still_has_a_report(flags, tmp_path):
     assert (
         interpret_residual.main(
-            [*flags(model="mini-rn", pretrained=MINI_RN), "--bootstrap", "5", "--out", str(tmp_path)]
+            [*flags(model="timm/resnet10t", pretrained=None), "--bootstrap", "5", "--out", str(tmp_path)]
         )
         == 0
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert [part["n"] for part in report["shifts"]] == [0]
     assert "has neither a text tower nor a classifier" in (tmp_path / "report.html").read_text()
+
+
+def test_relit_direction_in_the_stages_has_a_report(flags, tmp_path):
+    """What relit pairs say is light is all of their own direction's meaning; the folders' own share is told."""
+    arguments = flags(
+        "guidance.direction=relit", "guidance.layers=stages", model="efficientnet-lite0", pretrained="imagenet"
+    )
+    assert interpret_residual.main([*arguments, "--bootstrap", "5", "--n", "0", "5", "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["light_share"] == pytest.approx(report["cosine_with_residual"] ** 2)
+    assert 0 < report["light_share"] < 1
+    page = (tmp_path / "report.html").read_text()
+    assert f"Light is {round(100 * report['light_share'])} % of the difference" in page
+    assert "To train on the light alone" not in page
+    assert "its words are the classes of its classifier (1000 read)" in page
 
 
 def test_mistakes_are_told_in_one_line_before_torch(flags, tmp_path):
