@@ -368,8 +368,26 @@ def formats() -> str:
     return "\n".join(lines) + f"\n\n{note} {_where(_read('formats'))}."
 
 
+def rooms() -> str:
+    """Rooms before and after they were divided anew."""
+    (before, old), (after, new) = _read("rooms").items()
+    names = list(dict.fromkeys([*new["rooms"], *old["rooms"]]))
+    lines = ["| room | files, lines before | files, lines after | imports upward |", "|---|---|---|---|"]
+    for name in names:
+        cells = [f"{row['files']}, {row['lines']:,}" if (row := its["rooms"].get(name)) else "–" for its in (old, new)]
+        upward = [str(len(its["rooms"][name]["upward"])) if name in its["rooms"] else "–" for its in (old, new)]
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {' → '.join(upward)} |")
+    longest = [
+        ", ".join(f"{name} ({count})" for name, count in its["longest_of_the_method"].items()) for its in (old, new)
+    ]
+    lines += [f"| longest file of the method | {longest[0]} | {longest[1]} | |"]
+    lines += [f"| import circles | {len(old['circles'])} | {len(new['circles'])} | |"]
+    return "\n".join(lines) + f"\n\n`python -m lab.rooms {before[:8]} {after[:8]}`."
+
+
 TABLES = {
     "formats": formats,
+    "rooms": rooms,
     "experiments": experiments,
     "speed": speed,
     "training_speed": lambda: "\n\n".join(training_speed(_measured("training"))),

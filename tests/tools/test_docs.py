@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from PIL import Image, ImageStat
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
@@ -146,6 +147,28 @@ def test_config_keys_exist(document):
 def test_python_compiles(document):
     for block in blocks(document.read_text(encoding="utf-8"), "python"):
         ast.parse(block)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/enhance.md"])
+def test_the_five_lines_of_python_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    dark = Image.effect_noise((48, 40), 20).point(lambda value: value // 4).convert("RGB")
+    dark.save(tmp_path / "photos/backlit.jpg")
+    (code,) = blocks((REPO_ROOT / name).read_text(encoding="utf-8"), "python")
+    defined = {}
+    exec(code, defined)
+    assert defined["result"].size == (48, 40)
+    assert ImageStat.Stat(defined["result"]).mean[0] > ImageStat.Stat(dark).mean[0]
+
+
+def test_the_map_of_the_rooms_names_what_is_there():
+    text = (REPO_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|(.*)$", text, re.MULTILINE)
+    assert len(rows) >= 8
+    for room, row in rows:
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", row):
+            assert (REPO_ROOT / room / name).exists(), f"{room}/{name}"
 
 
 def test_the_readme_fits_its_screens():
