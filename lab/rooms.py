@@ -22,7 +22,7 @@ LEVELS = (
     ("serving", "training"),
     ("scripts",),
     ("tools",),
-    ("lab",),
+    ("examples", "lab"),
 )
 METHOD = ("common", "configs", "data", "losses", "metrics", "models", "serving", "training", "scripts")
 LEFT_OUT = ("tests", "docs")

@@ -15,7 +15,7 @@ from common import __version__
 from common.paths import REPO_ROOT
 
 PROJECT = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NOT_INSTALLED = {"docs", "lab", "tests"}  # folders of a checkout that `pip install .` leaves out
+NOT_INSTALLED = {"docs", "examples", "lab", "tests"}  # folders of a checkout that `pip install .` leaves out
 # import name -> distribution: pydantic pins its core; the others are not installed everywhere
 DISTRIBUTIONS = {
     "pydantic_core": "pydantic",
@@ -103,6 +103,12 @@ def test_packages_and_their_data_are_all_in_the_distribution():
     patterns = [*setuptools["package-data"]["*"], "*.py", "README.md"]
     data = [path for path in files if path.parts[0] in packages]
     assert [path for path in data if not any(fnmatch(path.name, pattern) for pattern in patterns)] == []
+
+
+def test_each_optional_requirements_file_is_an_extra():
+    extras = PROJECT["tool"]["setuptools"]["dynamic"]["optional-dependencies"]
+    files = [path.name for path in REPO_ROOT.glob("requirements-*.txt")]
+    assert sorted(extra["file"] for extra in extras.values()) == sorted([name] for name in files)
 
 
 def test_console_commands_exist():
