@@ -7,7 +7,7 @@ differentiable, so gradients flow from an embedding to the enhancement network.
 
 import copy
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +28,11 @@ from models.clip_networks import (
     sequence_first,
     settle_batch_norm,
 )
+from models.stages import LAYERS, stages_vector
 from models.text_tower import pool_type, takes_token_embeddings, text_ends
 from models.vocabulary import class_directions, class_number, clip_tokens
 
 MAPS = 5  # stem, layer1..4
-LAYERS = ("last", "stages")
 # Who builds a model, by its name up to the first "/"; open_clip builds the rest.
 BUILDERS = {"auto": from_openai_file, "timm": from_timm, efficientnet.NAME: efficientnet.from_package}
 
@@ -48,13 +48,13 @@ class ClipEncoder(nn.Module):
 
     layers = "last"
 
-    def __init__(self, built: Built, *, preprocess: str = "squash") -> None:
+    def __init__(self, built: Built, *, preprocess: str = "squash", image_size: int | None = None) -> None:
         if preprocess not in ("squash", "center_crop"):
             raise ValueError(f"preprocess: expected 'squash' or 'center_crop', found {preprocess!r}")
         super().__init__()
         self.model = built.network.requires_grad_(False).eval()
         self.name = built.name
-        self.image_size = built.image_size
+        self.image_size = image_size or built.image_size
         self.preprocess = preprocess
         self.has_text = built.tokenizer is not None
         self._tokenizer = built.tokenizer
@@ -63,8 +63,16 @@ class ClipEncoder(nn.Module):
         self.vocabulary_kind = "tokens" if self.has_text else "classes" if self._class_names else None
         self.register_buffer("mean", torch.tensor(built.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(built.std).view(1, 3, 1, 1), persistent=False)
-        with torch.no_grad():
-            self.embed_dim = self._image_features(torch.zeros(1, 3, self.image_size, self.image_size)).shape[-1]
+        blank = torch.zeros(1, 3, self.image_size, self.image_size)
+        try:
+            with torch.no_grad():
+                self.embed_dim = self._image_features(blank).shape[-1]
+        except (AssertionError, RuntimeError):  # transformers and attention pools have positions for one size
+            if self.image_size == built.image_size:
+                raise
+            raise UserError(
+                f"clip.image_size: {self.name} takes images of {built.image_size} px alone, found {image_size}"
+            ) from None
 
     def train(self, mode: bool = True) -> "ClipEncoder":
         """Frozen: stays in eval mode, whatever a surrounding module is set to."""
@@ -176,9 +184,7 @@ class ClipEncoder(nn.Module):
         if self.vocabulary_kind == "tokens":
             return clip_tokens()
         if self.vocabulary_kind is None:
-            raise UserError(
-                f"{self.name}: expected an encoder with words (a text tower, or a classifier), found one with neither"
-            )
+            raise UserError(f"{self.name}: expected an encoder with a text tower or a classifier, found neither")
         return self._class_names, [True] * len(self._class_names)
 
     def vocabulary(self) -> tuple[list[str], Tensor]:
@@ -288,15 +294,6 @@ class ClipEncoder(nn.Module):
             raise UserError(f"{self.name}: expected an encoder with a text tower, found an image-only one")
 
 
-def stages_vector(maps: Sequence[Tensor], last: Tensor) -> Tensor:
-    """Feature maps (B,C_l,h_l,w_l) and the last vector (B,D) -> (B, Σ C_l + D), unit norm.
-
-    The channel means of each map and the last vector, each of unit norm, side by side, divided by √(how many they are).
-    """
-    parts = [F.normalize(m.float().mean(dim=(2, 3)), dim=-1) for m in maps] + [F.normalize(last.float(), dim=-1)]
-    return torch.cat(parts, dim=-1) / len(parts) ** 0.5
-
-
 def load_clip(
     model: str,
     pretrained: str | None,
@@ -305,6 +302,7 @@ def load_clip(
     precision: str = "fp32",
     preprocess: str = "squash",
     seed: int = 0,
+    image_size: int | None = None,
     quick_gelu: bool | Literal["auto"] = "auto",
     trusted: Collection[str] = (),
 ) -> ClipEncoder:
@@ -317,6 +315,7 @@ def load_clip(
         weights drawn from `seed`, batch-norm statistics taken on seeded noise.
     precision: "fp32" or "bf16" (weights and activations; embeddings are float32 either way).
     preprocess: "squash" to the square input, or "center_crop" (CLIP's own).
+    image_size: side of the square input in place of the encoder's own, for networks that take any (convolutional ones).
     quick_gelu: whether the weights were trained with QuickGELU. "auto": as open_clip's entry of the tag says; for a
         file, as its SHA-256 or the model's name says.
     trusted: SHA-256 (64 hexadecimal digits) of TorchScript archives in OpenAI's naming to open beside OpenAI's own;
@@ -344,7 +343,7 @@ def load_clip(
         if pretrained is None:
             settle_batch_norm(built.network, built.image_size)
     sequence_first(built.network)
-    encoder = ClipEncoder(built, preprocess=preprocess)
+    encoder = ClipEncoder(built, preprocess=preprocess, image_size=image_size)
     if precision == "bf16":
         encoder.model.to(torch.bfloat16)
     return encoder.to(device, memory_format=torch.channels_last)

@@ -38,6 +38,7 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
         pretrained,
         device=device,
         preprocess=clip.preprocess,
+        image_size=clip.image_size,
         seed=clip.seed,
         quick_gelu=encoder.quick_gelu,
     )

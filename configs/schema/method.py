@@ -151,6 +151,8 @@ class Clip(Section):
     """Compares content before and after (paper: RN101, OpenAI weights). The same values as `guidance` share one encoder."""
     preprocess: Literal["squash", "center_crop"] = "squash"
     """How a photo becomes the encoder's square input: `squash` (both sides to the input size) or CLIP's own resize and centre crop."""
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    """Side in pixels of the encoders' square input; null: each one's own. Networks that take any size only (convolutional ones)."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of encoders without pretrained weights."""
 

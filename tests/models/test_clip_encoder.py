@@ -223,3 +223,13 @@ def test_stages_are_the_channel_means_of_the_maps_and_the_last_vector(kind, mini
 def test_stages_need_five_maps(vit):
     with pytest.raises(UserError, match="five feature maps"):
         vit.in_layers("stages")
+
+
+def test_input_size_of_ones_own():
+    """Convolutional networks take it, and photos in another size have a cache of their own; transformers say no."""
+    own, small = load_clip("timm/resnet10t", None), load_clip("timm/resnet10t", None, image_size=96)
+    images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(small.embed_images(images), F.normalize(own._image_features((images - own.mean) / own.std)))
+    assert small.fingerprint() != own.fingerprint()
+    with pytest.raises(UserError, match=r"clip\.image_size: .* takes images of 224 px alone, found 96"):
+        load_clip("timm/vit_tiny_patch16_224", None, image_size=96)
