@@ -1,10 +1,13 @@
 """Train the enhancement network with CLIP-LIT or CLIP-LIT-Latent: python train.py --cfg configs/train/clip_lit.yaml"""
 
 from common.cli import run
-from training.command import train_command
+from training.stop import leaving_at_once
 
 
 def main(argv: list[str]) -> int:
+    with leaving_at_once():
+        from training.command import train_command
+
     return train_command(
         argv,
         script="train.py",

@@ -1,10 +1,13 @@
 """Train the enhancement network with RAVE: python train_rave.py --cfg configs/train/rave.yaml"""
 
 from common.cli import run
-from training.command import train_command
+from training.stop import leaving_at_once
 
 
 def main(argv: list[str]) -> int:
+    with leaving_at_once():
+        from training.command import train_command
+
     return train_command(
         argv,
         script="train_rave.py",

@@ -76,9 +76,9 @@ def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
         if error.errno is None:
             raise
         message = ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return getattr(stop, "exit_code", EXIT_INTERRUPTED)  # another one for another signal
     print(one_line(f"error: {message}"), file=sys.stderr)
     return EXIT_USER_ERROR
 

@@ -47,7 +47,8 @@ class ResizedPhotos(PhotoArray):
     """Photos of a list, decoded and squashed to S x S once, then read from the cache (`data.resized`).
 
     limits: which photos are read at all. `paths` lists those that were read, `contents` their SHA-256; `skipped` those
-    that could not be, each with its reason, which are left out.
+    that could not be, each with its reason, which are left out; `uniform` those that were left out for being of one
+    colour everywhere, such as black ones, where that was asked for.
     Raises UserError where no photo can be read.
     """
 
@@ -59,8 +60,15 @@ class ResizedPhotos(PhotoArray):
         augmentation: Callable[..., Any] | None = None,
         *,
         limits: Limits = STANDARD,
+        leave_out_uniform: bool = False,
     ) -> None:
         stored, skipped = store_photos(list(paths), size, cache_dir, limits)
+        self.uniform: list[Path] = []
+        if leave_out_uniform:
+            self.uniform = [stored.paths[i] for i in sorted(stored.uniform)]
+            stored = stored.without(stored.uniform)
+            if not stored.paths:
+                raise UserError(f"{self.uniform[0].parent}: expected photos, found one colour everywhere in each")
         super().__init__(stored, augmentation)
         self.size, self.paths, self.contents, self.skipped = size, stored.paths, stored.contents, skipped
 
@@ -126,7 +134,8 @@ class MixedInputs(Dataset):
     Items are `(input, lit, known)`: the input (3,S,S); the same content as it was lit (3,S,S), where that is known (a bool);
     of a backlit photo without ground truth it is not, and the input stands in its place.
     others: (share, set) each, of sets whose items are `(input, lit)`. Which ones, and by which photo, depends on the seed of
-    the key alone. Without a seed, index i is the i-th backlit photo alone. skipped: why photos of the sets were left out.
+    the key alone. Without a seed, index i is the i-th backlit photo alone. skipped,
+    uniform: photos of the sets that were left out, as of ResizedPhotos.
     """
 
     def __init__(
@@ -134,8 +143,9 @@ class MixedInputs(Dataset):
         backlit: PhotoArray | PairedPhotos,
         others: Sequence[tuple[float, PhotoArray]] = (),
         skipped: Sequence[str] = (),
+        uniform: Sequence[Path] = (),
     ) -> None:
-        self.backlit, self.others, self.skipped = backlit, others, list(skipped)
+        self.backlit, self.others, self.skipped, self.uniform = backlit, others, list(skipped), list(uniform)
 
     def __len__(self) -> int:
         return len(self.backlit)

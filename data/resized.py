@@ -8,7 +8,7 @@ Shapes: N photos, S side in pixels.
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,7 @@ class StoredPhotos(Sequence):
     def __init__(self, paths: Sequence[Path], contents: Sequence[str], size: int, folder: Path, limits: Limits) -> None:
         self.paths, self.contents, self.size, self.folder = list(paths), list(contents), size, folder
         self.limits = limits
+        self.uniform: frozenset[int] = frozenset()  # indices of those that are of one colour everywhere
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -41,6 +42,11 @@ class StoredPhotos(Sequence):
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def without(self, indices: Collection[int]) -> "StoredPhotos":
+        kept = [i for i in range(len(self)) if i not in indices]
+        paths, contents = [self.paths[i] for i in kept], [self.contents[i] for i in kept]
+        return StoredPhotos(paths, contents, self.size, self.folder, self.limits)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return stored_photo(self.paths[index], self.contents[index], self.size, self.folder, self.limits)
@@ -57,24 +63,27 @@ def store_photos(
     folder = Path(cache_dir) / "resized" / f"{VERSION}-{size}{what}"
     contents = photo_contents(paths)
 
-    def prepare(number: int) -> ImageError | None:
+    def prepare(number: int) -> ImageError | bool:
+        """Why a photo cannot be read, or whether it is of one colour everywhere."""
         if isinstance(contents[number], ImageError):
             return contents[number]
         try:
-            stored_photo(paths[number], contents[number], size, folder, limits)
+            pixels = stored_photo(paths[number], contents[number], size, folder, limits)
+            return bool((pixels == pixels[0, 0]).all())
         except ImageError as error:
             return error
         except MemoryError:
             return ImageError(f"{paths[number]}: expected a photo that fits into memory, found a larger one")
-        return None
 
-    problems = in_parallel(prepare, range(len(paths)), "reading photos")
-    read = [number for number, problem in enumerate(problems) if problem is None]
-    skipped = [str(problem) for problem in problems if problem]
+    outcomes = in_parallel(prepare, range(len(paths)), "reading photos")
+    read = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, bool)]
+    skipped = [str(outcome) for outcome in outcomes if isinstance(outcome, ImageError)]
     if not read:
         where = paths[0].parent
         raise UserError(f"{where}: none of the {len(paths)} photos can be read, the first because: {skipped[0]}")
-    return StoredPhotos([paths[i] for i in read], [contents[i] for i in read], size, folder, limits), skipped
+    stored = StoredPhotos([paths[i] for i in read], [contents[i] for i in read], size, folder, limits)
+    stored.uniform = frozenset(place for place, number in enumerate(read) if outcomes[number])
+    return stored, skipped
 
 
 def stored_photo(path: Path, content: str, size: int, folder: Path, limits: Limits = STANDARD) -> np.ndarray:

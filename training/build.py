@@ -104,6 +104,8 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         if planned.validation and accelerator.is_main_process:  # which is the one that validates
             size = config.data.val_size or config.data.image_size
             validation = Validation(planned.validation, size, config.exp.cache_dir, photo_limits(config.data))
+    for path in photos.uniform:
+        say(f"note       {path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
     skipped = []
     if validation:
         psnr, ssim = validation.untouched

@@ -8,6 +8,7 @@ from common.errors import UserError
 from common.paths import find_folder
 from configs.load import dump_config, load_config
 from configs.schema import TrainConfig
+from training.stop import leaving_at_once
 
 SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
 
@@ -35,7 +36,8 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         print(dump_config(config))
 
-    from training.loop import train  # torch takes seconds to import: only once the config is known to be good
+    with leaving_at_once():  # PyTorch takes seconds to import: only once the config is known to be good
+        from training.loop import train
 
     left_out: list[str] = []
     train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out)

@@ -52,7 +52,8 @@ def unet_inputs(
     augmentation = training_augmentation() if data.augment else None
 
     def read(paths: Sequence[Path]) -> ResizedPhotos:
-        return ResizedPhotos(paths, data.image_size, cache, augmentation, limits=photo_limits(data))
+        limits = photo_limits(data)
+        return ResizedPhotos(paths, data.image_size, cache, augmentation, limits=limits, leave_out_uniform=True)
 
     simulated = data.simulated_backlight
     if not (truths or simulated.share or simulated.dim):
@@ -65,11 +66,12 @@ def unet_inputs(
             raise UserError("data.pairs: expected pairs that can be read, found none")
         rows = [(places[0][p.enhanced], places[1][p.truth]) for p in both]
         photos, skipped = PairedPhotos(inputs, targets, rows, augmentation), [*inputs.skipped, *targets.skipped]
+        uniform = [*inputs.uniform, *targets.uniform]
     else:
         photos = read(backlit)
-        skipped = photos.skipped
+        skipped, uniform = photos.skipped, photos.uniform
     if not (simulated.share or simulated.dim):
-        return MixedInputs(photos, skipped=skipped)
+        return MixedInputs(photos, skipped=skipped, uniform=uniform)
     lit = read(well_lit)
     ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
     darken = RandomBacklight(ranges, simulated.untouched, augmentation, even=simulated.even)
@@ -78,7 +80,7 @@ def unet_inputs(
         dim, bright = _by_brightness(lit.pixels)
         keep = RandomBacklight(ranges, 1.0, augmentation)
         others = [(simulated.share, PhotoArray(bright, darken)), (simulated.dim, PhotoArray(dim, keep))]
-    return MixedInputs(photos, others, [*skipped, *lit.skipped])
+    return MixedInputs(photos, others, [*skipped, *lit.skipped], [*uniform, *lit.uniform])
 
 
 def _by_brightness(photos: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:

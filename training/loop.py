@@ -13,19 +13,18 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from common.console import say
 from configs.schema import TrainConfig
 from data.caches import limit_caches
-from data.listing import photo_sizes
-from training.build import Parts, Plan, Task, build, plan
+from training.build import Parts, Task, build, plan
 from training.directions import save_direction
 from training.guards import Decision, TrainingDiverged, after_iteration, on_dead_map
 from training.phases import Phase
 from training.recorder import Recorder
+from training.resume import check_resume, lengthen, photo_record
 from training.runtime import keep_memory, make_accelerator
 from training.state import TrainState
 from training.stop import StopRequest
@@ -54,58 +53,50 @@ def train(
         return None
     make_folder(config.exp.save_dir, "exp.save_dir")
     make_folder(config.exp.cache_dir, "exp.cache_dir")
-    folder = RunFolder(config)
-    with folder.lock() if accelerator.is_main_process else nullcontext():
-        return _train(config, accelerator, planned, folder, resume, left_out, on_iteration)
-
-
-def _train(
-    config: TrainConfig,
-    accelerator: Accelerator,
-    planned: Plan,
-    folder: RunFolder,
-    resume: bool,
-    left_out: list[str] | None,
-    on_iteration: Callable[["Trainer"], None] | None,
-) -> Path:
-    """A training whose folder no other process writes."""
-    data = config.data
-    photos = {
-        "backlit": photo_sizes(planned.backlit, data.backlit_images_path),
-        "welllit": photo_sizes(planned.well_lit, data.welllit_images_path),
-    }
-    if resume:
-        folder.check(config, photos)
-    parts = build(config, accelerator, planned, folder)
-    if config.exp.cache_gb is not None and accelerator.is_main_process:
-        limit_caches(config.exp.cache_dir, config.exp.cache_gb)
-    if left_out is not None and accelerator.is_main_process:
-        left_out += parts.skipped
-    trainer = Trainer(parts, on_iteration)
-    if resume:  # every process: all have to agree on what is left
-        if note := trainer.state.load(folder.state_file):
-            say(f"note       {note}")
-        if trainer.state.phase == len(parts.phases) and folder.summary_file.is_file():
-            say(f"run        {folder.path}: finished already, at iteration {trainer.state.total}")
-            return folder.path
-    if accelerator.is_main_process and resume:
-        folder.reopen(trainer.state.total, trainer.state.log_lines)
-    elif accelerator.is_main_process:
-        if note := folder.create(config, photos):
-            say(f"note       {note}")
-        if residual := parts.unet.residual:
-            encoder = parts.unet.guidance_encoder
-            save_direction(residual, folder.direction_file, config.guidance, encoder, parts.photos_used)
-    accelerator.wait_for_everyone()
-    say(f"run        {folder.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
-    trainer.run()
+    folder, main = RunFolder(config), accelerator.is_main_process
+    with (
+        StopRequest(main=main, together=accelerator.num_processes > 1) as stop,
+        folder.lock() if main else nullcontext(),
+    ):
+        photos = photo_record(config, planned)
+        earlier = check_resume(folder, config, photos, planned) if resume else None
+        parts = build(config, accelerator, planned, folder)
+        if config.exp.cache_gb is not None and main:
+            limit_caches(config.exp.cache_dir, config.exp.cache_gb)
+        if left_out is not None and main:
+            left_out += parts.skipped
+        trainer = Trainer(parts, stop, on_iteration)
+        state = trainer.state
+        if resume:  # every process: all have to agree on what is left
+            if note := state.load(folder.state_file):
+                say(f"note       {note}")
+            lengthen(state, earlier, parts.phases)
+            if state.phase == len(parts.phases) and folder.summary_file.is_file():
+                say(f"run        {folder.path}: finished already, at iteration {state.total}")
+                return folder.path
+        if main and resume:
+            folder.reopen(config, state.total, state.log_lines)
+        elif main:
+            if note := folder.create(config, photos):
+                say(f"note       {note}")
+            if residual := parts.unet.residual:
+                encoder = parts.unet.guidance_encoder
+                save_direction(residual, folder.direction_file, config.guidance, encoder, parts.photos_used)
+        accelerator.wait_for_everyone()
+        say(f"run        {folder.path}{f', resumed at iteration {state.total}' if resume else ''}")
+        trainer.run()
     return folder.path
 
 
 class Trainer:
     """Walks through the phases. All that has to outlive a stop is in `state`."""
 
-    def __init__(self, parts: Parts, on_iteration: Callable[["Trainer"], None] | None = None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        stop: StopRequest | None = None,
+        on_iteration: Callable[["Trainer"], None] | None = None,
+    ) -> None:
         self.config, self.accelerator, self.phases = parts.config, parts.accelerator, parts.phases
         self.unet, self.guidance, self.tasks = parts.unet, parts.guidance, parts.tasks
         modules = {name: self.accelerator.unwrap_model(task.module) for name, task in self.tasks.items()}
@@ -116,11 +107,11 @@ class Trainer:
         self.start_phase(0)
         self.recorder = Recorder(parts, self.state)
         self.candidate: dict[str, Tensor] = {}  # weights at the last look for the best snapshot
-        self.on_iteration = on_iteration
+        self.stop, self.on_iteration = stop or StopRequest(main=True), on_iteration
 
     def run(self) -> None:
-        """All phases, from wherever the state stands. On Ctrl-C the state is saved first."""
-        state, recorder = self.state, self.recorder
+        """All phases, from wherever the state stands. Where a stop is asked for, the state is saved first."""
+        state, recorder, stop = self.state, self.recorder, self.stop
         bar = tqdm(
             total=self._iterations_left() + state.total,
             initial=state.total,
@@ -129,46 +120,47 @@ class Trainer:
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 20,  # seconds; a log file wants few lines
         )
-        if state.log_lines == 0:
-            recorder.check(self.phases[state.phase])
-            recorder.save()
-        recorder.start_clock()
-        stop = StopRequest(recorder.main)
         try:
+            if state.log_lines == 0:
+                recorder.check(self.phases[state.phase])
+                recorder.save()
+            recorder.start_clock()
             while state.phase < len(self.phases):
                 phase = self.phases[state.phase]
                 task = self.tasks[phase.trains]
                 bar.set_description(phase.name)
+                self._check_if_due(phase)
                 clock = time.perf_counter()
                 if self.guidance:
                     self.guidance.set_enhancers(state.enhancers)
                 batches = iter(task.batches(phase, state.total))
                 while state.iteration < state.planned:
-                    stop.raise_if_asked()
-                    if self.on_iteration:
-                        self.on_iteration(self)
                     batch = next(batches)
                     if state.iteration == 0:
                         bar.unpause()  # a phase's first batch may have embedded all photos: not an iteration's time
-                    values = self._step(phase, task, batch)
-                    state.seconds += time.perf_counter() - clock
-                    self._after_step(phase, task, values, bar)
+                    with stop.held():
+                        if self.on_iteration:
+                            self.on_iteration(self)
+                        values = self._step(phase, task, batch)
+                        state.seconds += time.perf_counter() - clock
+                        self._after_step(phase, task, values, bar)
+                    self._check_if_due(phase)
+                    if state.total % self.config.train.save_iter == 0:
+                        recorder.save()
                     clock = time.perf_counter()
-                self._finish_phase(phase)
+                with stop.held():
+                    self._finish_phase(phase)
+            recorder.finish()
         except KeyboardInterrupt:
-            if stop.between_iterations:
+            file = recorder.parts.folder.state_file
+            if stop.whole:
                 recorder.save()
-                recorder.tell(f"state saved to {recorder.parts.folder.state_file}; go on with --resume")
+                recorder.tell(f"state saved to {file}; go on with --resume")
             else:  # the state may count a step that was not made
-                recorder.tell(
-                    "stopped inside an iteration; --resume goes on from the state saved before: "
-                    f"{recorder.parts.folder.state_file}"
-                )
+                recorder.tell(f"stopped inside an iteration; --resume goes on from the state saved before: {file}")
             raise
         finally:
-            stop.close()
             bar.close()
-        recorder.finish()
 
     def _step(self, phase: Phase, task: Task, batch: object) -> dict[str, float]:
         """One iteration: losses, gradient, one Adam step. Returns the values to log; none for a step not made."""
@@ -179,7 +171,9 @@ class Trainer:
         self.accelerator.backward(loss)
         limit = float("inf") if task.grad_clip is None else task.grad_clip
         norm = torch.as_tensor(self.accelerator.clip_grad_norm_(task.module.parameters(), limit))
-        values = self._read({"loss": loss, **terms, **measures, "gradient_norm": norm})
+        asked = torch.zeros_like(norm) + (self.stop.asked is not None)
+        values = self._read({"loss": loss, **terms, **measures, "gradient_norm": norm, "asked": asked})
+        self.stop.agree(values.pop("asked") > 0)
         if not math.isfinite(values["loss"] + values["gradient_norm"]):
             raise TrainingDiverged(
                 f"{phase.name}, iteration {state.total}: loss {values['loss']:.3g}, gradient norm "
@@ -188,7 +182,7 @@ class Trainer:
             )
         state.iteration += 1
         state.total += 1
-        if values["gradient_norm"] == 0 and task is self.unet:
+        if task is self.unet and values["mean_illumination"] == 0:
             return {}
         for group in task.optimizer.param_groups:
             group["lr"] = self._learning_rate(phase)
@@ -212,7 +206,7 @@ class Trainer:
         return read
 
     def _after_step(self, phase: Phase, task: Task, values: dict[str, float], bar: tqdm) -> None:
-        state, train = self.state, self.config.train
+        state = self.state
         if not values:
             first = not any(p.trains == "unet" for p in self.phases[: state.phase])
             self._carry_out(on_dead_map(phase, state, first=first))
@@ -225,10 +219,14 @@ class Trainer:
         self._carry_out(after_iteration(phase, state))
         bar.total = state.total + self._iterations_left()
         bar.update(state.total - bar.n)
-        if state.total % train.val_iter == 0 and task is self.unet:
+        ends = state.phase == self._last_of_unet() and state.iteration == state.planned
+        state.check_due = task is self.unet and (ends or state.total % self.config.train.val_iter == 0)
+
+    def _check_if_due(self, phase: Phase) -> None:
+        """Validation and previews of this iteration; one that a stop prevented is made up for when the run goes on."""
+        if self.state.check_due:
             self.recorder.check(phase)
-        if state.total % train.save_iter == 0:
-            self.recorder.save()
+            self.state.check_due = False
 
     def _carry_out(self, decision: Decision) -> None:
         """What a guard decided."""
@@ -272,10 +270,8 @@ class Trainer:
     def _finish_phase(self, phase: Phase) -> None:
         """The module in training ends with its best snapshot; the guidance is reported; the next phase begins."""
         state = self.state
-        last_of_unet = max(number for number, p in enumerate(self.phases) if p.trains == "unet")
-        if state.phase == last_of_unet and state.total % self.config.train.val_iter:
-            self.recorder.check(phase)  # the last weights, before the best ones take their place
-        state.go_back_to_best()
+        if phase.trains == "guidance" or state.phase + 1 < len(self.phases):
+            state.go_back_to_best()  # but for a run's last UNet, which may be asked to go on
         if phase.trains == "guidance":
             self.recorder.report(phase)
         elif phase.round:
@@ -285,6 +281,9 @@ class Trainer:
             self.start_phase(state.phase)
             if self.phases[state.phase].enhances and not any(p.enhances for p in self.phases[: state.phase]):
                 state.best_val_psnr = float("-inf")  # from here on; what came before was a start, not a result
+
+    def _last_of_unet(self) -> int:
+        return max(number for number, phase in enumerate(self.phases) if phase.trains == "unet")
 
     def _iterations_left(self) -> int:
         later = sum(phase.iterations for phase in self.phases[self.state.phase + 1 :])

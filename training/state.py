@@ -34,6 +34,7 @@ class TrainState:
     restarts: int = 0
     extensions: int = 0
     collapses: int = 0
+    check_due: bool = False  # the validation of this iteration is still to come
     log_lines: int = 0  # of metrics.jsonl, when the state was saved
     seconds: float = 0.0  # of wall time spent in training, without validation
     scores: list[float] = field(default_factory=list)  # of the last RUNNING_MEAN steps
@@ -123,7 +124,7 @@ class TrainState:
             self.optimizers[name].load_state_dict(state["optimizers"][name])
         for f in fields(self):
             if f.name not in self._NOT_PLAIN:
-                setattr(self, f.name, state[f.name])
+                setattr(self, f.name, state[f.name] if f.name != "check_due" else state.get(f.name, False))
         self.average = {name: tensor.to(weights[name].device) for name, tensor in self.average.items()}
 
     def save(self, path: Path) -> None:

@@ -1,35 +1,85 @@
-"""A stop that was asked for takes place between two iterations: inside one it would leave half an update."""
+"""Stops that were asked for, by Ctrl-C or by a scheduler (SIGTERM), at a moment when nothing is half done."""
 
 import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """A stop that was asked for. exit_code: 128 + the signal's number, as shells have it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 class StopRequest:
-    """Ctrl-C, held back until the loop asks for it. A second Ctrl-C stops at once."""
+    """Turns the first signal into `Stopped`: at once, or, inside `held`, when that ends. A second one stops at once.
 
-    def __init__(self, main: bool) -> None:
+    together: several processes train. Where one of them is asked to stop, all have to stop after the same iteration,
+    so they stop where `agree` says so, and no earlier.
+    """
+
+    def __init__(self, *, main: bool, together: bool = False) -> None:
         """main: whether this process speaks."""
-        self.asked, self.between_iterations, self.main = False, False, main
-        self.main_thread = threading.current_thread() is threading.main_thread()
-        self.previous = signal.signal(signal.SIGINT, self._ask) if self.main_thread else None
+        self.main, self.together = main, together
+        self.asked: int | None = None  # the signal's number
+        self.agreed, self.whole = False, True  # whole: no iteration is half done
+        self._held, self._previous = False, {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():  # the only one that may
+            self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises Stopped at its end where a stop was asked for inside. `whole` is false where the block itself raised."""
+        self._held, self.whole = True, False
+        try:
+            yield
+            self.whole = True
+        finally:
+            self._held = False
+        if self.agreed if self.together else self.asked is not None:
+            raise Stopped(self.asked or signal.SIGTERM)
+
+    def agree(self, asked: bool) -> None:
+        """asked: whether any process was asked to stop; the same on all."""
+        self.agreed = asked
 
     def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+        if self.asked is not None or not (self._held or self.together):
+            raise Stopped(number)
+        self.asked = number
         if self.main:
             with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
                 os.write(2, b"\nstopping after this iteration; Ctrl-C again: at once\n")
 
-    def raise_if_asked(self) -> None:
-        """Raises KeyboardInterrupt where a stop was asked for; called between two iterations."""
-        if self.asked:
-            self.between_iterations = True
-            raise KeyboardInterrupt
 
-    def close(self) -> None:
-        """Give the signal back to whoever had it."""
-        if self.main_thread:
-            signal.signal(signal.SIGINT, self.previous)
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """While nothing is written yet, a signal ends the process: imports turn KeyboardInterrupt into tracebacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, b"stopped\n")
+        os._exit(128 + number)
+
+    previous = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
@@ -21,23 +20,9 @@ from common.lock import Lock
 from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
-from training.state import previous_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# sections and keys that may differ when a run is resumed: they do not change what is learned
-MAY_CHANGE = (
-    *("exp.save_dir", "exp.overwrite", "exp.cache_dir", "exp.cache_gb"),
-    *(
-        "train.num_workers",
-        "train.device",
-        "train.process_timeout",
-        "train.val_iter",
-        "train.save_iter",
-        "train.preview_photos",
-    ),
-)
 
 
 class RunFolder:
@@ -70,10 +55,10 @@ class RunFolder:
                 say(f"note       {lock.note}")
             yield
 
-    def create(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> str | None:
+    def create(self, config: TrainConfig, photos: dict[str, dict[str, str | None]]) -> str | None:
         """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`. Returns what was done to it.
 
-        photos: of each folder, path -> bytes (`data.listing.photo_sizes`).
+        photos: of each folder, path -> content (`training.resume.photo_record`).
         """
         done = None
         if self.path.exists() and not self.path.is_dir():
@@ -97,43 +82,14 @@ class RunFolder:
         write_text(self.photos_file, _json(photos))
         return done
 
-    def check(self, config: TrainConfig, photos: dict[str, dict[str, int]]) -> None:
-        """Raises UserError where config or photos are not those that the run began with: direction and order depend on them."""
-        if not self.state_file.is_file() and not previous_state(self.state_file).is_file():
-            raise UserError(f"--resume: expected a saved state, found nothing there: {self.state_file}")
-        try:
-            earlier = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(
-                f"--resume: {self.config_file}: expected the config of the run ({type(error).__name__})"
-            ) from None
-        different = [key for key in _differences(earlier, config.model_dump()) if key not in MAY_CHANGE]
-        if different:
-            raise UserError(
-                f"--resume: {different[0]} differs from {self.config_file}; resume with the config of the run"
-            )
-        if not self.photos_file.is_file():  # of an earlier version
-            return
-        try:
-            earlier = json.loads(self.photos_file.read_text(encoding="utf-8"))
-            changed = sorted(
-                f"{name}: {file}" for name in photos for file, _ in photos[name].items() ^ earlier[name].items()
-            )
-        except (OSError, ValueError, LookupError, AttributeError) as error:
-            raise UserError(
-                f"--resume: {self.photos_file}: expected the photos of the run ({type(error).__name__})"
-            ) from None
-        if changed:
-            number = len(set(changed))
-            raise UserError(
-                f"--resume: expected the photos that the run began with, found {number} added, gone or changed, such as {changed[0]}"
-            )
-
-    def reopen(self, total: int, lines: int) -> None:
+    def reopen(self, config: TrainConfig, total: int, lines: int) -> None:
         """Go on with an earlier run from iteration `total`; of its log the first `lines` are kept.
 
-        Where it goes on, and with which code, is added to its provenance.
+        Where it goes on, and with which code, is added to its provenance. The config may have changed in where photos
+        lie and in length; the run is not finished any more.
         """
+        self.summary_file.unlink(missing_ok=True)
+        write_text(self.config_file, dump_config(config))
         if self.metrics_file.is_file():
             kept = self.metrics_file.read_text(encoding="utf-8").splitlines()[:lines]  # what follows is done again
             write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
@@ -285,13 +241,3 @@ def _plot(axes: "Axes", lines: list[dict], name: str, **style: Any) -> None:
     """One value over iterations, with a gap where lines do not have it."""
     if any(name in line for line in lines):
         axes.plot([line["iteration"] for line in lines], [line.get(name, float("nan")) for line in lines], **style)
-
-
-def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [
-            key
-            for name in {**a, **b}
-            for key in _differences(a.get(name), b.get(name), f"{prefix}.{name}" if prefix else name)
-        ]
-    return [] if a == b else [prefix]

@@ -105,13 +105,20 @@ class UNetTask:
             )  # what is learned is local: a quarter of the size will do, in a sixteenth of the time
             with precision():
                 illumination = self.module(photos)
-            relative = illumination.float() / first_illumination(photos) - 1  # what the division makes of it
-            return {"map": phase.terms["map"] * relative.square().mean()}, {}
+            illumination = illumination.float()
+            relative = illumination / first_illumination(photos) - 1  # what the division makes of it
+            measures = {"mean_illumination": illumination.detach().mean()}
+            return {"map": phase.terms["map"] * relative.square().mean()}, measures
         with precision():
             illumination = self.module(photos)
-        unclamped = divide(photos, illumination.float())
+        illumination = illumination.float()
+        unclamped = divide(photos, illumination)
         result = unclamped.clamp(0, 1)
-        terms, measures = {}, {"input_error": luma_error(result.detach(), photos)}
+        terms = {}
+        measures = {
+            "mean_illumination": illumination.detach().mean(),
+            "input_error": luma_error(result.detach(), photos),
+        }
         if phase.encodes:
             terms, more = self._encoded_terms(phase, batch, result)
             measures |= more

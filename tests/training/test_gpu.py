@@ -70,7 +70,7 @@ def parts(overrides: list[str], cfg: str, *more: str):
     )
     photos = training_photos(wanted.data)
     accelerator = make_accelerator("cpu", "fp32")
-    return build(wanted, accelerator, Plan(schedule(wanted, 6), *photos, []), RunFolder(wanted))
+    return build(wanted, accelerator, Plan(schedule(wanted, 6), *photos, [], []), RunFolder(wanted))
 
 
 def on_gpu(task, precision: str):

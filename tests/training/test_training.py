@@ -29,7 +29,6 @@ from tests.helpers import arguments, assert_same_run, config, metrics
 from training.guards import TrainingDiverged
 from training.loop import train
 from training.phases import describe_schedule, rave_schedule
-from training.recorder import Recorder
 from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
@@ -126,14 +125,6 @@ def test_average_of_the_weights():
     assert unet.weight.item() == pytest.approx(expected)
 
 
-def test_resume_needs_a_state_and_the_same_config(overrides):
-    with pytest.raises(UserError, match="--resume: expected a saved state"):
-        train(config(overrides), resume=True)
-    train(config(overrides))
-    with pytest.raises(UserError, match=r"--resume: unet_model\.lr differs"):
-        train(config(overrides, "unet_model.lr=1e-5"), resume=True)
-
-
 def test_an_earlier_run_is_moved_aside_or_deleted_when_asked(overrides, tmp_path):
     run = train(config(overrides))
     (run / "note.txt").write_text("mine")
@@ -171,6 +162,24 @@ def test_dead_start_begins_anew_with_another_seed_and_gives_up_in_words(override
             TrainingDiverged, match=r"the map is zero everywhere, as from 10 other seeds; .*unet_model\.map_bias"
         ):
             train(config(overrides, dead, f"unet_model.num_reconstruction_iters={iterations}"))
+
+
+def test_a_gradient_of_zero_is_no_collapse(overrides):
+    """As of black photos: what the guard means is a map that is zero everywhere."""
+    nothing = ("loss.identity=0", "loss.identity_guided=0", "loss.residual=0")
+    summary = json.loads((train(config(overrides, *nothing)) / "summary.json").read_text())
+    assert (summary["restarts"], summary["collapses"], summary["iterations"]) == (0, 0, 10)
+
+
+def test_black_photos_are_named_and_not_trained_on(overrides, photo_folders, capsys):
+    Image.new("RGB", (30, 30)).save(photo_folders[0] / "black.png")
+    run = train(config(overrides, "unet_model.batch_size=1"))
+    assert "black.png: of one colour everywhere" in capsys.readouterr().out
+    assert json.loads((run / "summary.json").read_text())["collapses"] == 0
+    for path in photo_folders[0].iterdir():
+        Image.new("RGB", (30, 30)).save(path)
+    with pytest.raises(UserError, match="expected photos, found one colour everywhere in each"):
+        train(config(overrides))
 
 
 def test_short_run_without_validation_still_has_its_figures(overrides):
@@ -248,25 +257,6 @@ def keep_first_best(keep_best):
     return lambda self, weights: keep_best(self, weights) if self.best_score == float("-inf") else None
 
 
-def test_resume_refuses_other_photos_and_tells_which_code_went_on(overrides, photo_folders, monkeypatch):
-    monkeypatch.setattr(Recorder, "finish", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(overrides))
-    monkeypatch.undo()
-    Image.new("RGB", (20, 20)).save(photo_folders[0] / "new.jpg")
-    with pytest.raises(
-        UserError,
-        match=r"--resume: expected the photos that the run began with, found 1 added.* such as backlit: new\.jpg",
-    ):
-        train(config(overrides), resume=True)
-    (photo_folders[0] / "new.jpg").unlink()
-    run = train(config(overrides), resume=True)
-    provenance = json.loads((run / "provenance.json").read_text())
-    assert [entry["iteration"] for entry in provenance["resumed"]] == [9] and provenance["resumed"][0][
-        "commit"
-    ] == provenance["commit"]
-
-
 def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -306,16 +296,16 @@ def test_collapse_while_the_start_is_learned_halves_that_rate_too(overrides):
     assert rates == {0: pytest.approx(5e-4), 1: pytest.approx(settings.unet_model.lr / 2)}
 
 
-def test_non_finite_loss_stops_before_the_update(overrides, monkeypatch):
-    monkeypatch.setattr(
-        "training.unet_task.residual_loss", lambda embeddings, guidance: embeddings.sum() * float("nan")
-    )
+def test_non_finite_loss_stops_before_the_update(overrides):
     before = []
+
+    def spoil(trainer):
+        before.append((trainer.state.snapshot("unet"), trainer.state))
+        if trainer.state.total == 4:
+            trainer.unet.residual.vector.fill_(float("nan"))
+
     with pytest.raises(TrainingDiverged, match="rave, iteration 4: loss nan"):
-        train(
-            config(overrides),
-            on_iteration=lambda trainer: before.append((trainer.state.snapshot("unet"), trainer.state)),
-        )
+        train(config(overrides), on_iteration=spoil)
     weights, state = before[-1]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.snapshot("unet").items())
 
