@@ -1,5 +1,6 @@
 """Weights of open_clip's tags as a user gets them: real processes, a hub on loopback, random weights of full size."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from common.paths import REPO_ROOT
 from models.clip_encoder import load_clip
+from models.clip_weights import cached
 from tests.hub import Hub
 
 VIT = "timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors"
@@ -25,6 +27,7 @@ EMBED = f"""
 import sys, torch
 from common.errors import UserError
 from models.clip_encoder import load_clip
+from models.clip_weights import cached
 folder, *wanted = sys.argv[1:]
 for model, tag in (item.split(":") for item in wanted):
     try:
@@ -173,3 +176,37 @@ def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders
     assert (tmp_path / "report/report.html").stat().st_size > 10_000
     report = json.loads((tmp_path / "report/report.json").read_text())
     assert report
+
+
+@pytest.mark.slow
+def test_openai_archive_in_the_home_folder_and_by_file(weights, tmp_path, monkeypatch):
+    """What `clip.load` leaves behind: found for the tag without a hub, and opened by its path, with QuickGELU."""
+    if cached(str(Path(VIT).parent), [Path(VIT).name]):
+        pytest.skip("OpenAI's weights are in this machine's hub cache, which comes first")
+    root = torch.nn.Module()
+    numbers = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+    for name, tensor in {**load_file(weights(VIT)), **{k: torch.tensor(v) for k, v in numbers.items()}}.items():
+        *parts, last = name.split(".")
+        place = root
+        for part in parts:
+            if part not in dict(place.named_children()):
+                place.add_module(part, torch.nn.Module())
+            place = getattr(place, part)
+        place.register_buffer(last, tensor)
+    archive = tmp_path / ".cache/clip/ViT-B-32.pt"
+    archive.parent.mkdir(parents=True)
+    torch.jit.script(root).save(archive)
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    encoders = [load_clip("ViT-B-32", pretrained, trusted=[digest]) for pretrained in ("openai", str(archive))]
+    reference = load_clip("ViT-B-32", str(weights(VIT)), quick_gelu=True)
+    pictures = torch.rand(2, 3, 50, 70)
+    for encoder in encoders:
+        assert encoder.fingerprint(text=True) == reference.fingerprint(text=True)
+        assert torch.equal(encoder.embed_images(pictures), reference.embed_images(pictures))
+    assert not torch.allclose(
+        load_clip("ViT-B-32", str(weights(VIT)), quick_gelu=False).embed_images(pictures),
+        reference.embed_images(pictures),
+        atol=1e-3,
+    )
