@@ -92,6 +92,8 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # not catch_warnings: photos are also read from threads
         Image.MAX_IMAGE_PIXELS = int(limits.max_megapixels * 5e5)  # Pillow refuses twice of it
         with open_file(path) as file:
+            start = file.read(16)
+            file.seek(0)
             raster = _raster(file, limits)
             return _settled(raster, os.fstat(file.fileno()).st_mtime)
     except ImageError as error:
@@ -101,7 +103,7 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        found = "an empty file" if path.stat().st_size == 0 else "something else"
+        found = f"a file that begins with {start!r}" if start else "an empty file"
         raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None
     except Image.DecompressionBombError:
         raise ImageError(

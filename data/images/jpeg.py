@@ -50,6 +50,8 @@ def decode_jpeg(data: bytes, limits: Limits) -> Raster:
     """
     segments = _split(data)
     width, height = segments.size
+    if not width * height:
+        raise ImageError(f"expected a picture, found a JPEG file of {width} x {height} pixels")
     if width * height > limits.max_megapixels * 1e6:
         raise Image.DecompressionBombError
     if width * height > _PIXELS_A_BYTE * len(data):

@@ -74,6 +74,7 @@ def _read_chunks(raster: Raster, chunks: dict[bytes, list[bytes]]) -> None:
     raster.exif = first.get(b"eXIf")
     if b"iCCP" in first:
         raster.icc = _inflated(first[b"iCCP"].partition(b"\0")[2][1:])
+        raster.notes += [] if raster.icc else ["colour profile ignored, it is damaged"]
     if len(first.get(b"cICP", b"")) == 4:
         raster.coding, note = colour.coded(*first[b"cICP"][:2])
         raster.icc = None

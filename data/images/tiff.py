@@ -30,8 +30,10 @@ _RATIOS = {
     32773: 64,
 }  # bytes out of one, at most: none, LZW, Deflate, PackBits
 _FAX = (2, 3, 4)
-# Codecs of whole pictures (JPEG, JPEG XR, JPEG 2000, WebP, JPEG XL), which fill what they lack
-_PICTURES = (6, 7, 33003, 33005, 34712, 34892, 34934, 22610, 50001, 50002, 34927)
+# Codecs of whole pictures (JPEG; JPEG 2000 and WebP, which Pillow's libtiff lacks), which fill what they lack
+_JPEG, _LACKING = (6, 7), (33003, 33005, 34712, 50001)
+# Beside these: LZMA and two numbers of Zstandard. Not JPEG XR, whose decoder crashes on damaged files, nor rare others.
+_COMPRESSIONS = {*_RATIOS, *_FAX, *_JPEG, *_LACKING, 34925, 34926, 50000}
 _FILLER = bytes(range(1, 255)) * 16
 _COLOURS = {"MINISWHITE": 1, "MINISBLACK": 1, "RGB": 3, "SEPARATED": 4}
 
@@ -56,9 +58,13 @@ def decode_tiff(file: BinaryIO, size: int, limits: Limits) -> Raster:
         raise Image.DecompressionBombError
     notes = _check_data(directory, size, limits)
     bits = max(_integers(directory, _BITS) or [1])
-    image = _by_pillow(file) if bits <= 8 else None
     compression = tags.number(directory, _COMPRESSION) or _PLAIN
-    if compression in _PICTURES and not _codecs_find_all(file):
+    if compression not in _COMPRESSIONS:
+        raise ImageError(
+            f"expected a common compression inside TIFF, found number {compression} (22610, 34934: JPEG XR)"
+        )
+    image = _by_pillow(file) if bits <= 8 and compression not in _LACKING else None
+    if compression in (*_JPEG, *_LACKING) and not _codecs_find_all(file):
         raise ImageError("expected a complete photo, found that data are missing inside its strips or tiles")
     raster = Raster(np.empty(0), "TIFF", exif=directory, frames=1 + further, notes=notes)
     raster.icc, raster.xmp = (_data(directory, tag) for tag in (_ICC, _XMP))
@@ -177,7 +183,7 @@ def _codecs_find_all(file: BinaryIO) -> bool:
             file.seek(offset)
             data = file.read(size)
             # a JPEG stream says where it ends; what it lacks is taken from before that mark
-            end = data.rfind(b"\xff\xd9") if page.compression in (6, 7) else len(data)
+            end = data.rfind(b"\xff\xd9") if page.compression in _JPEG else len(data)
             end = len(data) if end < 0 else end
             first, second = (
                 page.decode(data[:end] + filler + data[end:], index, jpegtables=page.jpegtables)[0]

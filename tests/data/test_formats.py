@@ -255,9 +255,16 @@ def test_raw_tiff_with_fewer_rows_than_claimed(tmp_path):
     assert "of the photo are missing" in refused(tmp_path / "a.tif")
 
 
-def test_cut_jpeg_xr_inside_tiff(tmp_path):
+def test_jpeg_xr_inside_tiff_is_refused(tmp_path):
+    """Its decoder fills what a cut file lacks, and crashes on damaged ones."""
+    tifffile.imwrite(tmp_path / "a.tif", blocky(64, 64), photometric="rgb", compression="jpegxr")
+    assert "expected a common compression inside TIFF, found number 34934" in refused(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "webp"])
+def test_cut_pictures_inside_tiff(tmp_path, compression):
     pixels = blocky(64, 64)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression="jpegxr", rowsperstrip=64)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression=compression, rowsperstrip=64)
     assert read_rgb8(tmp_path / "a.tif").shape == (64, 64, 3)
     data = bytearray((tmp_path / "a.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
@@ -545,3 +552,27 @@ def test_srgb_profile_object_is_not_needed(tmp_path):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(noise(8, 8, 3)).save(tmp_path / "a.webp", lossless=True, icc_profile=srgb)
     assert np.array_equal(read_rgb8(tmp_path / "a.webp"), noise(8, 8, 3))
+
+
+@pytest.mark.parametrize("compression", ["webp", "jpeg2000", "zstd"])
+def test_tiff_of_codecs_that_pillow_lacks(tmp_path, compression):
+    tifffile.imwrite(tmp_path / "a.tif", smooth(32, 32), photometric="rgb", compression=compression)
+    expected = tifffile.imread(tmp_path / "a.tif")
+    assert np.array_equal(read_rgb8(tmp_path / "a.tif"), expected)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_texts_and_profiles_that_unpack_without_end(tmp_path, kind):
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
+    (tmp_path / "a.png").write_bytes(with_chunk(encoded(smooth(8, 8), "PNG"), kind, b"Comment\0\0" + bomb))
+    photo = read_photo(tmp_path / "a.png", integers=True)
+    assert np.array_equal(photo.rgb, smooth(8, 8)) and photo.metadata.texts == {}
+    assert photo.note == (None if kind == b"zTXt" else "colour profile ignored, it is damaged")
+
+
+def test_what_is_no_picture_is_told_by_its_beginning(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    assert refused(tmp_path / "a.jpg").endswith("found a file that begins with b'version https://'")
+    (tmp_path / "b.jpg").write_bytes(jpeg_of_size(16, 0))
+    assert refused(tmp_path / "b.jpg").endswith("found a JPEG file of 16 x 0 pixels")
