@@ -11,7 +11,8 @@ def main(argv: list[str]) -> int:
     return train_command(
         argv,
         script="train.py",
-        description="Train the enhancement network with CLIP-LIT (ICCV 2023; exp.mode: clip_lit) or CLIP-LIT-Latent (clip_lit_latent),\n"
+        description="Train the enhancement network with CLIP-LIT (ICCV 2023; exp.mode: clip_lit) or "
+        "CLIP-LIT-Latent (clip_lit_latent),\n"
         "from a folder of backlit and a folder of well-lit photos.",
         default_cfg="configs/train/clip_lit.yaml",
     )

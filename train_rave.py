@@ -11,7 +11,10 @@ def main(argv: list[str]) -> int:
     return train_command(
         argv,
         script="train_rave.py",
-        description="Train the enhancement network with RAVE (ECCV 2024), from a folder of backlit and a folder of well-lit photos.",
+        description=(
+            "Train the enhancement network with RAVE (ECCV 2024), from a folder of backlit and a "
+            "folder of well-lit photos."
+        ),
         default_cfg="configs/train/rave.yaml",
     )
 

@@ -1,11 +1,13 @@
-"""A set whose content goes with its light, on purpose: does the report find it, does a shift or `remove:` repair it, and what of PSNR?
+"""A set whose content goes with its light, on purpose: does the report find it, does a shift or `remove:` repair it,
+and what of PSNR?
 
 python -m lab.bias_experiment --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
 
-Of both folders the set takes the most textured backlit photos (foliage, crowds) and the smoothest well-lit ones (sky, water), so that
-"well-lit" also means "smooth". Texture is measured on brightness ranks, which exposure does not change. The control is as many photos
-drawn at random. How far a direction follows texture, and light, is told by what it says when the same photos are changed in
-nothing else; it is told on photos that are in no set. Then RAVE is trained with each direction.
+Of both folders the set takes the most textured backlit photos (foliage, crowds) and the smoothest well-lit ones (sky,
+water), so that "well-lit" also means "smooth". Texture is measured on brightness ranks, which exposure does not change.
+The control is as many photos drawn at random. How far a direction follows texture, and light, is told by what it says
+when the same photos are changed in nothing else; it is told on photos that are in no set. Then RAVE is trained with
+each direction.
 """
 
 import json
@@ -77,7 +79,8 @@ def experiment(config: TrainConfig, args) -> dict:
     listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     if min(map(len, listed.values())) < 2 * args.photos:
         raise UserError(
-            f"--photos: expected at most half of the smaller folder ({min(map(len, listed.values()))} photos), found {args.photos}"
+            f"--photos: expected at most half of the smaller folder ({min(map(len, listed.values()))} photos), "
+            f"found {args.photos}"
         )
     device = make_accelerator(config.train.device, config.train.precision).device
     encoder = load_encoder(config.clip.guidance, config.clip, device)
@@ -160,7 +163,9 @@ def experiment(config: TrainConfig, args) -> dict:
 
 
 def texture(path: Path) -> float:
-    """Standard deviation of the fine part of a photo's brightness ranks, 0 to 0.3: how much texture, whatever the exposure."""
+    """Standard deviation of the fine part of a photo's brightness ranks, 0 to 0.3: how much texture, whatever the
+    exposure.
+    """
     from PIL import Image
     from scipy.ndimage import gaussian_filter
 

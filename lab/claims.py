@@ -2,9 +2,9 @@
 
 python -m lab.claims --pairs DIR --unpaired DIR [--cells NAME ...] [--seeds 0 1 2]
 
-DIR of pairs holds backlit/ and ground_truth/, whose validation and test scenes (configs/splits/) are not trained on; DIR of
-unpaired photos holds backlit/ and welllit/. Every run is `train_rave.py` in a process of its own. Finished ones are in
-docs/results/claims.json and are not done again, so that anyone can go on where another stopped.
+DIR of pairs holds backlit/ and ground_truth/, whose validation and test scenes (configs/splits/) are not trained on;
+DIR of unpaired photos holds backlit/ and welllit/. Every run is `train_rave.py` in a process of its own. Finished ones
+are in docs/results/claims.json and are not done again, so that anyone can go on where another stopped.
 """
 
 import json
@@ -21,7 +21,8 @@ RESULTS = REPO_ROOT / "docs" / "results" / "claims.json"
 SPLITS = ("configs/splits/pairs_validation.txt", "configs/splits/pairs_test.txt")
 OFFLINE = {"paired": "rave_paired_offline.yaml", "relit": "rave_relit_offline.yaml"}
 
-# One direction, space and kind of set point beside another: same UNet, steps and seeds, no factor on Δ. The last layer's
+# One direction, space and kind of set point beside another: same UNet, steps and seeds, no factor on Δ. The last
+# layer's
 # difference is a third of the stages', and enters squared.
 ALIKE = ["train.num_iters=100", "guidance.set_point_factor=1.0", "guidance.relit.photos=welllit"]
 DIRECTIONS = {
@@ -106,7 +107,9 @@ def _train(name: str, seed: int, pairs: str, unpaired: str, runs: Path) -> None:
 
 
 def compact(found: dict) -> dict:
-    """Of a run's figures: the validation curve of the guided phase, its best and last point, the snapshot that the run keeps."""
+    """Of a run's figures: the validation curve of the guided phase, its best and last point, the snapshot that the run
+    keeps.
+    """
     names = ("iteration", "val_psnr", "val_ssim", "val_brightness", "seconds")
     curve = [{name: point[name] for name in names} for point in found["validation"] if point["phase"] == "rave"]
     source = found["provenance"]

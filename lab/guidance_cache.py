@@ -1,4 +1,5 @@
-"""What cached embeddings change: guidance initialisation with and without them, its time and its accuracy on held-back photos.
+"""What cached embeddings change: guidance initialisation with and without them, its time and its accuracy on held-back
+photos.
 
 python -m lab.guidance_cache --cfg clip_lit_latent.yaml --set data.backlit_images_path=DIR ... [--augmentations 0 4 16]
 """
@@ -48,7 +49,9 @@ def main(argv: list[str]) -> int:
 
 
 def _initialise(config: TrainConfig) -> dict[str, float]:
-    """Train the guidance for `num_pretrain_iters`; seconds hold the embedding, but neither reading photos nor loading the encoder."""
+    """Train the guidance for `num_pretrain_iters`; seconds hold the embedding, but neither reading photos nor loading
+    the encoder.
+    """
     from training.embeddings import load_encoder
     from training.guidance_task import GuidanceTask
     from training.phases import clip_lit_schedule

@@ -5,7 +5,8 @@ python -m lab.report pictures                   # the pictures of the documents
 python -m lab.report run runs/NAME docs/results/NAME         # a run's figures and curves, no photos
 python -m lab.report experiments runs/search docs/results/experiments.json
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being one of lab/tables.py; a test checks that all are up to date.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, NAME being one of lab/tables.py; a test checks that
+all are up to date.
 """
 
 import argparse
@@ -85,7 +86,9 @@ def filled(text: str) -> str:
 
 
 def pictures() -> None:
-    """before_after.jpg: photos taken against the sun. failures.png: simulated backlight that the shipped weights do not repair."""
+    """before_after.jpg: photos taken against the sun. failures.png: simulated backlight that the shipped weights do not
+    repair.
+    """
     import numpy as np
     import torch
     from PIL import Image
@@ -176,7 +179,9 @@ def record_experiments(runs: Path, out: Path) -> None:
 
 
 def experiment(folder: Path) -> dict:
-    """One run: its settings as `section.key`, and PSNR, SSIM and brightness of validation at the start, at best and at the end."""
+    """One run: its settings as `section.key`, and PSNR, SSIM and brightness of validation at the start, at best and at
+    the end.
+    """
     from training.tracking import read_metrics
 
     metrics = read_metrics(folder / "metrics.jsonl")

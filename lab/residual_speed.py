@@ -1,10 +1,11 @@
-"""How long the residual vector and the vocabulary take, batched as trainings do it and one by one as the release does, in the same run.
+"""How long the residual vector and the vocabulary take, batched as trainings do it and one by one as the release does,
+in the same run.
 
 python -m lab.residual_speed --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
 
-Batched: all photos of both folders and all 49,408 tokens, from files and texts, without caches. One by one: a sample of each,
-spread evenly, whose time is scaled up. Photos are decoded and texts tokenised in both. "padded": each text alone, at CLIP's 77
-positions, as the release encodes it; "cut": each text alone, cut to its length as batches are here.
+Batched: all photos of both folders and all 49,408 tokens, from files and texts, without caches. One by one: a sample of
+each, spread evenly, whose time is scaled up. Photos are decoded and texts tokenised in both. "padded": each text alone,
+at CLIP's 77 positions, as the release encodes it; "cut": each text alone, cut to its length as batches are here.
 """
 
 import json

@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
         print(f"{commit}: {its['longest_of_the_method']}; circles: {its['circles'] or 'none'}")
         for room, row in its["rooms"].items():
             print(
-                f"  {room:10} {row['files']:3} files {row['lines']:6} lines, upward: {', '.join(row['upward']) or 'none'}"
+                f"  {room:10} {row['files']:3} files {row['lines']:6} lines, upward: "
+                f"{', '.join(row['upward']) or 'none'}"
             )
     if args.json:
         write_text(args.json, json.dumps(found, indent=2) + "\n")

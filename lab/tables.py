@@ -37,7 +37,8 @@ def weights() -> str:
         cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]
         lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['all']['clipped']:.2f} % | {row['change']:.3f} |")
     notes = (
-        "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at 255 that had none. "
+        "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at "
+        "255 that had none. "
         f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement; the shipped weights "
         "had them among their training photos."
     )
@@ -61,7 +62,10 @@ def summary() -> str:
     for row, name in SUMMARY.items():
         test = result["rows"][row]["pairs_test"]
         lines.append(f"| {name} | {test['psnr']:.2f} | {test['ssim']:.3f} | {test['seconds_per_photo']:.2f} |")
-    what = f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; `python -m tools compare-weights`"
+    what = (
+        f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; `python -m "
+        "tools compare-weights`"
+    )
     return "\n".join(lines) + f"\n\n{what}, {_where(result)}."
 
 
@@ -79,7 +83,10 @@ def guidance_cache() -> str:
         )
         lines.append(f"| {cached} | {cells} |")
     settings = result["settings"]
-    what = f"{names[settings['mode']]} initialisation, {settings['num_pretrain_iters']} iterations, encoder {settings['clip']['model']}"
+    what = (
+        f"{names[settings['mode']]} initialisation, {settings['num_pretrain_iters']} iterations, encoder "
+        f"{settings['clip']['model']}"
+    )
     return "\n".join(lines) + f"\n\n{what}; {_where(result)}."
 
 
@@ -95,13 +102,19 @@ def compare() -> str:
                 f"{result['speed'][name]:.1f}",
             ]
         lines.append(f"| {name} | {row['psnr']:.2f} | {row['ssim']:.3f} | {' | '.join(cells)} |")
-    budget = f"{result['unet_iterations']} UNet iterations each; PSNR and SSIM: of six held-out photos, snapshot chosen without ground truth"
+    budget = (
+        f"{result['unet_iterations']} UNet iterations each; PSNR and SSIM: of six held-out photos, "
+        "snapshot chosen without ground truth"
+    )
     return "\n".join(lines) + f"\n\n{budget}; `make compare`, {result['seconds'] / 60:.0f} min, {_where(result)}."
 
 
 def training() -> str:
     lines = [
-        "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | minutes | commit |",
+        (
+            "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | "
+            "minutes | commit |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for name in ("rave_unpaired", *CLIP_LIT_RUNS, "rave_weights", "rave_weights_paired"):
@@ -192,7 +205,8 @@ def speed() -> str:
                 for variant in ("baseline", "fp32", "torch", "openvino")
             ]
             lines.append(
-                f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | {' | '.join(cells)} |"
+                f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | "
+                f"{' | '.join(cells)} |"
             )
     return (
         "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {_wheres(cases)}."
@@ -200,7 +214,9 @@ def speed() -> str:
 
 
 def training_speed(cases: dict) -> list[str]:
-    """Two tables of the training cases of `docs/results/bench.json`, as far as they are there: the ways of each, and two processes."""
+    """Two tables of the training cases of `docs/results/bench.json`, as far as they are there: the ways of each, and
+    two processes.
+    """
     whats = {
         "rave256": "RAVE step, {side} px, batch {batch}",
         "rave512": "RAVE step, {side} px, batch {batch}",
@@ -228,7 +244,10 @@ def training_speed(cases: dict) -> list[str]:
         )
         if "residual" in measured:
             sampled = measured["residual"]["detail"]["sampled"]
-            notes += f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos and {sampled['tokens']} tokens"
+            notes += (
+                f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos "
+                f"and {sampled['tokens']} tokens"
+            )
         tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {_wheres(measured)}.")
     if "scaling" in cases:
         scaling = cases["scaling"]
@@ -299,14 +318,18 @@ def experiments() -> str:
         points = [f"{entry[name]['val_psnr']:.2f}" for name in ("start", "best", "end")]
         points.insert(2, f"{entry['best']['iteration']}")
         lines.append(
-            f"| {entry['run']} | {', '.join(changed) or '(the first run)'} | {' | '.join(points)} | {entry['best']['val_ssim']:.3f} |"
+            f"| {entry['run']} | {', '.join(changed) or '(the first run)'} | {' | '.join(points)} | "
+            f"{entry['best']['val_ssim']:.3f} |"
         )
     return "\n".join(lines)
 
 
 def bias() -> str:
     result = _read("bias_experiment")
-    head = "| direction | response to light | to texture | words not about light among the nearest | validation at the end | best |"
+    head = (
+        "| direction | response to light | to texture | words not about light among the nearest | "
+        "validation at the end | best |"
+    )
     lines = [head, "|---|---|---|---|---|---|"]
     for name, row in result["rows"].items():
         words = ", ".join(word for word in row["content_words"][:7]) or "none"
@@ -317,7 +340,10 @@ def bias() -> str:
         cells = [f"{row['light_response']:+.2f}", f"{row['texture_response']:+.2f}", words, *scores]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     settings = result["settings"]
-    what = f"{settings['photos_of_each_folder']} photos of each folder, mini-clip, {settings['training_iterations']} iterations"
+    what = (
+        f"{settings['photos_of_each_folder']} photos of each folder, mini-clip, "
+        f"{settings['training_iterations']} iterations"
+    )
     return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
 
 
@@ -341,7 +367,10 @@ def residual_speed() -> str:
     total = [sum(row[column]["wall"] for row in rows) for column in (1, 2)]
     lines.append(f"| together | {total[0]:.0f} s | {total[1]:.0f} s | {times['all']:.1f} |")
     sampled = result["sampled"]
-    what = f"mini-clip, no caches; one by one: measured on {sampled['photos']} photos and {sampled['tokens']} tokens and scaled up"
+    what = (
+        f"mini-clip, no caches; one by one: measured on {sampled['photos']} photos and {sampled['tokens']} "
+        "tokens and scaled up"
+    )
     return (
         "\n".join(lines)
         + f"\n\n{what}; `python -m lab.residual_speed`, {_where(result)}. Later runs find both in the cache."
@@ -362,7 +391,8 @@ def formats() -> str:
             cells.append(read if not written or read == out else f"{read}, {out}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     note = (
-        "Read, and for the four that are written, written; one word where both are alike. Found by `python -m lab.formats`: files of "
+        "Read, and for the four that are written, written; one word where both are alike. Found by `python -m "
+        "lab.formats`: files of "
         "other encoders, compared with other decoders. Profiles are converted: results are sRGB."
     )
     return "\n".join(lines) + f"\n\n{note} {_where(_read('formats'))}."

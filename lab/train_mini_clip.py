@@ -1,10 +1,12 @@
-"""Train `mini-clip`, a small CLIP (image and text tower) that knows how a photo is lit: for training where there is no network.
+"""Train `mini-clip`, a small CLIP (image and text tower) that knows how a photo is lit: for training where there is no
+network.
 
 python -m lab.train_mini_clip --well-lit PHOTOS --backlit PHOTOS --out pretrained_models/mini-clip.safetensors
 
-Crops of well-lit photos are relit by a known number of stops (`data.backlight`), backlit ones are taken as they are or lifted.
-Captions are composed of what is known of a crop (its light, blur, noise, tint) or measured on it (colours, texture, contrast).
-Every tenth photo of each folder is held back for the figures that are printed and kept in the file's metadata.
+Crops of well-lit photos are relit by a known number of stops (`data.backlight`), backlit ones are taken as they are or
+lifted. Captions are composed of what is known of a crop (its light, blur, noise, tint) or measured on it (colours,
+texture, contrast). Every tenth photo of each folder is held back for the figures that are printed and kept in the
+file's metadata.
 
 Shape letters: B images, N captions, V caption words of `WORDS`, D embedding size, S side in pixels.
 """
@@ -103,7 +105,9 @@ def main(argv: list[str]) -> int:
 
 
 def train(args: argparse.Namespace) -> dict:
-    """Train and save; returns the figures of `evaluate`, and the mean loss of the first and the last tenth of the steps."""
+    """Train and save; returns the figures of `evaluate`, and the mean loss of the first and the last tenth of the
+    steps.
+    """
     import safetensors.torch
     from tqdm import tqdm
 
@@ -233,13 +237,14 @@ def relit_batch(well_lit: list[Tensor], backlit: list[Tensor], size: int, genera
     truth |= {"flattened": kind["flattened"].float(), "blurry": blurred.float(), "sharp": 1 - blurred.float()}
     truth |= {"warm": _ramp(tint, 0.1, 0.3), "cold": _ramp(-tint, 0.1, 0.3)}
     truth |= {"noisy": _ramp(noise, 0.01, 0.03), "clean": 1 - _ramp(noise, 0.01, 0.03)}
-    # linear readouts of a unit vector: over-exposure must lead away from good light as darkness does, so that RAVE's r does not reward it
+    # linear readouts of a unit vector: over-exposure must lead away from good light as darkness does, so that RAVE's r
+    # does not reward it
     distance = -torch.maximum(-mean, 3 * mean) - 0.5 * front - 3 * kind["flattened"]
     return images, torch.stack([truth[name] for name in VALUES], dim=1), torch.stack([mean, distance], dim=1), ~real
 
 
 def light_truth(stops: Tensor, front: Tensor, flattened: Tensor) -> dict[str, Tensor]:
-    """How far each value of `LIGHT` holds, in [0, 1], for a mean shift and a foreground darkening in stops, all (B,)."""
+    """How far each value of `LIGHT` holds, in [0, 1], for a mean shift and a foreground darkening in stops (B,)."""
     dark, over, against = _ramp(-stops, 0.4, 1.2), _ramp(stops, 0.4, 1.0), _ramp(front, 0.5, 1.5)
     well = 1 - torch.stack([dark, over, against, flattened]).amax(dim=0)
     # the photos that the field calls backlit are often dark all over: for such crops neither true nor false
@@ -259,7 +264,7 @@ def measured_light_truth(images: Tensor) -> dict[str, Tensor]:
 
 
 def looks_truth(crops: Tensor) -> dict[str, Tensor]:
-    """How far colour, texture and contrast words hold for crops (B,3,S,S) before they are relit, each (B,) in [0, 1]."""
+    """How far words of colour, texture, contrast hold for crops (B,3,S,S) before they are relit, (B,) in [0, 1]."""
     small = F.interpolate(crops, (32, 32), mode="bilinear", antialias=True)
     high, low = small.amax(dim=1), small.amin(dim=1)
     chroma = high - low
@@ -297,7 +302,7 @@ def compose(truth: Tensor, words: random.Random) -> tuple[str, tuple[int, ...]]:
 
 
 def caption_truth(truth: Tensor, values: list[tuple[int, ...]]) -> Tensor:
-    """How far caption n holds for image b, (B,N): the weakest of its claims; 0.5 where it claims nothing. truth (B,V)."""
+    """How far caption n holds for image b, (B,N): the weakest of its claims; 0.5 for no claim. truth (B,V)."""
     return torch.stack(
         [truth[:, list(claims)].amin(dim=1) if claims else torch.full_like(truth[:, 0], 0.5) for claims in values],
         dim=1,
@@ -305,7 +310,9 @@ def caption_truth(truth: Tensor, values: list[tuple[int, ...]]) -> Tensor:
 
 
 def caption_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor | float) -> Tensor:
-    """CLIP's symmetric cross-entropy, the target shared by all captions (images) that are true: unit (B,D), (N,D); truth (B,N)."""
+    """CLIP's symmetric cross-entropy, the target shared by all captions (images) that are true: unit (B,D), (N,D);
+    truth (B,N).
+    """
     logits = scale * images @ texts.T
     by_image, by_text = (truth / truth.sum(dim=d, keepdim=True).clamp(min=1e-6) for d in (1, 0))
     image_term = -(by_image * logits.log_softmax(dim=1)).sum(dim=1).mean()
@@ -317,7 +324,8 @@ def caption_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor | f
 def settle_batch_norm(encoder, batches: list[Tensor]) -> None:
     """Batch-norm statistics of the final weights, a plain average over batches (B,3,S,S).
 
-    Those gathered on the way are averages over weights long gone, with which "well-lit" was said of 17 % of well-lit photos, not 93 %.
+    Those gathered on the way are averages over weights long gone, with which "well-lit" was said of 17 % of well-lit
+    photos, not 93 %.
     """
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -330,7 +338,10 @@ def settle_batch_norm(encoder, batches: list[Tensor]) -> None:
 
 
 def unseen_tokens(tokenize, vocabulary: int) -> Tensor:
-    """(vocabulary,) bool: tokens of no caption. Their embeddings are kept at zero: all such words mean the same, nothing."""
+    """(vocabulary,) bool: tokens of no caption.
+
+    Their embeddings are kept at zero: all such words mean the same, nothing.
+    """
     texts = [
         *(word for words in WORDS.values() for word in words),
         *TEMPLATES,

@@ -1,4 +1,5 @@
-"""Kill a training with SIGKILL at random moments, resume it each time, and compare it with an uninterrupted run, bit for bit.
+"""Kill a training with SIGKILL at random moments, resume it each time, and compare it with an uninterrupted run, bit
+for bit.
 
 python -m tests.kill_and_resume --cfg clip_lit_latent_quickstart.yaml [--kills 10] [--set KEY=VALUE ...]
 """
@@ -94,8 +95,8 @@ def _kill_over_and_over(
 ) -> None:
     """Start, kill at a random moment further on, resume, until `kills` are done; then let it finish.
 
-    Moments are counted in lines of the log, of which the whole run has `lines` in `seconds`, and a random while after one:
-    so they spread over all of the run, whatever else the machine does meanwhile.
+    Moments are counted in lines of the log, of which the whole run has `lines` in `seconds`, and a random while after
+    one: so they spread over all of the run, whatever else the machine does meanwhile.
     """
     state = run_folder / "checkpoints" / "last.pt"
     log = run_folder / "metrics.jsonl"

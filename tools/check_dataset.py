@@ -4,8 +4,8 @@ It checks names, sizes, duplicates, pairs, labels, and training photos that show
 
 python -m tools check-dataset --backlit DIR [--well-lit DIR] [--gt DIR] [--test DIR] [--image-size 512]
 
---well-lit: photos that need no enhancement, of any scenes. --gt: ground truths of --backlit. --test: photos that must not be trained on.
-One line for each verdict: ok, warn, or bad. Exit code 0, or 3 where anything is bad.
+--well-lit: photos that need no enhancement, of any scenes. --gt: ground truths of --backlit. --test: photos that must
+not be trained on. One line for each verdict: ok, warn, or bad. Exit code 0, or 3 where anything is bad.
 """
 
 import argparse

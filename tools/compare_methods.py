@@ -74,7 +74,8 @@ def main(argv: list[str]) -> int:
     _pictures(out, {name: out / config.exp.exp_name / "enhanced" for name, config in configs.items()}, curves)
     _print(results)
     print(
-        f"\nlook at   {out}/photos.png, {out}/curves.png\nnumbers   {out}/results.json\ntook      {results['seconds']:.0f} s"
+        f"\nlook at   {out}/photos.png, {out}/curves.png\nnumbers   {out}/results.json\ntook      "
+        f"{results['seconds']:.0f} s"
     )
     return EXIT_OK
 
@@ -112,7 +113,8 @@ def _speed(rows: dict[str, dict]) -> dict[str, float]:
 
 def _print(results: dict) -> None:
     print(
-        f"\n{'':18} {'PSNR / dB':>9} {'SSIM':>6} {'best by validation':>20} {'at iteration':>13} {'after':>8} {'x RAVE':>7}"
+        f"\n{'':18} {'PSNR / dB':>9} {'SSIM':>6} {'best by validation':>20} {'at iteration':>13} {'after':>8} "
+        f"{'x RAVE':>7}"
     )
     for name, row in results["rows"].items():
         line = f"{name:18} {row['psnr']:9.2f} {row['ssim']:6.3f}"

@@ -1,10 +1,10 @@
 """Score weight files side by side on pairs, beside a gamma, CLAHE and doing nothing.
 
-python -m tools compare-weights --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json OUT.json] [--sheet OUT.png]
+python -m tools compare-weights --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json FILE] [--sheet PNG]
 
 Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Two figures of harm:
-clipped, the share of pixels of the backlit photos with a channel at 255 that had none there before; change, the mean absolute
-change of photos that are well lit already, of full scale.
+clipped, the share of pixels of the backlit photos with a channel at 255 that had none there before; change, the mean
+absolute change of photos that are well lit already, of full scale.
 """
 
 import argparse
@@ -151,7 +151,10 @@ def _sheet(methods: dict[str, Method], photos: list[tuple[np.ndarray, np.ndarray
 
 
 def weight_files(items: list[str]) -> dict[str, Path]:
-    """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively). Raises UserError for what is neither."""
+    """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively).
+
+    Raises UserError for what is neither.
+    """
     files: dict[str, Path] = {}
     for item in items:
         name, _, path = item.rpartition("=")

@@ -2,8 +2,9 @@
 
 python -m tools fetch-published [--out pretrained_models/published] [--source FOLDER_OR_URL] [--only clip_lit rave]
 
-A stopped download goes on where it ended; files that are there already are left alone. `--source` holds the nine files in
-the sub-folders clip_lit/ and rave/, as a folder or behind a URL (a mirror); without it the authors' repositories are asked.
+A stopped download goes on where it ended; files that are there already are left alone. `--source` holds the nine files
+in the sub-folders clip_lit/ and rave/, as a folder or behind a URL (a mirror); without it the authors' repositories are
+asked.
 """
 
 import argparse
@@ -31,7 +32,8 @@ SHA256 = {
     "rave/rave_unpaired.pth": "21fb43004af7de2e1782b5799fbaa91dc62ca2730134229323bceab53370742c",
     "rave/rave_unpaired_shifted.pth": "5bcf3feff7dcc4891be878721c2defba0305e343c6b3821f9e88a9950c06ae5e",
 }
-# The authors' repositories, as far as they are known; where a file has moved, --source and the SHA-256 above still serve.
+# The authors' repositories, as far as they are known; where a file has moved, --source and the SHA-256 above still
+# serve.
 AUTHORS = {
     "clip_lit/enhancement_model.pth": "https://raw.githubusercontent.com/ZhexinLiang/CLIP-LIT/master/pretrained_models/enhancement_model.pth",
     "clip_lit/init_enhancement_model.pth": "https://raw.githubusercontent.com/ZhexinLiang/CLIP-LIT/master/pretrained_models/init_pretrained_models/init_enhancement_model.pth",
@@ -67,7 +69,10 @@ def main(argv: list[str]) -> int:
 
 
 def fetch(name: str, target: Path, source: str | None) -> str:
-    """Have one file at `target`; what was done, in a word. Raises UserError where it cannot be had or is another file."""
+    """Have one file at `target`; what was done, in a word.
+
+    Raises UserError where it cannot be had or is another file.
+    """
     if target.is_file():
         if _sha256(target) == SHA256[name]:
             return "there"

@@ -4,9 +4,10 @@ python -m tools interpret-residual --cfg train.yaml [--set KEY=VALUE] [--out DIR
 
 Writes report.html, one file that opens anywhere, and report.json.
 
-For the direction of the config (`guidance:`) and for shifts of it by n tokens: the vocabulary's nearest and farthest tokens, words among
-them that may be data bias, how well it separates the two folders, the photos at its ends, and how much it depends on
-which photos it was made of. The direction itself is written beside, as direction.safetensors (for `guidance.saved`).
+For the direction of the config (`guidance:`) and for shifts of it by n tokens: the vocabulary's nearest and farthest
+tokens, words among them that may be data bias, how well it separates the two folders, the photos at its ends, and how
+much it depends on which photos it was made of. The direction itself is written beside, as direction.safetensors (for
+`guidance.saved`).
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 python -m tools near-duplicates TEST_PHOTOS TRAINING_PHOTOS [--unseen FILE]
 
-Compares rank orders of brightness on a coarse grid, which exposure hardly changes. --unseen writes the names without a match.
+Compares rank orders of brightness on a coarse grid, which exposure hardly changes. --unseen writes the names without a
+match.
 """
 
 import argparse

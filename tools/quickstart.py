@@ -44,7 +44,10 @@ def main(argv: list[str]) -> int:
 
     _heading(
         "3/4",
-        f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint {folder}/checkpoints/best.safetensors",
+        (
+            f"python inference.py {HELD_OUT}/backlit --output {folder}/enhanced --checkpoint "
+            f"{folder}/checkpoints/best.safetensors"
+        ),
     )
     weights = folder / "checkpoints" / "best.safetensors"
     code = inference.main(
@@ -62,13 +65,16 @@ def main(argv: list[str]) -> int:
     summary["seconds"] = round(time.perf_counter() - start, 1)
     write_results({"mean": summary}, folder / "results.json")
     print(
-        f"\nlook at   {folder}/before_after.png, {folder}/curves.png\nnumbers   {folder}/results.json\ntook      {summary['seconds']:.0f} s"
+        f"\nlook at   {folder}/before_after.png, {folder}/curves.png\nnumbers   {folder}/results.json\ntook     "
+        f" {summary['seconds']:.0f} s"
     )
     return EXIT_OK
 
 
 def measure(results: Path, json_file: Path) -> dict:
-    """Metrics (protocol `rgb`) of a folder of results against the held-out ground truths, written to `json_file` and returned."""
+    """Metrics (protocol `rgb`) of a folder of results against the held-out ground truths, written to `json_file` and
+    returned.
+    """
     import compute_metrics
 
     with contextlib.redirect_stdout(io.StringIO()):  # the caller shows several folders in one table

@@ -1,6 +1,7 @@
-"""How fast, and in how much memory, beside the plain way in the same run; writes docs/results/bench.json (`make bench`).
+"""How fast, and in how much memory, beside the plain way in the same run (`make bench`).
 
-python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder rave256 rave512 guidance residual scaling] [--repeats 5] [--json FILE]
+python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder rave256 rave512 guidance residual scaling]
+                    [--repeats 5] [--json docs/results/bench.json]
 
 What each case is: lab/bench/inference.py and lab/bench/training.py. The plain way ("baseline"): lab/bench/plain.py.
 """

@@ -1,8 +1,8 @@
 """The inference cases of the benchmark.
 
 0.5, 3: megapixels, array in and array out, in processes that take turns, so that all meet the same load of the machine.
-photo, 12, 24, 100, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels, large
-photos, 50 small ones. Peak memory is that of the whole process.
+photo, 12, 24, 100, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels,
+large photos, 50 small ones. Peak memory is that of the whole process.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The authors' way, written out: what every figure of the benchmark is compared with.
 
-Inference: whole frame, NCHW, eager, fp32, one photo after the other. Training: fp32, NCHW, photo by photo through the encoders, a pass
-of its own for each term, the whole identity encoder for its maps, inputs and results alike, Adam as PyTorch has it, every value read in
-each step.
+Inference: whole frame, NCHW, eager, fp32, one photo after the other. Training: fp32, NCHW, photo by photo through the
+encoders, a pass of its own for each term, the whole identity encoder for its maps, inputs and results alike, Adam as
+PyTorch has it, every value read in each step.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,10 +1,12 @@
 """The training cases of the benchmark: one RAVE step, guidance initialisation, the residual vector, two processes.
 
-"baseline" is the authors' way (plain.py). Both ways start from the same weights and see the same photos; `loss_agreement` is the largest relative difference of their losses.
+"baseline" is the authors' way (plain.py). Both ways start from the same weights and see the same photos;
+`loss_agreement` is the largest relative difference of their losses.
 
-The ways of a step run in processes of their own that take turns. A row also has its arithmetic rate (torch.utils.flop_counter) beside
-that of a large matrix product of the same precision on the same device, in the same run: no step can be faster than this limit. On a
-GPU it also has the device's peak memory; that branch was never run, for lack of a GPU.
+The ways of a step run in processes of their own that take turns. A row also has its arithmetic rate
+(torch.utils.flop_counter) beside that of a large matrix product of the same precision on the same device, in the same
+run: no step can be faster than this limit. On a GPU it also has the device's peak memory; that branch was never run,
+for lack of a GPU.
 """
 
 import json
@@ -131,7 +133,10 @@ def _step_task(config: TrainConfig) -> "UNetTask":
 
 
 def work(case: str, way: str) -> None:
-    """A worker of its own process. For each line in, one out: for "step" its seconds and loss, for "flops" a step's count of them."""
+    """A worker of its own process.
+
+    For each line in, one out: for "step" its seconds and loss, for "flops" a step's count of them.
+    """
     side, batch = STEPS[case]
     config = step_config(side, batch, ENCODERS, WAYS.get(way, WAYS["fp32"]))
     if way == "baseline":
@@ -326,7 +331,9 @@ def _residual(folder: Path, repeats: int) -> dict:
 
 
 def _scaling(folder: Path, repeats: int) -> dict:
-    """A folder through inference.py, and a short RAVE training, by 1 and 2 processes of one thread each, start-up included."""
+    """A folder through inference.py, and a short RAVE training, by 1 and 2 processes of one thread each, start-up
+    included.
+    """
     _write_folders(folder, FOLDER["scaling"], sides=(300, 400))
     rows: dict[str, dict] = {}
     for job, run in (("inference", _enhance), ("training", _train)):
@@ -376,7 +383,10 @@ def _train(folder: Path, processes: int) -> dict:
 
 
 def _same(one: dict | list, two: dict | list) -> dict:
-    """Files: equal to the byte. Losses: equal up to rounding, for the gradient of a batch is summed in another order."""
+    """Files: equal to the byte.
+
+    Losses: equal up to rounding, for the gradient of a batch is summed in another order.
+    """
     if isinstance(one, dict):
         return {"equal": "yes, every byte" if one == two else "no"}
     difference = agreement(one, two)
