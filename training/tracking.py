@@ -13,16 +13,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch.utils.tensorboard import SummaryWriter
 
-from common.console import say
+from common.console import note, say
 from common.errors import UserError
 from common.files import append_line, telling_errors, write_text, writing
 from common.lock import Lock
+from common.paths import is_file, read_text
 from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+LARGEST_LOG = 2**28  # bytes of a metrics.jsonl; a million lines
 
 
 class RunFolder:
@@ -146,8 +149,18 @@ def _json(content: dict) -> str:
 
 
 def read_metrics(file: Path) -> list[dict]:
-    """The lines of a metrics.jsonl; none where it does not exist yet."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    """The lines of a metrics.jsonl; none where it does not exist yet. Damaged lines are left out with a note."""
+    lines = []
+    for number, line in enumerate(read_text(file, LARGEST_LOG).splitlines() if is_file(file) else [], 1):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            content = None
+        if isinstance(content, dict) and "iteration" in content:
+            lines.append(content)
+        else:
+            note(f"{file}: line {number} is left out, expected the JSON of an iteration")
+    return lines
 
 
 def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path, side: int = 192) -> np.ndarray:

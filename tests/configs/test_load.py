@@ -43,11 +43,12 @@ def test_every_file_under_configs_is_of_one_kind():
 
 
 @pytest.mark.parametrize(("path", "schema"), SHIPPED, ids=lambda value: getattr(value, "name", ""))
-def test_every_shipped_config_loads_and_says_what_it_is_for(path, schema):
+def test_every_shipped_config_loads_and_says_what_it_is_for(path, schema, capsys):
     load_config(schema, str(path))
+    assert capsys.readouterr().err == ""  # no key in it is without effect
     head = path.read_text().splitlines()[:3]
     assert all(line.startswith("# ") for line in head)
-    assert "Command:" in head[1]
+    assert "Command:" in head[1] and "Takes:" in head[2]
 
 
 def test_published_file_loads(load):

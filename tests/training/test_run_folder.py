@@ -11,6 +11,7 @@ from common.files import DiskFull
 from tests.faults import room_for
 from tests.helpers import assert_same_run, config
 from training.loop import train
+from training.tracking import plot_curves, read_metrics
 
 
 def test_a_run_that_is_in_training_is_neither_trained_resumed_nor_overwritten_by_another(overrides):
@@ -73,3 +74,20 @@ def test_resume_from_the_state_before_a_damaged_one_ends_as_if_nothing_had_happe
     resumed = train(stopped, resume=True)
     assert f"note       {state}: damaged" in capsys.readouterr().out
     assert_same_run(whole, resumed)
+
+
+def test_damaged_lines_of_a_log_are_left_out_with_a_note(tmp_path, capsys):
+    log = tmp_path / "metrics.jsonl"
+    assert read_metrics(log) == []
+    log.write_text(
+        '\ufeff{"iteration": 1, "loss": 2.0}\n{"iteration": 2, "lo\n3\n' + "[" * 9000 + '\n{"iteration": 5}\n'
+    )
+    assert [line["iteration"] for line in read_metrics(log)] == [1, 5]
+    notes = capsys.readouterr().err.splitlines()
+    assert notes == [f"note: {log}: line {n} is left out, expected the JSON of an iteration" for n in (2, 3, 4)]
+
+
+def test_a_run_s_name_is_text_in_its_plots(tmp_path):
+    lines = [{"iteration": n, "phase": "rave", "loss": 1.0 / n} for n in (1, 2)]
+    plot_curves(lines, tmp_path / "curves.png", r"a$_\frac{")
+    assert (tmp_path / "curves.png").is_file()
