@@ -26,10 +26,7 @@ class BacklightRanges:
     foreground_stops: tuple[float, float] = (1.5, 3.5)  # exposure lost by the foreground, in stops (factors of 2)
     background_stops: tuple[float, float] = (0.0, 0.7)  # exposure gained by the rest, in stops
     foreground_share: tuple[float, float] = (0.6, 1.0)  # of the picture; 1: an evenly under-exposed photo
-    noise: tuple[float, float] = (
-        0.0,
-        0.0,
-    )  # standard deviation of read noise, linear, of full scale; shot noise goes with it
+    noise: tuple[float, float] = (0.0, 0.0)  # standard deviation of read noise, of full scale; shot noise goes with it
 
 
 class RandomBacklight:
