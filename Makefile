@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo compare bench test test-slow format config-docs docs lock enhance clean
+.PHONY: help demo compare bench test test-slow format config-docs docs lock enhance app clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,13 @@ bench: $(VENV)/.installed ## time and memory beside the plain way (docs/results/
 enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=results]
 	@test -n "$(IN)" || { echo "error: IN: expected a folder or a photo; for example: make enhance IN=my_photos"; exit 2; }
 	@$(BIN)/python inference.py "$(IN)" $(if $(OUT),--output "$(OUT)")
+
+$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-app.txt
+	@touch $@
+
+app: $(VENV)/.installed-app ## the web page: before and after, strength, download, measuring (on this computer only)
+	@$(BIN)/python -m serving.app
 
 test: $(VENV)/.installed-dev ## lint and the quick tests, offline
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -12,7 +12,7 @@ PyTorch, and what imports it, is imported where it is first used: a wrong path i
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -137,15 +137,21 @@ class Enhancer:
         for number, close, result in zip(numbers, closed, enhanced, strict=True):
             results[number] = close(result)
 
-    def illumination(self, photo: AnyPhoto) -> np.ndarray:
-        """A photo as `__call__` takes it -> illumination map M (H,W) float32, >= 0. Raises as `__call__`."""
+    def illumination(self, photo: AnyPhoto, progress: Callable[[float], None] | None = None) -> np.ndarray:
+        """A photo as `__call__` takes it -> illumination map M (H,W) float32, >= 0. Raises as `__call__`.
+
+        progress: called after each tile, with the share of the photo that is done.
+        """
         import torch
 
         rgb = opened(photo)[0]
-        illumination = np.empty(rgb.shape[:2], np.float32)
+        illumination, done = np.empty(rgb.shape[:2], np.float32), 0
         with torch.inference_mode():
             for rows, columns, _, tile in self._tiles(rgb):
                 illumination[rows, columns] = tile[0, 0].cpu().numpy()
+                done += tile.shape[2] * tile.shape[3]
+                if progress:
+                    progress(done / illumination.size)
         return illumination
 
     def enhance(

@@ -1,0 +1,217 @@
+"""What the web page shows and gives away: previews, maps, files, figures. Knows no web.
+
+A photo's map is computed once for each set of weights and kept as a file; every strength comes from it.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from common.paths import REPO_ROOT
+from configs.schema.inference import InferenceSave
+from data.images import read_photo, read_rgb8
+from data.images.photo import to_integers
+from serving.enhancer import Enhancer
+from serving.jobs import plan_outputs
+from serving.pipeline import enhance_files
+
+SCREEN = 1280  # pixels; longer side of what is shown
+KEPT_MAPS = 16  # photos whose maps stay on the disk
+COMMON_TOKENS = 6000  # of CLIP's vocabulary, which begins with the most frequent
+ENCODERS = {
+    "mini-clip (shipped, reads texts)": ("mini-clip", "pretrained_models/mini-clip.safetensors"),
+    "efficientnet-lite0 (names of 1,000 classes)": ("efficientnet-lite0", "imagenet"),
+}
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class View:
+    """A photo at screen size: `photo` (h,w,3) uint8 and its map (h,w) float32."""
+
+    photo: np.ndarray
+    illumination: np.ndarray
+
+
+def weight_files() -> list[str]:
+    """Names of the files in `pretrained_models` that may be an enhancement network, the default first."""
+    from safetensors import safe_open
+
+    names = []
+    for path in sorted((REPO_ROOT / "pretrained_models").iterdir()):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as file:
+                if "cond_add1.weight" in {name.removeprefix("module.") for name in file.keys()}:  # noqa: SIM118
+                    names.append(path.name)
+        elif path.suffix == ".pth":
+            names.append(path.name)
+    return names
+
+
+class Studio:
+    """Photos of one server. `work`: a folder of its own for maps and results. Threads take turns at the network."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._turn = threading.Lock()
+        self._enhancers: dict[str, Enhancer] = {}
+        self._views: dict[tuple[str, str], View] = {}
+
+    def enhancer(self, weights: str) -> Enhancer:
+        """The network of a file in `pretrained_models`. Raises UserError for other names and unusable files."""
+        if weights not in weight_files():
+            raise UserError(f"weights: expected one of {', '.join(weight_files())}, found {weights}")
+        if weights not in self._enhancers:
+            self._enhancers[weights] = Enhancer(REPO_ROOT / "pretrained_models" / weights)
+        return self._enhancers[weights]
+
+    def view(self, photo: str, weights: str, progress: Progress | None = None) -> View:
+        """The photo and its map at screen size. Raises ImageError for a file that is not a photo."""
+        with self._turn:
+            if (photo, weights) not in self._views:
+                rgb = read_photo(photo, integers=True).rgb
+                illumination = self._map(photo, weights, rgb, progress)
+                height, width = rgb.shape[:2]
+                scale = min(1.0, SCREEN / max(height, width))
+                size = max(1, round(width * scale)), max(1, round(height * scale))
+                small = Image.fromarray(to_integers(rgb, np.uint8)).resize(size, Image.Resampling.BOX)
+                shown = Image.fromarray(np.asarray(illumination)).resize(size, Image.Resampling.BOX)
+                self._views[photo, weights] = View(np.array(small), np.array(shown))
+                while len(self._views) > KEPT_MAPS:
+                    gone = next(iter(self._views))
+                    del self._views[gone]
+                    self._map_file(*gone).unlink(missing_ok=True)
+            return self._views[photo, weights]
+
+    def result(self, view: View, weights: str, strength: float) -> np.ndarray:
+        """The enhanced photo at screen size, (h,w,3) uint8. The network does not run."""
+        return self.enhancer(weights).relight(view.photo, view.illumination, strength)
+
+    def write(
+        self, photos: Sequence[str], weights: str, strength: float, progress: Progress | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Results at full size, with the bytes that `inference.py` writes: their paths, and a line for each that failed."""
+        written, failed = [], []
+        for number, photo in enumerate(photos):
+            key = hashlib.sha256(f"{photo}|{weights}|{strength}".encode()).hexdigest()[:16]
+            (job,) = plan_outputs([photo], self._work / "results" / key)
+
+            def shown(done: float, number: int = number) -> None:
+                if progress:
+                    progress((number + done) / len(photos))
+
+            with self._turn:
+                options = InferenceSave().model_dump(exclude={"format", "overwrite"})
+                mapped = _Mapped(self, photo, weights, shown)
+                outcome = enhance_files([job], mapped, strength=strength, **options)
+            written += [str(job.target)] if outcome.enhanced else []
+            failed += [f"{Path(photo).name}: {reason}" for _, reason in outcome.failures]
+        return written, failed
+
+    def _map(self, photo: str, weights: str, rgb: np.ndarray, progress: Progress | None) -> np.ndarray:
+        file = self._map_file(photo, weights)
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, self.enhancer(weights).illumination(rgb, progress))
+        return np.load(file, mmap_mode="r")
+
+    def _map_file(self, photo: str, weights: str) -> Path:
+        return self._work / "maps" / f"{hashlib.sha256(f'{photo}|{weights}'.encode()).hexdigest()}.npy"
+
+
+class _Mapped(Enhancer):
+    """An enhancer of one photo whose map may be there already."""
+
+    def __init__(self, studio: Studio, photo: str, weights: str, progress: Progress) -> None:
+        self.choice = studio.enhancer(weights).choice
+        self._studio, self._photo, self._weights, self._progress = studio, photo, weights, progress
+
+    def enhance(
+        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        illumination = np.array(self._studio._map(self._photo, self._weights, rgb, self._progress))
+        result = self._studio.enhancer(self._weights).relight(rgb, illumination, strength)
+        return result, illumination if keep_map else None
+
+
+def told(error: UserError, photo: str) -> str:
+    """The error's line, naming the file as the user does and not by where the server keeps it."""
+    return str(error).replace(str(photo), Path(photo).name)
+
+
+def measured(result: str, truth: str) -> list[list[str]]:
+    """Rows of protocol, PSNR, SSIM, LPIPS of a result against its ground truth. Raises UserError where they differ in size."""
+    from metrics.full_reference import Lpips, measure_paper, measure_rgb
+
+    lpips = Lpips("auto")
+    images = read_rgb8(result), read_rgb8(truth)
+    rows = []
+    for name, measure in (("rgb", measure_rgb), ("paper", measure_paper)):
+        values = measure(*images, lpips)
+        rows.append([name, *(_figure(values[key], digits) for key, digits in (("psnr", 2), ("ssim", 4), ("lpips", 4)))])
+    return rows
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where photos lie along a direction of light, and the words near it. Cosines, in [-1, 1]."""
+
+    projections: list[list[str]]
+    words: list[list[str]]
+
+
+def read_direction(
+    photo: np.ndarray, enhanced: np.ndarray, encoder: str, dark: str, bright: str, saved: str | None
+) -> Reading:
+    """Project a photo and its result, (h,w,3) uint8, onto a direction: a saved one, or from the words `dark` to `bright`.
+
+    Raises UserError for words that the encoder does not know and files that hold no direction of its space.
+    """
+    import torch
+
+    from losses.residual import between
+    from training.directions import load_direction
+
+    network, vocabulary = _encoder(encoder)
+    direction = load_direction(saved, network) if saved else between(network.embed_words([dark, bright]))
+    with torch.inference_mode():
+        places = [
+            float(network.embed_images(torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None] / 255)[0] @ direction)
+            for rgb in (photo, enhanced)
+        ]
+    near, far = (vocabulary.nearest(direction, 12, whole_words=True, farthest=farthest) for farthest in (False, True))
+    words = [[a.text, f"{a.cosine:+.3f}", b.text, f"{b.cosine:+.3f}"] for a, b in zip(near, far, strict=True)]
+    rows = [
+        ["photo", f"{places[0]:+.4f}"],
+        ["result", f"{places[1]:+.4f}"],
+        ["change", f"{places[1] - places[0]:+.4f}"],
+    ]
+    return Reading(rows, words)
+
+
+@lru_cache(maxsize=2)
+def _encoder(name: str) -> tuple:
+    """The encoder, and a vocabulary to read directions of its space by."""
+    from metrics.direction import Vocabulary
+    from models.clip_encoder import load_clip
+
+    model, pretrained = ENCODERS[name]
+    file = REPO_ROOT / pretrained
+    network = load_clip(model, str(file) if file.is_file() else pretrained)
+    texts, whole = network.words()
+    if network.has_text:
+        texts, whole = texts[:COMMON_TOKENS], whole[:COMMON_TOKENS]
+        return network, Vocabulary(texts, whole, network.embed_texts(texts, 512))
+    return network, Vocabulary(texts, whole, network.vocabulary()[1])
