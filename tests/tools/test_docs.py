@@ -19,7 +19,7 @@ MORE = ("CONTRIBUTING.md", "CHANGELOG.md", "lab/README.md", "docs/photos/README.
 DOCUMENTS = [*TABLED, *(REPO_ROOT / name for name in MORE)]
 EACH = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_to(REPO_ROOT).as_posix())
 SCRIPTS = ("train", "train_rave", "inference", "compute_metrics")
-LONG = ("quickstart", "compare-methods", "fetch-published")  # they need no input, and start
+LONG = ("quickstart", "compare-methods", "fetch-published", "export")  # they need no input, and start
 # what the data of a command that reads photos is missing, in a folder where there is nothing
 MISSING = "expected a folder, found nothing there|expected a photo or folder|found nothing there|no such file"
 SECTIONS = "exp|data|train|unet_model|guidance_model|guidance|clip|loss|model|save|metrics"
