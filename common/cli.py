@@ -64,8 +64,8 @@ def _leave_to_main(fault: threading.ExceptHookArgs) -> None:
 def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """What `main(argv)` returns; for what a user or the system can mend, one line on stderr and 2.
 
-    What the system refuses (no permission, no room, a name that is too long) needs no care where it happens, unless more
-    can be said there. All else is a failure of ours, and passes.
+    What the system refuses (no permission, no room, a name that is too long) needs no care where it happens, unless
+    more can be said there. All else is a failure of ours, and passes.
     """
     try:
         _check_surroundings()

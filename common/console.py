@@ -1,4 +1,4 @@
-"""What the scripts print. Nothing that comes from outside may move the cursor, turn the reading direction or end a line."""
+"""What the scripts print: nothing from outside moves the cursor, turns the reading direction or ends a line."""
 
 import io
 import os
@@ -19,7 +19,7 @@ _CURSOR_UP = "\x1b[A"  # tqdm's, between bars
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""The text with every character that would act on a terminal spelt out, such as `\x1b` or `\u202e`, but those in `keep`."""
+    r"""The text with what would act on a terminal spelt out, such as `\x1b` or `\u202e`, but for those in `keep`."""
     if text.isprintable():
         return text
     keep += _JOINERS
@@ -49,8 +49,8 @@ def note(text: str) -> None:
 class Output(io.TextIOWrapper):
     """stdout or stderr through which nothing acts on the terminal, and which never ends the work.
 
-    Every print, bar, table, warning and traceback passes `visible`; only line ends, and what moves a progress bar, pass as
-    they are. Where nobody reads any more (`... | head`), the rest is dropped.
+    Every print, bar, table, warning and traceback passes `visible`; only line ends, and what moves a progress bar, pass
+    as they are. Where nobody reads any more (`... | head`), the rest is dropped.
     """
 
     def write(self, text: str) -> int:

@@ -42,7 +42,8 @@ def open_file(path: str | Path, *, limit: int = LARGEST_INPUT) -> BinaryIO:
     """Open a regular file for reading, without ever waiting for it.
 
     A pipe would block until somebody writes into it, and a device may never end; both are refused, also behind links.
-    Raises UserError for those, for folders, and for files of more than `limit` bytes; OSError where there is nothing to open.
+    Raises UserError for those, for folders, and for files of more than `limit` bytes; OSError where there is nothing to
+    open.
     """
     _refuse_special(path, os.stat(path).st_mode)  # before it is opened: opening alone may move a tape  # noqa: PTH116
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
@@ -94,8 +95,8 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Write a file whole: yields a temporary path in its folder, which takes the file's name when the block ends.
 
     A reader never sees half a file, and what was there before stays until then. Folders are made; the mode follows the
-    umask. durable: the bytes are on the disk before the name is taken, so that not even a power cut loses both versions.
-    Raises DiskFull where there is no room, UserError where the file cannot be written for another reason that
+    umask. durable: the bytes are on the disk before the name is taken, so that not even a power cut loses both
+    versions. Raises DiskFull where there is no room, UserError where the file cannot be written for another reason that
     the system gives; other errors of the block pass.
     """
     path = Path(path)
@@ -204,7 +205,8 @@ def telling_errors(path: Path) -> Iterator[None]:
 def _system_error(error: BaseException, path: Path) -> int | None:
     """The number of the system's error behind an exception, where it is about a file in the folder of `path`.
 
-    Libraries put their own errors on top: PyTorch raises another one while it closes its archive, safetensors spells it out.
+    Libraries put their own errors on top: PyTorch raises another one while it closes its archive, safetensors spells it
+    out.
     """
     if isinstance(error, OSError) and error.errno is not None:
         about = error.filename

@@ -78,7 +78,8 @@ class Lock:
         self.release()
 
     def _hold(self, handle: int) -> bool:
-        """Whether the system holds the lock for us; False where it knows no locks. Raises UserError where another has it."""
+        """Whether the system holds the lock for us; False where it knows no locks. Raises UserError where another has
+        it."""
         try:
             import fcntl
         except ImportError:  # Windows: what the file says decides alone

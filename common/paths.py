@@ -51,7 +51,7 @@ def find_folder(value: str, key: str) -> Path:
 
 
 def one_form(name: str) -> str:
-    """A name in the one form of Unicode in which names are compared: macOS writes "é" as two characters, others as one."""
+    """A name in the one form of Unicode in which names are compared: macOS writes "é" as two characters."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -23,7 +23,14 @@ INTRODUCTION = """# Configuration
 Generated from [`schema/`](schema) by `make config-docs`; do not edit.
 
 Every script takes `--cfg FILE` (a path, or a file name under `configs/`) and `--set key=value`, which may be
-repeated. Unknown keys, keys given twice, wrong types and values out of range are refused with the name of the key.
+repeated. Unknown keys, keys given twice, wrong types and values out of range are refused with the name of the key;
+keys that have no effect beside others are told in a note.
+
+Values are what was written. Where a key takes text or a path, `2024-05-01`, `007`, `true` and `day #1` are text, in a
+file and after `--set`; numbers, `true`, `false` and `null` are those of YAML 1.2. Lists and sections after `--set` are
+written as in YAML: `--set "guidance.remove=[sky, beach]"`. In paths `~` and `$NAME` are replaced, unless a file of
+the name as it is written exists. The config files of the authors' releases load as they are.
+
 For completion and checks in an editor, point its YAML support at the JSON Schemas in [`schema/`](schema).
 """
 
@@ -38,7 +45,9 @@ def write(folder: Path) -> None:
     for name, (schema, pattern) in CONFIGS.items():
         found = sorted(CONFIG_ROOT.glob(pattern))
         files = ", ".join(f"[`{p.name}`]({p.relative_to(CONFIG_ROOT).as_posix()})" for p in found)
-        sections.append(f"## {(schema.__doc__ or '').strip()}\n\nFiles: {files}\n\n" + "\n".join(_tables(schema)))
+        sections.append(
+            f"## {' '.join((schema.__doc__ or '').split())}\n\nFiles: {files}\n\n" + "\n".join(_tables(schema))
+        )
         text = json.dumps(schema.model_json_schema(), indent=2) + "\n"
         _write_text(folder / "schema" / f"{name}.schema.json", text)
     _write_text(folder / "README.md", "\n".join(sections))

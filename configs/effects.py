@@ -93,8 +93,8 @@ NEEDS: dict[str, tuple[Condition, str]] = {
 def without_effect(config: BaseModel, written: Iterable[str], typed: Collection[str]) -> list[str]:
     """Notes on keys that were written without an effect, one for each condition that does not hold.
 
-    written: all dotted keys of file and command line; those in a file that only repeat their default, as in the resolved
-    config of an earlier run, are passed over. typed: those of the command line.
+    written: all dotted keys of file and command line; those in a file that only repeat their default, as in the
+    resolved config of an earlier run, are passed over. typed: those of the command line.
     """
     if not isinstance(config, TrainConfig):
         return []

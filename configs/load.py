@@ -51,7 +51,8 @@ def find_config(name: str) -> Path:
             return root / path
     shipped = sorted(p.name for p in CONFIG_ROOT.rglob("*.yaml"))
     raise UserError(
-        f"--cfg {name}: no such file; configs shipped under configs/: {', '.join(shipped)}{_did_you_mean(name, shipped)}"
+        f"--cfg {name}: no such file; configs shipped under configs/: {', '.join(shipped)}"
+        f"{_did_you_mean(name, shipped)}"
     )
 
 

@@ -1,7 +1,7 @@
 """YAML text -> a tree of dicts, lists and scalars, by the core rules of YAML 1.2, in bounded time and memory.
 
-PyYAML scans and parses; what its scalars mean is decided here. YAML 1.1, which PyYAML's own loaders follow, makes a date of
-`2024-05-01`, 90 of `1:30`, 8 of `010`, true of `on` and text of `2e-5`.
+PyYAML scans and parses; what its scalars mean is decided here. YAML 1.1, which PyYAML's own loaders follow, makes a
+date of `2024-05-01`, 90 of `1:30`, 8 of `010`, true of `on` and text of `2e-5`.
 """
 
 import re
@@ -39,7 +39,7 @@ def scalar(text: str) -> Scalar:
 
 
 def parse(text: str) -> Any:
-    """The tree of one YAML document: dict with text keys, list, str (quoted text) or Scalar; None for an empty document.
+    """The tree of one YAML document: dict with text keys, list, str (quoted text) or Scalar; None for an empty one.
 
     Raises UserError with the line: no YAML, a key twice, a tag, several documents, too deep or too large.
     """

@@ -74,8 +74,8 @@ def pair(enhanced_dir: str | Path, gt_dir: str | Path) -> Pairing:
 
 
 def read_names(file: str | Path, key: str) -> set[str]:
-    """File names listed in a text file, one a line, as `common.paths.one_form` has them; empty lines and those that begin
-    with # are left out. Raises UserError."""
+    """File names listed in a text file, one a line, as `common.paths.one_form` has them; empty lines and those that
+    begin with # are left out. Raises UserError."""
     try:
         text = read_text(file)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Whatever stands on a command line, in a config or in the environment: an exit code that means it, one line, no traceback."""
+"""Whatever stands on a command line or in a config: an exit code that says what came of it, one line, no traceback."""
 
 import contextlib
 import importlib

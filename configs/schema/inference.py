@@ -13,7 +13,8 @@ class InferenceData(PhotoData):
     input: PathText | list[PathText] | None = None
     """A folder (searched recursively), a file, or a list of these."""
     output: PathText | None = None
-    """Folder of results; sub-folders are kept. null: `FOLDER_enhanced` beside the folder that is, or holds, the input."""
+    """Folder of results; sub-folders are kept. null: `FOLDER_enhanced` beside the folder that is, or holds, the
+    input."""
 
 
 class InferenceModel(Section):
@@ -28,20 +29,22 @@ class InferenceModel(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (over 50 dB PSNR of fp32), else fp32,
-    which is faster there. Photos of 16 bits are always in fp32: beside their steps bf16 is coarse."""
+    """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (over 50 dB PSNR of fp32),
+    else fp32, which is faster there. Photos of 16 bits are always in fp32: beside their steps bf16 is coarse."""
     backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
-    """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++ compiler."""
+    """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++
+    compiler."""
     tile_size: Annotated[int, Field(ge=32)] | None = None
-    """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5 megapixels."""
+    """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5
+    megapixels."""
 
 
 class InferenceSave(Section):
     """What is written."""
 
     format: Annotated[Literal["keep", "png", "jpeg", "webp", "tiff"], spelt({"jpg": "jpeg", "tif": "tiff"})] = "keep"
-    """File format of results; `keep`: that of the photo where it is one of these four, else PNG. `jpg` and `tif` are read as
-    `jpeg` and `tiff`."""
+    """File format of results; `keep`: that of the photo where it is one of these four, else PNG. `jpg` and `tif` are
+    read as `jpeg` and `tiff`."""
     quality: Annotated[int, Field(ge=1, le=100)] | Literal["keep"] = 95
     """JPEG and WebP quality; `keep`: a JPEG photo's own tables and subsampling, else 95. Lossless WebP stays so."""
     metadata: Literal["all", "none"] = "all"

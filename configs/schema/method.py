@@ -11,12 +11,14 @@ Weight = Annotated[float, Field(ge=-1000, le=1000)]
 
 
 class GuidanceModel(Section):
-    """The learned guidance of CLIP-LIT (prompts) and CLIP-LIT-Latent (vectors) and its optimiser (Adam); not used by RAVE."""
+    """The learned guidance of CLIP-LIT (prompts) and CLIP-LIT-Latent (vectors) and its optimiser (Adam); not used by
+    RAVE."""
 
     length_prompt: Annotated[int, Field(ge=1, le=75)] = 16
     """Number of words a prompt starts from, "X X ... X" (release: 16)."""
     init_texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] | None = None
-    """CLIP-LIT: texts that the two prompts start from, [of backlit photos, of well-lit photos]; null: "X X ... X" for both (release)."""
+    """CLIP-LIT: texts that the two prompts start from, [of backlit photos, of well-lit photos]; null: "X X ... X" for
+    both (release)."""
     thr_loss: Annotated[float, Field(gt=0)] = 60.0
     """Loss under which guidance initialisation or refinement may end (release: 60)."""
     lr: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -32,19 +34,23 @@ class GuidanceModel(Section):
     max_extensions: Annotated[int, Field(ge=0)] = 10
     """Most extensions of a phase; the release has no limit and can run forever."""
     logit_scale: Annotated[float, Field(gt=0, le=1000)] = 100.0
-    """Factor of the cosines before the softmax, in guidance training and in the guidance loss (CLIP's own and the release: 100; the
-    paper writes none). Encoders whose embeddings differ more than CLIP's need less, or S saturates and guides no more."""
+    """Factor of the cosines before the softmax, in guidance training and in the guidance loss (CLIP's own and the
+    release: 100; the paper writes none). Encoders whose embeddings differ more than CLIP's need less, or S saturates
+    and guides no more."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Photos a guidance step, over all processes together (release: 16)."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 256
-    """Side in pixels to which the photos of guidance training are squashed, and at which enhanced ones are made (release: 256)."""
+    """Side in pixels to which the photos of guidance training are squashed, and at which enhanced ones are made
+    (release: 256)."""
     cached_augmentations: Annotated[int, Field(ge=0, le=1000)] = 0
-    """0: photos are augmented and encoded anew in each step (release). K: each photo is encoded once under K augmentations, the
-    same K for all photos, and steps draw from these; iterations then take a millisecond."""
+    """0: photos are augmented and encoded anew in each step (release). K: each photo is encoded once under K
+    augmentations, the same K for all photos, and steps draw from these; iterations then take a millisecond."""
     held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of each folder that guidance training does not see, on which its accuracy is reported; 0: reported on the training photos."""
+    """Share of each folder that guidance training does not see, on which its accuracy is reported; 0: reported on the
+    training photos."""
     nearest_tokens: Annotated[int, Field(ge=0, le=100)] = 5
-    """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has one; 0: none."""
+    """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has one; 0:
+    none."""
     display_iter: Annotated[int, Field(ge=1)] = 20
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     load_pretrain: bool = False
@@ -82,20 +88,21 @@ class Relit(Section):
 
 
 class Guidance(Section):
-    """RAVE's residual vector, or a direction of one's own in its place, and the set points to which it pulls. They are measured on
-    the two folders, or on the relit pairs where these are used. Built in this order: `direction`, `remove_first_n_tokens`, `remove`."""
+    """RAVE's residual vector, or a direction of one's own in its place, and the set points to which it pulls. They are
+    measured on the two folders, or on the relit pairs where these are used. Built in this order: `direction`,
+    `remove_first_n_tokens`, `remove`."""
 
     direction: Literal["folders", "texts", "saved", "relit", "sum"] = "folders"
-    """Where the direction from backlit to well-lit comes from: `folders` (RAVE: the mean embeddings of the two folders), `texts`
-    (a pair of texts), `saved` (a file), `relit` (photos and the same photos in another light, so that content cancels and only light
-    is left), or `sum` of these by `weights`. Of our own: all but `folders`."""
+    """Where the direction from backlit to well-lit comes from: `folders` (RAVE: the mean embeddings of the two
+    folders), `texts` (a pair of texts), `saved` (a file), `relit` (photos and the same photos in another light, so that
+    content cancels and only light is left), or `sum` of these by `weights`. Of our own: all but `folders`."""
     layers: Literal["last", "stages"] = "last"
-    """The space of direction, set points and loss: the encoder's `last` layer (paper), or its `stages`: the channel means of its five
-    feature maps beside it. Light shows in the early ones. Needs an encoder with five maps."""
+    """The space of direction, set points and loss: the encoder's `last` layer (paper), or its `stages`: the channel
+    means of its five feature maps beside it. Light shows in the early ones. Needs an encoder with five maps."""
     set_point: Literal["mean", "photo"] = "mean"
-    """To which projection results are pulled: `mean`, that of the well-lit mean, for all (paper); `photo`, each input's own plus the
-    mean difference of the two sides, so that content cancels for each photo. Where an input is a well-lit photo, darkened or as it
-    is (`data.simulated_backlight`), the set point is then that photo's own projection."""
+    """To which projection results are pulled: `mean`, that of the well-lit mean, for all (paper); `photo`, each input's
+    own plus the mean difference of the two sides, so that content cancels for each photo. Where an input is a well-lit
+    photo, darkened or as it is (`data.simulated_backlight`), the set point is then that photo's own projection."""
     set_point_factor: Annotated[float, Field(gt=0, le=3)] = 1.0
     """For `photo`: factor of the mean difference."""
     texts: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=2, max_length=2)] = [
@@ -104,18 +111,18 @@ class Guidance(Section):
     ]
     """For `texts`: the direction from the first to the second text; needs an encoder with a text tower."""
     saved: PathText | None = None
-    """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of a CLIP-LIT
-    run, or the releases' `.pth`), whose direction is that from its backlit to its well-lit vector."""
+    """For `saved`: a `direction.safetensors` of an earlier run or report, or a learned pair (`guidance.safetensors` of
+    a CLIP-LIT run, or the releases' `.pth`), whose direction is that from its backlit to its well-lit vector."""
     relit: Relit = Relit()
     """For `relit`."""
     weights: DirectionWeights = DirectionWeights()
     """For `sum`."""
     remove: list[Annotated[str, Field(min_length=1)]] = []
-    """Words whose meaning is projected out of the direction: texts, such as `[sky, beach]`, or names of the classes of an encoder with a
-    classifier, such as `[tiger, bannister]`."""
+    """Words whose meaning is projected out of the direction: texts, such as `[sky, beach]`, or names of the classes of
+    an encoder with a classifier, such as `[tiger, bannister]`."""
     remove_first_n_tokens: Annotated[int, Field(ge=0, le=10000)] = 0
-    """Shift the residual away from the n nearest and n farthest tokens of the vocabulary, or classes of an encoder with a classifier
-    (RAVE, "shifted"; published: 15); 0: off."""
+    """Shift the residual away from the n nearest and n farthest tokens of the vocabulary, or classes of an encoder with
+    a classifier (RAVE, "shifted"; published: 15); 0: off."""
     embed_batch_size: Annotated[int, Field(ge=1)] = 32
     """Photos a batch when the two folders are embedded."""
 
@@ -124,11 +131,12 @@ class Encoder(Section):
     """One frozen image encoder."""
 
     model: str = "ViT-B-32"
-    """An open_clip model name; `efficientnet-lite0`, an image encoder whose weights (`imagenet`) come with a package; `mini-clip` or
-    `mini-rn` (ours); `timm/NAME` for another image-only trunk; or `auto` for a weight file in OpenAI's naming."""
+    """An open_clip model name; `efficientnet-lite0`, an image encoder whose weights (`imagenet`) come with a package;
+    `mini-clip` or `mini-rn` (ours); `timm/NAME` for another image-only trunk; or `auto` for a weight file in OpenAI's
+    naming."""
     pretrained: PathText | None = "openai"
-    """A tag (of open_clip; `imagenet` of `efficientnet-lite0`), a weight file (looked for in the current folder, then in
-    this repository), or null for seeded random weights."""
+    """A tag (of open_clip; `imagenet` of `efficientnet-lite0`), a weight file (looked for in the current folder, then
+    in this repository), or null for seeded random weights."""
     quick_gelu: Literal["auto", True, False] = "auto"
     """Whether the weights were trained with QuickGELU; with the other activation they load without complaint and embed
     wrongly. `auto`: as open_clip's entry of the tag says; for a file, as its content or the model's name says.
@@ -148,11 +156,14 @@ class Clip(Section):
     guidance: Encoder = Encoder()
     """Guides the enhancement (paper: ViT-B/32, OpenAI weights)."""
     identity: IdentityEncoder = IdentityEncoder()
-    """Compares content before and after (paper: RN101, OpenAI weights). The same values as `guidance` share one encoder."""
+    """Compares content before and after (paper: RN101, OpenAI weights). The same values as `guidance` share one
+    encoder."""
     preprocess: Literal["squash", "center_crop"] = "squash"
-    """How a photo becomes the encoder's square input: `squash` (both sides to the input size) or CLIP's own resize and centre crop."""
+    """How a photo becomes the encoder's square input: `squash` (both sides to the input size) or CLIP's own resize and
+    centre crop."""
     image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
-    """Side in pixels of the encoders' square input; null: each one's own. Networks that take any size only (convolutional ones)."""
+    """Side in pixels of the encoders' square input; null: each one's own. Networks that take any size only
+    (convolutional ones)."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of encoders without pretrained weights."""
 
@@ -169,7 +180,8 @@ class Margins(Section):
 
 
 class Loss(Section):
-    """Weights of the loss terms. RAVE: `identity + residual`; CLIP-LIT: `identity + clip`, and `refinement` for its guidance."""
+    """Weights of the loss terms. RAVE: `identity + residual`; CLIP-LIT: `identity + clip`, and `refinement` for its
+    guidance."""
 
     identity: Annotated[float, Field(ge=0)] = 25.0
     """Weight of the identity loss in self-reconstruction (release: 25)."""
@@ -186,8 +198,8 @@ class Loss(Section):
     clip: Annotated[float, Field(ge=0)] = 320.0
     """Weight of CLIP-LIT's guidance, the mean negative similarity of enhanced photos (release: 16 * 20)."""
     pixel: Annotated[float, Field(ge=0)] = 0.0
-    """RAVE's script: weight of the supervised loss against known ground truths, `data.pairs` and simulated backlight (ours; papers: 0).
-    With `residual` and `identity_guided` 0 it stands alone, and no encoder is loaded."""
+    """RAVE's script: weight of the supervised loss against known ground truths, `data.pairs` and simulated backlight
+    (ours; papers: 0). With `residual` and `identity_guided` 0 it stands alone, and no encoder is loaded."""
     structure: Annotated[float, Field(ge=0)] = 0.3
     """Weight of 1 - SSIM beside L1 in the supervised loss."""
     refinement: Annotated[float, Field(ge=0)] = 200.0

@@ -39,15 +39,15 @@ class Experiment(Section):
     cache_dir: PathText = ".cache"
     """Folder for CLIP embeddings and resized photos, shared by all runs; safe to delete."""
     cache_gb: Annotated[float, Field(gt=0)] | None = 50.0
-    """Most that the caches may take, in 10^9 bytes: at the start of a training the longest unused go; null: no limit. What was
-    used in the last two days stays."""
+    """Most that the caches may take, in 10^9 bytes: at the start of a training the longest unused go; null: no limit.
+    What was used in the last two days stays."""
 
 
 class SimulatedBacklight(Section):
     """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
 
-    They widen the exposures that the UNet sees. Their ground truths, the photos as they were, are used by `loss.pixel` and
-    `guidance.set_point: photo` only.
+    They widen the exposures that the UNet sees. Their ground truths, the photos as they were, are used by `loss.pixel`
+    and `guidance.set_point: photo` only.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -55,8 +55,8 @@ class SimulatedBacklight(Section):
     untouched: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of these that stay as they are, so that the UNet learns to leave well-lit photos alone."""
     dim: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the UNet's inputs that are the darkest third of the well-lit photos, as they are: dim on purpose. Those of `share`
-    are then drawn from the brighter two thirds."""
+    """Share of the UNet's inputs that are the darkest third of the well-lit photos, as they are: dim on purpose. Those
+    of `share` are then drawn from the brighter two thirds."""
     even: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the darkened photos that are under-exposed all over, whatever `foreground_share` says."""
     foreground_stops: Range = [0.0, 4.0]
@@ -85,7 +85,8 @@ class TrainData(PhotoData):
     welllit_images_path: PathText
     """Folder of well-lit photos; unpaired with the backlit ones, or their own ground truths ("paired" regime)."""
     pairs: PathText | None = None
-    """Folder of the ground truths of `backlit_images_path`, matched by file name without extension, for `loss.pixel` (ours)."""
+    """Folder of the ground truths of `backlit_images_path`, matched by file name without extension, for `loss.pixel`
+    (ours)."""
     leave_out: list[PathText] = []
     """Text files with one file name, or path in its folder, a line: these photos of both folders are not trained on."""
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512
@@ -108,7 +109,8 @@ class TrainLoop(Section):
     """Length of the run, device and what is written while it goes on."""
 
     num_epochs: Annotated[int, Field(ge=1)] = 100
-    """Length of the guided training in passes over the backlit photos; used where `num_iters` (RAVE) or `num_rounds` (CLIP-LIT) is null."""
+    """Length of the guided training in passes over the backlit photos; used where `num_iters` (RAVE) or `num_rounds`
+    (CLIP-LIT) is null."""
     num_iters: Annotated[int, Field(ge=1)] | None = None
     """UNet iterations of the RAVE phase (published weights: about 3,100 to 5,200); null: from `num_epochs`."""
     num_rounds: Annotated[int, Field(ge=1)] | None = None
@@ -118,13 +120,14 @@ class TrainLoop(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
     process_timeout: Annotated[float, Field(gt=0, le=10080)] = 120.0
-    """Minutes that several processes wait for each other, while one of them prepares photos or validates (NCCL's default: 10)."""
+    """Minutes that several processes wait for each other, while one of them prepares photos or validates (NCCL's
+    default: 10)."""
     precision: Literal["auto", "fp32", "bf16", "fastest"] = "auto"
-    """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU; `fastest`: bf16 on processors that have
-    it as well. The UNet's first and last convolution and the losses stay fp32."""
+    """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU; `fastest`: bf16 on
+    processors that have it as well. The UNet's first and last convolution and the losses stay fp32."""
     compile: bool = False
-    """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step of each phase;
-    results differ by rounding."""
+    """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step
+    of each phase; results differ by rounding."""
     val_iter: Annotated[int, Field(ge=1)] = 100
     """Iterations between validations and previews, while the UNet is trained."""
     save_iter: Annotated[int, Field(ge=1)] = 100
@@ -139,18 +142,21 @@ class UNetModel(Section):
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-5
     """Learning rate (release: 2e-5)."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate of the guided phases and of learning the first map: `constant` (release), or `cosine` down to a twentieth."""
+    """Learning rate of the guided phases and of learning the first map: `constant` (release), or `cosine` down to a
+    twentieth."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-3
     """Weight decay (release: 1e-3)."""
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of Adam's running mean of gradients (PyTorch and release: 0.9). Less of it overshoots less where results brighten fast."""
+    """Decay of Adam's running mean of gradients (PyTorch and release: 0.9). Less of it overshoots less where results
+    brighten fast."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Photos a step, over all processes together (release: 8)."""
     num_reconstruction_iters: Annotated[int, Field(ge=0)] = 1000
     """Iterations of the self-reconstruction phase (release: 1000)."""
     first_map: Literal["identity", "retinex"] = "identity"
-    """What the UNet learns before it is guided: `identity`, self-reconstruction, a map of 1 (paper); `retinex`, the map that
-    `models.retinex.first_illumination` computes from the photo, without any encoder, from which few guided iterations are enough."""
+    """What the UNet learns before it is guided: `identity`, self-reconstruction, a map of 1 (paper); `retinex`, the map
+    that `models.retinex.first_illumination` computes from the photo, without any encoder, from which few guided
+    iterations are enough."""
     reconstruction_lr: Annotated[float, Field(gt=0, le=1)] | None = None
     """Learning rate until the UNet is guided; null: `lr` (release)."""
     num_round_iters: Annotated[int, Field(ge=1)] = 2100
@@ -166,7 +172,8 @@ class UNetModel(Section):
     grad_clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm; null: no clipping (release)."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null: none (release)."""
+    """Decay of an exponential moving average of the weights, of which snapshots and validation are then made; null:
+    none (release)."""
     map_bias: float | None = None
     """Initial bias of the last convolution; null: PyTorch's default (release). 1.0 starts close to the identity map."""
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
@@ -178,7 +185,8 @@ class UNetModel(Section):
 
 
 class TrainConfig(Section):
-    """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`), `train.py --cfg FILE` (`clip_lit`, `clip_lit_latent`)."""
+    """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`), `train.py --cfg FILE` (`clip_lit`,
+    `clip_lit_latent`)."""
 
     exp: Experiment = Experiment()
     data: TrainData

@@ -32,7 +32,8 @@ def told(done: subprocess.CompletedProcess) -> str:
 def test_a_working_directory_that_is_gone(script, tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
-    code = f"import os, runpy, sys; os.rmdir({str(gone)!r}); sys.argv = [{script!r}]; sys.path.insert(0, {str(REPO_ROOT)!r}); "
+    code = f"import os, runpy, sys; os.rmdir({str(gone)!r}); sys.argv = [{script!r}]; "
+    code += f"sys.path.insert(0, {str(REPO_ROOT)!r}); "
     code += f"runpy.run_path({str(REPO_ROOT / script)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, check=False)
     assert "the current folder is gone" in told(done)

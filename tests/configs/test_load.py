@@ -23,7 +23,8 @@ unet_model:
   {thr_loss: 90, lr: 2e-5, weight_decay: 0.001, num_reconstruction_iters: 1000, batch_size: 8, display_iter: 20,
    load_pretrain: false, pretrain_dir: ./unet.pth}
 guidance_model:
-  {length_prompt: 16, thr_loss: 60, lr: 5e-6, weight_decay: 0.001, num_pretrain_iters: 8000, batch_size: 16, display_iter: 20,
+  {length_prompt: 16, thr_loss: 60, lr: 5e-6, weight_decay: 0.001, num_pretrain_iters: 8000, batch_size: 16,
+   display_iter: 20,
    load_pretrain: false, pretrain_dir: ./prompt.pth}
 guidance: {remove_first_n_tokens: 0}
 """
@@ -46,7 +47,9 @@ def test_every_file_under_configs_is_of_one_kind():
 def test_every_shipped_config_loads_and_says_what_it_is_for(path, schema, capsys):
     load_config(schema, str(path))
     assert capsys.readouterr().err == ""  # no key in it is without effect
-    head = path.read_text().splitlines()[:3]
+    lines = path.read_text().splitlines()
+    head = lines[:3]
+    assert max(map(len, lines)) <= 120
     assert all(line.startswith("# ") for line in head)
     assert "Command:" in head[1] and "Takes:" in head[2]
 

@@ -1,4 +1,4 @@
-"""A value is what was written: text where its key takes text, YAML 1.2's core types elsewhere, and bounded whatever a file holds."""
+"""A value is what was written: text where its key takes text, YAML 1.2's core types elsewhere."""
 
 import os
 from pathlib import Path
