@@ -179,6 +179,7 @@ def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_openai_archive_in_the_home_folder_and_by_file(weights, tmp_path, monkeypatch):
     """What `clip.load` leaves behind: found for the tag without a hub, and opened by its path, with QuickGELU."""
     if cached(str(Path(VIT).parent), [Path(VIT).name]):
