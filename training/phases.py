@@ -100,7 +100,7 @@ def describe_schedule(phases: list[Phase]) -> str:
             continue
         total = " + ".join(f"{weight:g}·{name}" for name, weight in phase.terms.items())
         line = f"  {number}. {phase.name}: {phase.iterations} iterations of the {NAMES[phase.trains]}, loss = {total}"
-        if phase.identity_layers:
+        if phase.identity_layers and "identity" in phase.terms:
             line += f", identity layers {list(phase.identity_layers)}"
         if phase.guard_psnr is not None:
             line += f"; starts anew if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
