@@ -147,6 +147,14 @@ def task(tiny, tmp_path) -> GuidanceTask:
     return GuidanceTask(wanted, make_accelerator("cpu", "fp32"), load_clip("mini-rn", None, seed=3), tmp_path / "sets")
 
 
+def test_prompts_start_from_the_texts_of_the_config(tiny, tmp_path):
+    texts = ["a dark photo", "a photo in bright light"]
+    wanted = configured(tiny, "clip_lit", f"guidance_model.init_texts=[{', '.join(texts)}]")
+    encoder = load_clip("mini-rn", None, seed=3)
+    task = GuidanceTask(wanted, make_accelerator("cpu", "fp32"), encoder, tmp_path / "sets")
+    assert torch.allclose(task.vectors(), encoder.embed_texts(texts), atol=1e-5)
+
+
 def test_labels_come_from_the_folders(task):
     """Whatever the files are called: embeddings of label 0 are those of photos of the backlit folder."""
     (initialisation,) = clip_lit_schedule(task.config, 6)[:1]
