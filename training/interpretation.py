@@ -1,4 +1,5 @@
-"""What one direction of guidance says and depends on: the words nearest to it, its photos, how stable it is, for shifts of it.
+"""What one direction of guidance says and depends on:
+the words nearest to it, its photos, how stable it is, for shifts of it.
 
 `interpret` writes report.html (`training.direction_report`), report.json and direction.safetensors.
 """
@@ -37,7 +38,10 @@ class Extent:
 
 
 def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
-    """Analyse, and write report.html, report.json and direction.safetensors into `out`. Returns the content of report.json."""
+    """Analyse, and write report.html, report.json and direction.safetensors into `out`.
+
+    Returns the content of report.json.
+    """
     import numpy as np
 
     from common.files import write_text

@@ -106,7 +106,8 @@ def describe_schedule(phases: list[Phase]) -> str:
             line += f"; starts anew if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
         if phase.extend_while_loss_above is not None:
             limit = phase.extend_while_loss_above
-            line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, at most {phase.max_extensions} times"
+            line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, "
+            line += f"at most {phase.max_extensions} times"
         lines.append(line)
     if rounds > 1:
         lines.append(f"  ... and so on, to {' and '.join(phase.name for phase in phases if phase.round == rounds)}")

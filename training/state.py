@@ -84,14 +84,18 @@ class TrainState:
         return sum(self.losses) / len(self.losses)
 
     def snapshot(self, module: str | None = None) -> dict[str, Tensor]:
-        """A copy of a module's weights (None: of the one in training) on the CPU, or of their average where there is one."""
+        """A copy of a module's weights (None: of the one in training) on the CPU,
+        or of their average where there is one.
+        """
         name = module or self.trains
         if name == "unet" and self.average:
             return {key: tensor.cpu().clone() for key, tensor in self.average.items()}
         return self._weights(name)
 
     def update_average(self, decay: float) -> None:
-        """average ← decay · average + (1 − decay) · weights of the UNet, on their device; it starts from the weights as they are."""
+        """average ← decay · average + (1 − decay) · weights of the UNet, on their device;
+        it starts from the weights as they are.
+        """
         weights = {name: tensor.detach() for name, tensor in self.modules["unet"].state_dict().items()}
         if not self.average:
             self.average = {name: tensor.clone() for name, tensor in weights.items()}

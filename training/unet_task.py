@@ -1,4 +1,6 @@
-"""UNet training: I_t = I_b / UNet(I_b), the identity loss, and the guidance of RAVE or CLIP-LIT, which is frozen meanwhile."""
+"""UNet training: I_t = I_b / UNet(I_b), the identity loss, and the guidance of RAVE or CLIP-LIT,
+which is frozen meanwhile.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,9 @@ LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of the UNet (B,3,S,S), and where simulated ones are among them: which (B,), and these as they were lit (K,3,S,S)."""
+    """Inputs of the UNet (B,3,S,S), and where simulated ones are among them:
+    which (B,), and these as they were lit (K,3,S,S).
+    """
 
     photos: Tensor
     lit: Tensor | None = None
@@ -53,7 +57,9 @@ class UNetTask:
         residual: ResidualGuidance | None,
         pair: Callable[[], Tensor] | None,
     ) -> None:
-        """Encoders: None where no phase needs them. `residual` guides RAVE; `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase."""
+        """Encoders: None where no phase needs them. `residual` guides RAVE;
+        `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase.
+        """
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
         self.residual, self._pair = residual, pair
@@ -130,7 +136,9 @@ class UNetTask:
         return pixel_loss(unclamped[batch.known], batch.lit, self.config.loss.structure)
 
     def _encoded_terms(self, phase: Phase, batch: Batch, result: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The terms that compare embeddings or feature maps, not yet weighted, and what else is worth a line in the log."""
+        """The terms that compare embeddings or feature maps, not yet weighted,
+        and what else is worth a line in the log.
+        """
         photos, layers = batch.photos, used_layers(phase.identity_layers)
         with torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
             by_photo = "residual" in phase.terms and self.config.guidance.set_point == "photo"
@@ -168,7 +176,9 @@ class UNetTask:
             return embeddings, self.identity_encoder.feature_maps(images, count)
 
     def _set_points(self, source_embeddings: Tensor, batch: Batch) -> Tensor:
-        """One for each photo (B,): from its own projection, or, where it is known how it was lit, the projection of that."""
+        """One for each photo (B,): from its own projection, or, where it is known how it was lit,
+        the projection of that.
+        """
         set_points = photo_set_points(source_embeddings, self.residual, self.config.guidance.set_point_factor)
         if batch.known is not None and len(batch.lit):
             with self.accelerator.autocast():
@@ -180,7 +190,9 @@ class UNetTask:
         return photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
 
     def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""
+        """At `progress` (0 to 1) of the guided training, or of learning the first map;
+        a function of the state: no scheduler to save.
+        """
         options = self.config.unet_model
         rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**collapses
         if options.lr_schedule == "constant":

@@ -1,4 +1,6 @@
-"""CLIP-LIT and CLIP-LIT-Latent end to end with a tiny encoder: schedule, labels, ranking stages, cache, resume, command line."""
+"""CLIP-LIT and CLIP-LIT-Latent end to end with a tiny encoder:
+schedule, labels, ranking stages, cache, resume, command line.
+"""
 
 import json
 import signal

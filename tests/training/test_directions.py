@@ -262,7 +262,8 @@ def directions_encoder(settings):
 def test_description_names_everything():
     options = Guidance(direction="sum", weights={"texts": 0.5}, remove=["sky"], remove_first_n_tokens=15)
     assert describe(options) == (
-        "1 × residual of the two folders + 0.5 × 'a backlit photo' → 'a well-lit photo', shifted by 15 tokens, without 'sky'"
+        "1 × residual of the two folders + 0.5 × 'a backlit photo' → 'a well-lit photo', shifted by 15 tokens, "
+        "without 'sky'"
     )
 
 
