@@ -1,4 +1,4 @@
-"""Every loss over device and dtype: a scalar or one value for each photo, finite, with the gradient of finite differences."""
+"""Every loss over device and dtype: its shape, finite values, and the gradient of finite differences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ def test_gradient_is_that_of_finite_differences(name):
 
 
 def test_gradient_of_identity_in_closed_form():
-    """It computes in float32 whatever comes in, too coarse for finite differences: 2 α (a − b) / elements of each map."""
+    """It computes in float32, too coarse for finite differences: 2 α (a − b) / elements of each map."""
     x, other = random(B, 48).requires_grad_(), random(B, 48, seed=1)
     CASES["identity"].loss(x).backward()
     sizes = torch.tensor([2 * weight / (size * B) for weight, size in zip(WEIGHTS, (32, 16), strict=True)])
