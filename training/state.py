@@ -1,6 +1,7 @@
 """Everything that a run needs to go on after it was stopped, in one object."""
 
 import shutil
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
@@ -171,7 +172,8 @@ def previous_state(path: Path) -> Path:
 
 def _read_state(path: Path) -> dict:
     """The content of a state file, whose checksum fits; of an earlier version, which has none, as it is."""
-    with open_file(path) as file:
+    with open_file(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about pickles that are refused anyway
         state = torch.load(file, map_location="cpu", weights_only=True)
     expected = state.pop("checksum", None)
     if expected is not None and expected != checksum(state):
