@@ -2,8 +2,8 @@
 
 python -m lab.bf16 [--json FILE]
 
-The UNet's map lies at 0.99, so that photo and result differ by one percent, and with them the feature maps whose difference
-is the loss. Two gradients are compared: that of the map, and that of the UNet's weights, by which it learns.
+The UNet's map lies at 0.99, so that photo and result differ by one percent, and with them the feature maps whose
+difference is the loss. Two gradients are compared: that of the map, and that of the UNet's weights, by which it learns.
 """
 
 import json
@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
         for way, row in ways.items():
             print(
                 f"{name:20} {way:26} cosine of the map's gradient {row['map_cosine']:.4f}, of the weights' "
-                f"{row['weights_cosine']:.6f}, loss {row['loss_ratio']:.3f} times, {row['cpu_seconds']:.2f} s of one core"
+                f"{row['weights_cosine']:.6f}, loss {row['loss_ratio']:.3f} times, {row['cpu_seconds']:.2f} s "
+                "of one core"
             )
     if args.json:
         from common.files import write_text
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def measure(model: str, pretrained: str | None) -> dict[str, dict[str, float]]:
-    """Of each way: cosines with the gradients in float32, the loss as a multiple of that in float32, processor seconds."""
+    """Of each way: cosines with float32's gradients, the loss as a multiple of float32's, processor seconds."""
     import torch
     import torch.nn.functional as F
 

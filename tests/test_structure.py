@@ -60,7 +60,10 @@ def test_nothing_unsafe_or_silent(path):
 
 @pytest.mark.parametrize("script", ["train_rave.py", "inference.py", "compute_metrics.py"])
 def test_help_and_config_errors_come_before_torch(script):
-    code = f"import sys; sys.argv = ['{script}', '--set', 'nope=1']; import runpy\ntry: runpy.run_path('{script}', run_name='__main__')\n"
+    code = (
+        f"import sys; sys.argv = ['{script}', '--set', 'nope=1']; import runpy\ntry: "
+        f"runpy.run_path('{script}', run_name='__main__')\n"
+    )
     code += "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert result.stdout.strip().endswith("2 False"), result.stdout + result.stderr
