@@ -66,13 +66,22 @@ class Recipe:
         """Whether the guidance depends on the embeddings of the two folders at all."""
         return self.relit is None or "folders" in self.weights
 
-    def build(self, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
-        """Guidance of these photos' embeddings (N,D) and (N',D), None where it needs no folders;
-        `n` in place of its own.
+    def direction(self, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
+        """Guidance of these photos' embeddings (N,D) and (N',D), None where it needs no folders.
 
-        Raises ValueError where no direction exists or is left.
+        n: tokens to shift by, in place of its own. Raises UserError, which names the keys, where no direction exists or
+        is left.
         """
-        folders = residual_guidance(well_lit, backlit) if self.needs_folders else None
+        try:
+            folders = residual_guidance(well_lit, backlit) if self.needs_folders else None
+        except ValueError as error:
+            raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
+        try:
+            return self._combined(folders, self.n if n is None else n)
+        except ValueError as error:
+            raise UserError(f"guidance: {error}") from None
+
+    def _combined(self, folders: ResidualGuidance | None, n: int) -> ResidualGuidance:
         guidance = self.relit or folders
         if self.weights.keys() - {"folders"}:
             vectors = dict(self.vectors)
@@ -81,7 +90,6 @@ class Recipe:
             guidance = guidance.along(
                 weighted_sum([vectors[name].to(guidance.vector) for name in self.weights], list(self.weights.values()))
             )
-        n = self.n if n is None else n
         if n and self.tokens is None:
             raise ValueError("a shift needs the embeddings of the vocabulary")
         return remove(shift(guidance, self.tokens, n) if n else guidance, self.removed)
@@ -110,7 +118,7 @@ def check_guidance(options: Guidance) -> dict[str, float]:
     return weights
 
 
-def make_recipe(
+def read_recipe(
     options: Guidance, encoder: ClipEncoder, cache_dir: str | Path, relit: ResidualGuidance | None = None
 ) -> Recipe:
     """The recipe of a config: texts embedded, files read, the vocabulary embedded only if something is shifted by it.
@@ -195,7 +203,7 @@ def embed_folders(
     return well_lit_embeddings, backlit_embeddings, skipped_well_lit + skipped_backlit
 
 
-def build_direction(
+def run_direction(
     config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
 ) -> tuple[ResidualGuidance, list[str]]:
     """The guidance of a config, and why photos were left out.
@@ -203,24 +211,11 @@ def build_direction(
     Raises UserError for photos, files or words that give no direction.
     """
     relit, skipped = relit_guidance(config, encoder, backlit, well_lit)
-    recipe = make_recipe(config.guidance, encoder, config.exp.cache_dir, relit)
+    recipe = read_recipe(config.guidance, encoder, config.exp.cache_dir, relit)
     if not recipe.needs_folders:
-        return built(recipe, None, None), skipped
+        return recipe.direction(None, None), skipped
     *embeddings, skipped_too = embed_folders(config, encoder, backlit, well_lit)
-    return built(recipe, *embeddings), list(dict.fromkeys(skipped + skipped_too))
-
-
-def built(recipe: Recipe, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
-    """`recipe.build`, whose errors name the keys (UserError)."""
-    try:
-        if recipe.needs_folders:
-            residual_guidance(well_lit, backlit)
-    except ValueError as error:
-        raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
-    try:
-        return recipe.build(well_lit, backlit, n)
-    except ValueError as error:
-        raise UserError(f"guidance: {error}") from None
+    return recipe.direction(*embeddings), list(dict.fromkeys(skipped + skipped_too))
 
 
 def describe(options: Guidance) -> str:
