@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo compare bench test test-slow format config-docs docs lock enhance app clean
+.PHONY: help demo compare bench test test-slow format config-docs docs lock enhance app audit chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -61,6 +61,12 @@ docs: $(VENV)/.installed ## rewrite the tables of README.md and docs/ from docs/
 
 lock: $(VENV)/.installed-dev ## write requirements.lock: every package with its hashes, which CI installs
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" requirements.txt requirements-dev.txt -o requirements.lock
+
+audit: $(VENV)/.installed-dev ## ask the database of known vulnerabilities about requirements.lock (needs network)
+	@$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --require-hashes --disable-pip -r requirements.lock
+
+chaos: $(VENV)/.installed ## attack everything that reads, writes or stops (docs/results/chaos.json; under an hour; SCALE=0.05: minutes)
+	@$(BIN)/python -m lab.chaos --scale $(or $(SCALE),1)
 
 clean: ## remove caches and the environment; runs/ and datasets/ stay
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ import platform
 import re
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -161,6 +162,10 @@ def remove_stale(folder: str | Path) -> list[Path]:
 
 def is_running(process: int) -> bool:
     """Whether this machine has a process of this number."""
+    if sys.platform == "win32":  # where os.kill(process, 0) sends Ctrl-C
+        import psutil
+
+        return psutil.pid_exists(process)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -222,7 +227,9 @@ def _system_error(error: BaseException, path: Path) -> int | None:
 
 def _sync(path: Path) -> None:
     """Have the system put a file, or a folder's names, on the disk, where the file system can be told to."""
-    handle = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows writes back what is open for writing
     try:
         os.fsync(handle)
     except OSError as error:

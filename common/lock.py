@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +53,8 @@ class Lock:
                         self.note = f"the lock of process {before['process']} on {before['host']}, which ended without "
                         self.note += f"removing it, was taken over: {self.path}"
                     os.ftruncate(handle, 0)
-                    os.pwrite(handle, json.dumps(_mine()).encode() + b"\n", 0)
+                    os.lseek(handle, 0, os.SEEK_SET)
+                    os.write(handle, json.dumps(_mine()).encode() + b"\n")
                     self._handle, handle = handle, None
                     _HELD.add(real_path(self.path))
                 finally:
@@ -68,6 +70,9 @@ class Lock:
                 self.path.unlink()
             os.close(self._handle)
             self._handle = None
+            if sys.platform == "win32":  # removes no file that is open
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
 
     def __enter__(self) -> "Lock":
         return self.acquire()
@@ -119,7 +124,8 @@ def _mine() -> dict:
 def _read(handle: int) -> dict:
     """Who is written in a lock file; nothing where that cannot be read."""
     try:
-        owner = json.loads(os.pread(handle, 4096, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        owner = json.loads(os.read(handle, 4096))
         return {"host": str(owner["host"]), "process": int(owner["process"]), "since": str(owner["since"])}
     except (OSError, ValueError, LookupError, TypeError):
         return {}

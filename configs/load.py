@@ -37,15 +37,15 @@ def find_config(name: str) -> Path:
     what = found(name)
     if what == "a file":
         return Path(name)
-    if what != "nothing there":
-        raise UserError(f"--cfg {name}: expected a YAML file, found {what}")
     path = Path(name)
-    if len(path.parts) == 1:
+    if len(path.parts) == 1:  # also where a run's folder has the name
         files = sorted(file for file in CONFIG_ROOT.rglob("*.yaml") if name in (file.name, file.stem))
         if len(files) == 1:
             return files[0]
         if files:
             raise UserError(f"--cfg {name}: several files of this name: {', '.join(map(shown, files))}")
+    if what != "nothing there":
+        raise UserError(f"--cfg {name}: expected a YAML file, found {what}")
     for root in (REPO_ROOT, CONFIG_ROOT):
         if is_file(root / path):
             return root / path
@@ -80,10 +80,8 @@ def load_config(
     for key, value in (flags or {}).items():
         _put(given, key, value, key)
     _adapted(given, schema, "command line")
-    empty = {
-        name: {} for name, field in schema.model_fields.items() if field.is_required()
-    }  # its keys are then missing
-    tree = fit(_merged(empty | tree, given), schema)
+    required = {name: {} for name, field in schema.model_fields.items() if field.is_required()}
+    tree = fit(_merged(required | tree, given), schema)  # so that keys are missing, not whole sections
     try:
         config = schema.model_validate(tree)
     except ValidationError as error:
@@ -91,8 +89,8 @@ def load_config(
         if any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in _leaves(given)):
             where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
-    for text in (*notes, *without_effect(config, _leaves(tree), _leaves(given))):
-        note(f"{where}: {text}")
+    for remark in (*notes, *without_effect(config, _leaves(tree), _leaves(given))):
+        note(f"{where}: {remark}")
     return config
 
 

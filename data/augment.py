@@ -80,7 +80,7 @@ def training_augmentation(zoom: tuple[float, float] = (0.7, 1.3)) -> v2.Transfor
 
 
 def seeded(transform: Callable[..., Any], seed: int, *images: Tensor) -> Any:
-    """`transform(*images)` with torch's generator seeded for this call alone; every image gets the same augmentation."""
+    """`transform(*images)` with torch's generator seeded for this call alone; all images get the same augmentation."""
     marked = [tv_tensors.Image(image) for image in images]  # of plain tensors, transforms.v2 would touch only the first
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -41,7 +41,8 @@ def cached_files(cache_dir: str | Path) -> list[Cached]:
 
 
 def shrink(cache_dir: str | Path, limit: float, *, spared: float = 0) -> tuple[list[Cached], float]:
-    """Remove the longest unused files until the rest takes at most `limit` bytes. Returns them, and the bytes that are left.
+    """Remove the longest unused files until the rest takes at most `limit` bytes. Returns them, and the bytes that are
+    left.
 
     spared: seconds; what was used within them stays. A training that runs meanwhile computes what it misses again.
     """

@@ -82,7 +82,9 @@ def summarise(folder: str | Path, key: str) -> Summary:
 
 
 def check_folder(photos: Summary, image_size: int) -> Iterator[Verdict]:
-    """Readable, well named, large enough, each photo once. image_size: pixels to a side that training squashes photos to."""
+    """Readable, well named, large enough, each photo once. image_size: pixels to a side that training squashes photos
+    to.
+    """
     if photos.unreadable:
         path, reason = photos.unreadable[0]
         yield Verdict("bad", f"{len(photos.unreadable)} photos cannot be read, such as {path.name}: {reason}")

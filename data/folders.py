@@ -74,7 +74,9 @@ class ResizedPhotos(PhotoArray):
 
 
 class LabelledPhotos(Dataset):
-    """Photos of several folders, each labelled by the number of its folder: items `(photo, label)`, keys `((label, index), seed)`."""
+    """Photos of several folders, each labelled by the number of its folder:
+    items `(photo, label)`, keys `((label, index), seed)`.
+    """
 
     def __init__(self, folders: Sequence[PhotoArray]) -> None:
         self.folders = folders
@@ -85,7 +87,8 @@ class LabelledPhotos(Dataset):
 
 
 class PhotoStages(Dataset):
-    """The images of one ranking sample, (T,3,S,S): a backlit photo's stages (itself, its results) and a well-lit photo, in this order.
+    """The images of one ranking sample, (T,3,S,S): a backlit photo's stages (itself,
+    its results) and a well-lit photo, in this order.
 
     stages: photo sets in which the same index is the same photo. Keys are `(index, seed, index of the well-lit photo)`;
     all T images get the same augmentation (CLIP-LIT release).
@@ -105,7 +108,8 @@ class PhotoStages(Dataset):
 class PairedPhotos(Dataset):
     """Backlit photos and their ground truths, `(input, truth)`, both under the same augmentation.
 
-    rows: for each pair, its index in `backlit` and in `truths`. Keys are `(index, seed)`; an index alone gives the input alone.
+    rows: for each pair, its index in `backlit` and in `truths`.
+    Keys are `(index, seed)`; an index alone gives the input alone.
     """
 
     def __init__(
@@ -131,9 +135,11 @@ class PairedPhotos(Dataset):
 class MixedInputs(Dataset):
     """Inputs of the UNet: backlit photos, a share of which is replaced by well-lit photos, darkened or not.
 
-    Items are `(input, lit, known)`: the input (3,S,S); the same content as it was lit (3,S,S), where that is known (a bool);
+    Items are `(input, lit, known)`: the input (3,S,S);
+    the same content as it was lit (3,S,S), where that is known (a bool);
     of a backlit photo without ground truth it is not, and the input stands in its place.
-    others: (share, set) each, of sets whose items are `(input, lit)`. Which ones, and by which photo, depends on the seed of
+    others: (share, set) each, of sets whose items are `(input, lit)`.
+    Which ones, and by which photo, depends on the seed of
     the key alone. Without a seed, index i is the i-th backlit photo alone. skipped,
     uniform: photos of the sets that were left out, as of ResizedPhotos.
     """

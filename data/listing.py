@@ -30,7 +30,8 @@ HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 # Photos that people have beside those that are read here: camera raw files, and what no package is installed for
 OTHER_SUFFIXES = HEIF_SUFFIXES | {
     ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr",
-    ".iiq", ".x3f", ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".raw", ".gpr", ".rwl", ".jxl", ".jxr", ".wdp", ".hdp", ".exr", ".hdr",
+    ".iiq", ".x3f", ".kdc", ".dcr", ".mrw", ".erf", ".mef", ".raw",
+    ".gpr", ".rwl", ".jxl", ".jxr", ".wdp", ".hdp", ".exr", ".hdr",
 }  # fmt: skip
 
 
@@ -39,10 +40,10 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *
 
     Left out too is what is no photo of the user's: recycle bins and folders of previews, and what this project wrote
     (results, run folders, caches). results: the results that this very folder was made for are listed all the same.
-    `leave_out` holds file names, or paths relative to the folder. Links are followed. What cannot be read (broken links, pipes,
-    sub-folders without permission) is listed too, so that whoever reads it names it and goes on with the others.
-    `key` is the config key or option that named the folder, for the error.
-    Raises UserError where the folder is missing, a file, out of reach, or holds no image.
+    `leave_out` holds file names, or paths relative to the folder. Links are followed. What cannot be read (broken
+    links, pipes, sub-folders without permission) is listed too, so that whoever reads it names it and goes on with the
+    others. `key` is the config key or option that named the folder, for the error. Raises UserError where the folder is
+    missing, a file, out of reach, or holds no image.
     """
     folder = Path(folder)
     try:
@@ -64,7 +65,9 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *
 
 
 def named(relative: Path, names: Collection[str]) -> bool:
-    """Whether a list names a photo, by its file name or by its path in the folder. names: as `common.paths.one_form` has them."""
+    """Whether a list names a photo, by its file name or by its path in the folder. names: as `common.paths.one_form`
+    has them.
+    """
     return one_form(relative.name) in names or one_form(relative.as_posix()) in names
 
 
@@ -81,7 +84,10 @@ def unknown_names(names: Collection[str], photos: Iterable[Path], what: str) -> 
 
 
 def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
-    """Path relative to the folder -> bytes; -1 for what cannot be read. It tells whether a folder's photos are still the same."""
+    """Path relative to the folder -> bytes; -1 for what cannot be read.
+
+    It tells whether a folder's photos are still the same.
+    """
 
     def size(path: Path) -> int:
         try:
@@ -118,7 +124,8 @@ def _instead(folder: Path) -> str:
 
 
 def _files(folder: Path, suffixes: Collection[str], *, locked: bool, results: bool = False) -> Iterator[Path]:
-    """All but folders that has one of these suffixes, below a folder; nothing hidden, no folder twice, nothing that we wrote.
+    """All but folders that has one of these suffixes, below a folder; nothing hidden, no folder twice, nothing that we
+    wrote.
 
     locked: the folders that cannot be read too. results: the results recorded in the folder itself count as photos.
     """

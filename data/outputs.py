@@ -1,4 +1,6 @@
-"""What this project writes into folders, and how it knows it again: results, runs and caches are never taken for photos."""
+"""What this project writes into folders, and how it knows it again: results, runs and caches are never taken for
+photos.
+"""
 
 import json
 from collections.abc import Collection

@@ -1,4 +1,5 @@
-"""Photos decoded and squashed to one size once, by a pool of threads, and kept on disk one by one: a stop loses nothing.
+"""Photos decoded and squashed to one size once, by a pool of threads, and kept on disk one by one:
+a stop loses nothing.
 
 Where a photo lies in the cache depends on its content and the size, so that moved or renamed photos are found again and
 changed ones are not. Each file ends with a checksum; a damaged one is made anew.
@@ -55,7 +56,8 @@ class StoredPhotos(Sequence):
 def store_photos(
     paths: Sequence[Path], size: int, cache_dir: str | Path, limits: Limits = STANDARD
 ) -> tuple[StoredPhotos, list[str]]:
-    """Decode what is not in the cache yet. Returns the photos that can be read, in the order of `paths`, and why not others.
+    """Decode what is not in the cache yet. Returns the photos that can be read, in the order of `paths`,
+    and why not others.
 
     Raises UserError where no photo can be read, or the cache cannot be written.
     """
@@ -87,7 +89,10 @@ def store_photos(
 
 
 def stored_photo(path: Path, content: str, size: int, folder: Path, limits: Limits = STANDARD) -> np.ndarray:
-    """(S,S,3) uint8 of a photo, out of the cache, or decoded and put there. Raises ImageError, or UserError as `writing` does."""
+    """(S,S,3) uint8 of a photo, out of the cache, or decoded and put there.
+
+    Raises ImageError, or UserError as `writing` does.
+    """
     file = folder / f"{content[:32]}.rgb"
     length = size * size * 3
     try:
@@ -105,7 +110,10 @@ def stored_photo(path: Path, content: str, size: int, folder: Path, limits: Limi
 
 
 def photo_contents(paths: Sequence[Path]) -> list[str | ImageError]:
-    """SHA-256 of each file, 64 hexadecimal digits, or why it cannot be read. A file is read once in the life of a process."""
+    """SHA-256 of each file, 64 hexadecimal digits, or why it cannot be read.
+
+    A file is read once in the life of a process.
+    """
 
     def content(path: Path) -> str | ImageError:
         try:

@@ -222,11 +222,11 @@ def _blurred(images: "Tensor") -> "Tensor":
 def _responses(config, options, encoder, embeddings, chosen, unused, amount, probes) -> dict:
     """What one direction follows, and the words nearest to it."""
     from metrics.direction import Vocabulary, auc
-    from training.directions import built, make_recipe
+    from training.directions import read_recipe
     from training.embeddings import embed_vocabulary
 
-    recipe = make_recipe(options, encoder, config.exp.cache_dir)
-    guidance = built(recipe, *(embeddings[side][chosen[side]] for side in ("welllit", "backlit")))
+    recipe = read_recipe(options, encoder, config.exp.cache_dir)
+    guidance = recipe.direction(*(embeddings[side][chosen[side]] for side in ("welllit", "backlit")))
     vector = guidance.vector
     readable = Vocabulary(*encoder.words(), embed_vocabulary(encoder, config.exp.cache_dir))
     ends = {

@@ -4,6 +4,7 @@ import json
 
 from common.paths import REPO_ROOT
 from configs.schema import TrainConfig
+from lab.chaos.table import reliability
 
 RESULTS = REPO_ROOT / "docs" / "results"
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
@@ -416,6 +417,7 @@ def rooms() -> str:
 
 
 TABLES = {
+    "reliability": lambda: reliability(_read("chaos"), _wheres),
     "formats": formats,
     "rooms": rooms,
     "experiments": experiments,

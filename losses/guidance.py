@@ -7,7 +7,7 @@ t_n), row 1 well-lit (the positive prompt t_p). Any norms; cosines are taken ins
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGIT_SCALE = 100.0  # CLIP's own, and in the authors' release; the paper leaves it out. A softer one suits small encoders, see `scale`
+LOGIT_SCALE = 100.0  # CLIP's own, and of the release; the paper has none. Small encoders need less, see `scale`
 
 
 def guidance_logits(image_embeddings: Tensor, guidance: Tensor, scale: float = LOGIT_SCALE) -> Tensor:
@@ -18,7 +18,8 @@ def guidance_logits(image_embeddings: Tensor, guidance: Tensor, scale: float = L
     """
     if guidance.ndim != 2 or len(guidance) != 2 or image_embeddings.shape[-1] != guidance.shape[-1]:
         raise ValueError(
-            f"expected embeddings (B, D) and guidance (2, D), found {tuple(image_embeddings.shape)} and {tuple(guidance.shape)}"
+            f"expected embeddings (B, D) and guidance (2, D), found {tuple(image_embeddings.shape)} and "
+            f"{tuple(guidance.shape)}"
         )
     return scale * F.normalize(image_embeddings, dim=-1) @ F.normalize(guidance, dim=-1).T
 
@@ -36,5 +37,7 @@ def clip_guidance_loss(image_embeddings: Tensor, guidance: Tensor, scale: float 
 def initialisation_loss(
     image_embeddings: Tensor, guidance: Tensor, labels: Tensor, scale: float = LOGIT_SCALE
 ) -> Tensor:
-    """Cross-entropy of backlit (label 0) against well-lit (label 1): (B,D), (2,D), (B,) int -> scalar (CLIP-LIT, section 3.1)."""
+    """Cross-entropy of backlit (label 0) against well-lit (label 1):
+    (B,D), (2,D), (B,) int -> scalar (CLIP-LIT, section 3.1).
+    """
     return F.cross_entropy(guidance_logits(image_embeddings, guidance, scale), labels)

@@ -20,7 +20,8 @@ def identity_loss(
     """
     if not len(maps_result) == len(maps_input) == len(weights):
         raise ValueError(
-            f"expected as many maps as weights, found {len(maps_result)}, {len(maps_input)} maps and {len(weights)} weights"
+            f"expected as many maps as weights, found {len(maps_result)}, {len(maps_input)} maps and "
+            f"{len(weights)} weights"
         )
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction: expected 'sum' or 'mean', found {reduction!r}")

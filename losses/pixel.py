@@ -17,8 +17,10 @@ BRIGHTEST = (
 def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tensor:
     """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)), a scalar.
 
-    unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels that
-    were lifted into white would have no gradient back; where the truth is white itself, it costs nothing. truth (B,3,H,W).
+    unclamped (B,3,H,W): I_b / M before it is clamped to I_t:
+    the part above 1 is an error like any other, or pixels that
+    were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
+    truth (B,3,H,W).
     Raises ValueError where shapes differ or a side is under 11 pixels.
     """
     if unclamped.shape != truth.shape:
@@ -31,7 +33,8 @@ def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tens
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of each photo, (B,3,H,W) twice -> (B,), differentiable; borders of 5 pixels are left out, as scikit-image does.
+    """SSIM of each photo, (B,3,H,W) twice -> (B,), differentiable;
+    borders of 5 pixels are left out, as scikit-image does.
 
     Raises ValueError where a side is under 11 pixels.
     """

@@ -93,7 +93,8 @@ def residual_loss(image_embeddings: Tensor, guidance: ResidualGuidance, set_poin
 
 
 def photo_set_points(input_embeddings: Tensor, guidance: ResidualGuidance, factor: float = 1.0) -> Tensor:
-    """cos(Φ(I_b), r) + factor · Δ (B,): a set point for each photo (ours), in which its content, that r does not explain, cancels.
+    """cos(Φ(I_b), r) + factor · Δ (B,): a set point for each photo (ours), in which its content,
+    that r does not explain, cancels.
 
     input_embeddings (B,D) of the photos before enhancement, any norm.
     """
@@ -130,7 +131,8 @@ def in_space(vectors: Tensor, dim: int) -> Tensor:
 
 
 def between(pair: Tensor) -> Tensor:
-    """The direction f(f(to) − f(from)) (D,) of a pair (2,D), row 0 backlit, row 1 well-lit: two texts, or learned guidance.
+    """The direction f(f(to) − f(from)) (D,) of a pair (2,D), row 0 backlit, row 1 well-lit:
+    two texts, or learned guidance.
 
     Raises ValueError for another shape, or where both are the same.
     """

@@ -119,21 +119,26 @@ SHORT_STEMS = {
     "dull",
 }
 # words that name nothing: small words, judgements, and "a photo of"
-_FILLERS = """a an the of in on at to by for with without from and or not no is are was be been that this it its as too very more most
-less nearly strongly strong good bad badly well wrong wrongly great best better worse nice out over under un re against low high so
-such photo photos photography picture pictures pic pics image images shot camera jour free"""
+_FILLERS = """
+a an the of in on at to by for with without from and or not no is are was be been that this it its
+as too very more most less nearly strongly strong good bad badly well wrong wrongly great best
+better worse nice out over under un re against low high so such photo photos photography picture
+pictures pic pics image images shot camera jour free
+"""
 FILLERS = frozenset(_FILLERS.split())
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token near a direction. kind: "light", "content", "filler", "sub-word", "unknown" (means nothing to the encoder) or "other"."""
+    """A token near a direction. kind: "light", "content", "filler", "sub-word",
+    "unknown" (means nothing to the encoder) or "other".
+    """
 
     text: str
     cosine: float
     kind: str
     alike: int
-    """How many tokens have this very embedding, itself among them (other spellings, or words unknown to the encoder)."""
+    """Tokens with this very embedding, itself among them (other spellings, or words unknown to the encoder)."""
 
 
 class Vocabulary:
@@ -159,7 +164,8 @@ class Vocabulary:
         self._embeddings = embeddings[self._index]
 
     def nearest(self, vector: Tensor, count: int, *, whole_words: bool = False, farthest: bool = False) -> list[Token]:
-        """The `count` tokens with the highest cosine to `vector` (D',), or with `farthest` the lowest; optionally only whole words.
+        """The `count` tokens with the highest cosine to `vector` (D',), or with `farthest` the lowest;
+        optionally only whole words.
 
         D' > D: of a space that ends with that of the tokens, such as all stages of an encoder.
         """
@@ -178,7 +184,9 @@ class Vocabulary:
 
 
 def word_kind(word: str) -> str:
-    """ "light": about how a photo is lit or rendered; "filler": names nothing; "content": everything else, so possibly data bias."""
+    """ "light": about how a photo is lit or rendered; "filler": names nothing;
+    "content": everything else, so possibly data bias.
+    """
     word = word.lower()
     if word in FILLERS:
         return "filler"
@@ -188,7 +196,10 @@ def word_kind(word: str) -> str:
 
 
 def auc(high: Tensor, low: Tensor) -> float:
-    """Probability that a value of `high` (N,) exceeds one of `low` (N',), ties counted half. Raises ValueError where one is empty."""
+    """Probability that a value of `high` (N,) exceeds one of `low` (N',), ties counted half.
+
+    Raises ValueError where one is empty.
+    """
     if len(high) == 0 or len(low) == 0:
         raise ValueError("expected at least one value on each side")
     differences = high.double()[:, None] - low.double()[None]
@@ -196,7 +207,10 @@ def auc(high: Tensor, low: Tensor) -> float:
 
 
 def held_out_auc(build: Build, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> float:
-    """Mean AUC on the half of the photos that the direction was not made of, over random halves. Embeddings (N,D), N >= 2."""
+    """Mean AUC on the half of the photos that the direction was not made of, over random halves.
+
+    Embeddings (N,D), N >= 2.
+    """
     generator, values = torch.Generator().manual_seed(seed), []
     for _ in range(repeats):
         (made_w, held_w), (made_b, held_b) = (_halves(e, generator) for e in (well_lit, backlit))
@@ -206,7 +220,10 @@ def held_out_auc(build: Build, well_lit: Tensor, backlit: Tensor, repeats: int, 
 
 
 def bootstrap_cosines(build: Build, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> Tensor:
-    """Cosines (repeats,) of the direction with those of photos drawn anew with replacement, on both sides. Embeddings (N,D)."""
+    """Cosines (repeats,) of the direction with those of photos drawn anew with replacement, on both sides.
+
+    Embeddings (N,D).
+    """
     generator, vector, cosines = torch.Generator().manual_seed(seed), build(well_lit, backlit), []
     for _ in range(repeats):
         drawn = [e[torch.randint(len(e), (len(e),), generator=generator)] for e in (well_lit, backlit)]
@@ -217,7 +234,9 @@ def bootstrap_cosines(build: Build, well_lit: Tensor, backlit: Tensor, repeats: 
 def agreement(
     build: Build, well_lit: Tensor, backlit: Tensor, sizes: Iterable[int], repeats: int, seed: int
 ) -> dict[int, float]:
-    """Mean cosine between the directions of two disjoint samples of k photos a side, for each k up to half of the smaller set."""
+    """Mean cosine between the directions of two disjoint samples of k photos a side,
+    for each k up to half of the smaller set.
+    """
     generator, found = torch.Generator().manual_seed(seed), {}
     for size in sizes:
         if 2 * size > min(len(well_lit), len(backlit)):
@@ -235,7 +254,8 @@ def agreement(
 
 
 def photos_needed(curve: dict[int, float], wanted: float = 0.95) -> int | None:
-    """Photos a side from which two samples agree by a cosine of `wanted`; None where they would not even with very many.
+    """Photos a side from which two samples agree by a cosine of `wanted`;
+    None where they would not even with very many.
 
     curve: of `agreement`. Beyond its end the noise of a mean is taken to fall as 1/k (Spearman and Brown's formula).
     """

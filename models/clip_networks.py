@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import huggingface_hub
 import open_clip
 import timm
 import torch
@@ -135,8 +134,7 @@ def from_timm(wanted: Wanted) -> Built:
             _reach_hub_for_timm(name, tag)
         network = timm.create_model(name, pretrained=tag is not None, pretrained_cfg=tag, num_classes=0)
     except Exception as error:  # timm passes on the errors of the hub's client and of readers
-        source = timm.models.get_pretrained_cfg(name).hf_hub_id
-        raise no_weights(wanted.name, f"{huggingface_hub.constants.ENDPOINT}/{source}", error) from None
+        raise no_weights(wanted.name, timm.models.get_pretrained_cfg(name).hf_hub_id, error) from None
     if file:
         expected = network.state_dict()
         head = network.pretrained_cfg.get("classifier") or ()

@@ -46,7 +46,7 @@ def weights_of(model: str, tag: str, trusted: Collection[str] = ()) -> Path:
     try:
         return _download(repository, files)
     except Exception as error:  # the hub's client passes on the errors of whichever libraries it uses
-        raise no_weights(f"{model}/{tag}", f"{huggingface_hub.constants.ENDPOINT}/{repository}", error) from None
+        raise no_weights(f"{model}/{tag}", repository, error, Path.home() / CLIP_CACHE) from None
 
 
 def cached(repository: str, files: Sequence[str]) -> Path | None:
@@ -80,11 +80,12 @@ def reach_hub() -> None:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=REACH_SECONDS)
 
 
-def no_weights(name: str, source: str, error: Exception) -> UserError:
-    """What to tell where `name`'s weights cannot be had from `source`."""
-    looked = f"{huggingface_hub.constants.HF_HUB_CACHE}, in {Path.home() / CLIP_CACHE}"
+def no_weights(name: str, repository: str, error: Exception, *more: Path) -> UserError:
+    """What to tell where `name`'s weights can be had neither from the hub nor from its cache nor from `more` folders."""
+    folders = ", in ".join(map(str, (huggingface_hub.constants.HF_HUB_CACHE, *more)))
     return UserError(
-        f"CLIP weights {name} could not be had: looked in {looked} and at {source} "
+        f"weights {name} could not be had: looked in {folders} "
+        f"and at {huggingface_hub.constants.ENDPOINT}/{repository} "
         f"({type(error).__name__}: {reason_of(error)}). "
         "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE), "
         "or train offline with --cfg rave_quickstart.yaml"

@@ -38,8 +38,8 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others than this computer's own open "
-                        "the page to everybody who reaches it (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others than this computer's own "
+                        "open the page to everybody who reaches it (default: %(default)s)")  # fmt: skip
     args = parser.parse_args(argv)
     if not 0 < args.port < 65536:
         raise UserError(f"--port: expected 1 to 65535, found {args.port}")
@@ -68,7 +68,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def options(host: str, port: int) -> dict:
-    """What the page is launched with: uploads bounded, nothing from elsewhere, no file but what was uploaded or made."""
+    """What the page is launched with: uploads bounded, nothing from elsewhere, no files but those uploaded or made."""
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -133,7 +133,10 @@ def build(work: Path) -> "gradio.Blocks":
         grey = (view.illumination.clip(0, 1) * 255).astype("uint8")
         height, width = view.photo.shape[:2]
         choice = studio.enhancer(name).choice
-        message = f"{Path(photo).name}, shown at {width} × {height} px · {choice.device}, {choice.precision}, {choice.backend}"
+        message = (
+            f"{Path(photo).name}, shown at {width} × {height} px · {choice.device}, {choice.precision}, "
+            f"{choice.backend}"
+        )
         return (view.photo, studio.result(view, name, strength)), grey, message, None
 
     def slide(files, number, name, strength):

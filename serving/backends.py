@@ -29,7 +29,10 @@ OPENVINO_HINT = "pip install -r requirements-openvino.txt"
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs the network, and why: `backend` "torch", "torch-compile" or "openvino", `precision` "fp32" or "bf16"."""
+    """What runs the network, and why:
+
+    `backend` "torch", "torch-compile" or "openvino", `precision` "fp32" or "bf16".
+    """
 
     backend: str
     precision: str

@@ -175,7 +175,7 @@ class Enhancer:
         return result, illumination
 
     def relight(self, rgb: np.ndarray, illumination: np.ndarray, strength: float) -> np.ndarray:
-        """What `enhance` gives with another strength, from its photo (H,W,3) and map (H,W); the network does not run."""
+        """What `enhance` gives with another strength, from its photo (H,W,3) and map (H,W), without the network."""
         import torch
 
         from data.images.photo import strips

@@ -98,7 +98,9 @@ class Studio:
     def write(
         self, photos: Sequence[str], weights: str, strength: float, progress: Progress | None = None
     ) -> tuple[list[str], list[str]]:
-        """Results at full size, with the bytes that `inference.py` writes: their paths, and a line for each that failed."""
+        """Results at full size, with the bytes that `inference.py` writes: their paths, and a line for each that
+        failed.
+        """
         written, failed = [], []
         for number, photo in enumerate(photos):
             key = hashlib.sha256(f"{photo}|{weights}|{strength}".encode()).hexdigest()[:16]
@@ -148,7 +150,10 @@ def told(error: UserError, photo: str) -> str:
 
 
 def measured(result: str, truth: str) -> list[list[str]]:
-    """Rows of protocol, PSNR, SSIM, LPIPS of a result against its ground truth. Raises UserError where they differ in size."""
+    """Rows of protocol, PSNR, SSIM, LPIPS of a result against its ground truth.
+
+    Raises UserError where they differ in size.
+    """
     from metrics.full_reference import Lpips, measure_paper, measure_rgb
 
     lpips = Lpips("auto")
@@ -175,7 +180,8 @@ class Reading:
 def read_direction(
     photo: np.ndarray, enhanced: np.ndarray, encoder: str, dark: str, bright: str, saved: str | None
 ) -> Reading:
-    """Project a photo and its result, (h,w,3) uint8, onto a direction: a saved one, or from the words `dark` to `bright`.
+    """Project a photo and its result, (h,w,3) uint8, onto a direction: a saved one, or from the words `dark` to
+    `bright`.
 
     Raises UserError for words that the encoder does not know and files that hold no direction of its space.
     """

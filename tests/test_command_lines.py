@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -165,19 +166,9 @@ def check(script: str, arguments: list[str], content: bytes, place: Path) -> Non
 
 
 @pytest.mark.parametrize("script", FLAGS)
-def test_any_command_line(script, place):
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
-    @given(command_lines(script))
-    def each(line):
-        check(script, *line, place)
-
-    each()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", FLAGS)
-def test_many_command_lines(script, place):
-    @settings(max_examples=2000, deadline=None, database=None, print_blob=True)
+@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_any_command_line(script, examples, place):
+    @settings(max_examples=examples, deadline=None, derandomize=examples == 60, database=None, print_blob=True)
     @given(command_lines(script))
     def each(line):
         check(script, *line, place)
@@ -190,3 +181,44 @@ def test_many_command_lines(script, place):
 def test_chosen_values_in_every_flag(script, value, place):
     for flag in ("--cfg", *FLAGS[script]):
         check(script, [flag, _contained(value)], b"", place)
+
+
+TOOLS = """
+check_dataset --backlit V
+check_dataset --backlit photos --gt V
+check_dataset --backlit photos --image-size V
+clean_cache V
+clean_cache --cache-dir V
+compare_weights --backlit V --gt gt --weights V
+compare_weights --backlit photos --gt gt --weights V
+compare_weights --backlit photos --gt gt --weights photos --list V
+compare_weights --backlit photos --gt gt --weights photos --kinds V
+compare_weights --backlit photos --gt gt --weights photos --json V
+export --format V --output x.onnx
+export --format onnx --output x.onnx --checkpoint V
+interpret_residual --cfg V
+make_backlit V out
+make_backlit photos out --size V
+make_backlit photos out --per-photo V
+make_backlit photos out --masks V
+make_backlit photos out --noise V V
+near_duplicates V photos
+near_duplicates photos V
+"""
+
+
+@pytest.mark.parametrize("line", TOOLS.strip().splitlines())
+def test_chosen_values_in_the_flags_of_tools(line, place):
+    tool, *arguments = line.split()
+    main, err = importlib.import_module(f"tools.{tool}").main, io.StringIO()
+    for value in map(_contained, CHOSEN):
+        given_line = [value if argument == "V" else argument for argument in arguments]
+        with contextlib.chdir(place), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            try:
+                code = exit_code(main, given_line)
+            except SystemExit as stop:  # --help
+                code = stop.code
+        lines = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
+        assert code in (0, 2, 3) and len(lines) == (code == 2), (given_line, err.getvalue())
+        shutil.rmtree(place / "out", ignore_errors=True)
+        err.seek(err.truncate(0))

@@ -2,9 +2,9 @@
 
 python -m tools compare-weights --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json FILE] [--sheet PNG]
 
-Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Two figures of harm:
-clipped, the share of pixels of the backlit photos with a channel at 255 that had none there before; change, the mean
-absolute change of photos that are well lit already, of full scale.
+Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Figures of harm
+(`metrics.harm`): clipped, the share of pixels of the backlit photos that turn white; hue, the mean angle to the hue of
+the ground truth; change, the mean absolute change of photos that are well lit already, of full scale, and the largest.
 """
 
 import argparse
@@ -50,6 +50,13 @@ def main(argv: list[str]) -> int:
         "--well-lit-photos", type=int, default=40, metavar="N", help="use N of them, evenly spread (default 40)"
     )
     parser.add_argument(
+        "--well-lit-list",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="instead: the photos named in these text files; figures for each file",
+    )
+    parser.add_argument(
         "--weights",
         nargs="*",
         default=[],
@@ -70,11 +77,14 @@ def main(argv: list[str]) -> int:
     for key in ("well_lit_photos", "sheet_photos"):
         if getattr(args, key) < 1:
             raise UserError(f"--{key.replace('_', '-')}: expected at least 1, found {getattr(args, key)}")
-    well_lit = _spread(well_lit, args.well_lit_photos)
     kinds = read_kinds(args.kinds) if args.kinds else {}
     files = weight_files(args.weights)
 
     from metrics.pairing import pair, read_names
+
+    stay = {Path(file).stem: read_names(file, "--well-lit-list") for file in args.well_lit_list}
+    stay = {part: [path for path in well_lit if named(Path(path.name), names)] for part, names in stay.items()}
+    stay = stay or ({"well-lit": _spread(well_lit, args.well_lit_photos)} if well_lit else {})
     from serving.enhancer import Enhancer
 
     pairs = pair(args.backlit, args.gt).pairs
@@ -96,7 +106,7 @@ def main(argv: list[str]) -> int:
     found = dict(read_all([path for p in pairs for path in (p.enhanced, p.truth)], failures))
     pairs = [p for p in pairs if p.enhanced in found and p.truth in found]
     photos = [(found[p.enhanced], found[p.truth]) for p in pairs]
-    well_lit = [path for path, _ in read_all(well_lit, failures)]
+    stay = {part: [path for path, _ in read_all(paths, failures)] for part, paths in stay.items()}
     for reason in failures:
         say(f"failed: {reason}", file=sys.stderr)
     if not pairs:
@@ -118,16 +128,25 @@ def main(argv: list[str]) -> int:
     for name, method in methods.items():
         scores = [_score(method, *photo) for photo in tqdm(photos, desc=name, leave=False, disable=None)]
         rows[name] = {group: _mean([scores[i] for i in members]) for group, members in groups.items() if members}
-        if well_lit:
+        for part, paths in stay.items():
             changes = [
-                _change(method, read_rgb8(path))
-                for path in tqdm(well_lit, desc=f"{name}, well-lit", leave=False, disable=None)
+                _change(method, read_rgb8(p)) for p in tqdm(paths, desc=f"{name}, {part}", leave=False, disable=None)
             ]
-            rows[name]["change"] = round(float(np.mean(changes)), 4)
+            rows[name][f"change, {part}"] = {
+                "mean": round(float(np.mean(changes)), 4),
+                "largest": round(max(changes), 4),
+                "photos_above_0.05": sum(value > 0.05 for value in changes),
+            }
         _print_row(name, rows[name], header=len(rows) == 1)
     if args.json:
         counts = {group: len(members) for group, members in groups.items() if members}
-        content = {"pairs": counts, "well_lit_photos": len(well_lit), "protocol": "rgb", "rows": rows, **provenance()}
+        content = {
+            "pairs": counts,
+            "well_lit_photos": {part: len(paths) for part, paths in stay.items()},
+            "protocol": "rgb",
+            "rows": rows,
+            **provenance(),
+        }
         write_text(args.json, json.dumps(content, indent=2) + "\n")
     if args.sheet:
         _sheet(methods, _spread(photos, args.sheet_photos), Path(args.sheet))
@@ -206,40 +225,50 @@ def _to_uint8(photo: np.ndarray) -> np.ndarray:
 
 def _score(method: Method, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     from metrics.full_reference import psnr_rgb, ssim_rgb
+    from metrics.harm import hue_error, newly_clipped
 
     start = time.perf_counter()
     result = method(backlit.astype(np.float32) / 255)
     seconds = time.perf_counter() - start
     result = _to_uint8(result)
-    clipped = ((result.max(axis=2) == 255) & (backlit.max(axis=2) < 255)).mean()
     return {
         "psnr": psnr_rgb(result, truth),
         "ssim": ssim_rgb(result, truth),
-        "clipped": clipped,
+        "clipped": newly_clipped(backlit, result),
+        "hue_error": hue_error(result, truth),
         "seconds_per_photo": seconds,
     }
 
 
 def _change(method: Method, photo: np.ndarray) -> float:
-    result = _to_uint8(method(photo.astype(np.float32) / 255))
-    return float(np.abs(result.astype(np.float32) - photo).mean() / 255)
+    from metrics.harm import change
+
+    return change(photo, _to_uint8(method(photo.astype(np.float32) / 255)))
 
 
-def _mean(scores: list[dict[str, float]]) -> dict[str, float]:
-    return {key: round(float(np.mean([score[key] for score in scores])), 4) for key in scores[0]}
+def _mean(scores: list[dict[str, float]]) -> dict[str, float | None]:
+    """Means; of a hue, over the photos that have colour, None where none has."""
+    columns = {key: [score[key] for score in scores if not np.isnan(score[key])] for key in scores[0]}
+    return {key: round(float(np.mean(values)), 4) if values else None for key, values in columns.items()}
 
 
 def _print_row(name: str, row: dict, header: bool) -> None:
-    groups = [group for group in row if group != "change" and ", " not in group]  # combined ones are in the JSON
+    groups = [group for group in row if ", " not in group]  # combined ones are in the JSON
+    stay = [key for key in row if key.startswith("change, ")]
     if header:
         tqdm.write(
             f"{'PSNR / dB, SSIM':36}"
             + "".join(f" {group:>16}" for group in groups)
-            + f" {'clipped':>8} {'change':>7} {'s/photo':>8}"
+            + f" {'clipped':>8} {'hue':>6}"
+            + "".join(f" {key:>22}" for key in stay)
+            + f" {'s/photo':>8}"
         )
     cells = "".join(f" {row[group]['psnr']:9.2f}  {row[group]['ssim']:.3f}" for group in groups)
-    change = f"{row['change']:7.3f}" if "change" in row else f"{'–':>7}"
-    tqdm.write(f"{name:36}{cells} {100 * row['all']['clipped']:6.2f} % {change} {row['all']['seconds_per_photo']:8.2f}")
+    changes = "".join(f" {row[key]['mean']:12.3f}, to {row[key]['largest']:.3f}" for key in stay)
+    whole = row["all"]
+    hue = "     –" if whole["hue_error"] is None else f"{whole['hue_error']:5.1f}°"
+    figures = f" {100 * whole['clipped']:6.2f} % {hue}{changes} {whole['seconds_per_photo']:8.2f}"
+    tqdm.write(f"{name:36}{cells}{figures}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from data.listing import left_out
 from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
 from models.clip_encoder import ClipEncoder
-from training.directions import build_direction, check_guidance, describe
+from training.directions import check_guidance, describe, run_direction
 from training.embeddings import load_encoder
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
@@ -172,7 +172,7 @@ def _residual(
     config: TrainConfig, accelerator: Accelerator, encoder: ClipEncoder, planned: Plan
 ) -> tuple[ResidualGuidance, list[str]]:
     with accelerator.main_process_first():  # one process computes, the others find the cache
-        residual, skipped = build_direction(config, encoder, planned.backlit, planned.well_lit)
+        residual, skipped = run_direction(config, encoder, planned.backlit, planned.well_lit)
     separation = float(residual.well_lit @ residual.backlit)
     say(f"direction  {describe(config.guidance)}")
     wanted = f"set point τ = {residual.target:.4f}"

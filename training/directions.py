@@ -1,7 +1,8 @@
 """The direction that guides a RAVE training, as `guidance:` of a config says: built, saved and read back.
 
 RAVE's residual of two folders, that of photos and their relit selves, a pair of texts, a saved direction or learned
-pair, or a weighted sum of these; then shifted by n tokens; then without the words of `guidance.remove`. All are `ResidualGuidance`.
+pair, or a weighted sum of these; then shifted by n tokens; then without the words of `guidance.remove`.
+All are `ResidualGuidance`.
 
 Shape letters: N photos, K words, T tokens, D embedding size.
 """
@@ -46,8 +47,11 @@ SOURCES = ("folders", "texts", "saved", "relit")
 class Recipe:
     """How guidance is made of the embeddings of two folders; everything that does not depend on photos is at hand.
 
-    weights: of the sources that are used, "folders" among them where the residual is. vectors: (D,) of each other source.
-    relit: guidance of relit pairs, where they are used; its set points then take the place of the folders'. removed (K,D): words to project out. tokens (T,D): the vocabulary, where something is shifted by it. n: tokens to shift by.
+    weights: of the sources that are used, "folders" among them where the residual is.
+    vectors: (D,) of each other source.
+    relit: guidance of relit pairs, where they are used; its set points then take the place of the folders'.
+    removed (K,D): words to project out. tokens (T,D): the vocabulary, where something is shifted by it.
+    n: tokens to shift by.
     """
 
     weights: dict[str, float]
@@ -62,12 +66,22 @@ class Recipe:
         """Whether the guidance depends on the embeddings of the two folders at all."""
         return self.relit is None or "folders" in self.weights
 
-    def build(self, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
-        """Guidance of these photos' embeddings (N,D) and (N',D), None where it needs no folders; `n` in place of its own.
+    def direction(self, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
+        """Guidance of these photos' embeddings (N,D) and (N',D), None where it needs no folders.
 
-        Raises ValueError where no direction exists or is left.
+        n: tokens to shift by, in place of its own. Raises UserError, which names the keys, where no direction exists or
+        is left.
         """
-        folders = residual_guidance(well_lit, backlit) if self.needs_folders else None
+        try:
+            folders = residual_guidance(well_lit, backlit) if self.needs_folders else None
+        except ValueError as error:
+            raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
+        try:
+            return self._combined(folders, self.n if n is None else n)
+        except ValueError as error:
+            raise UserError(f"guidance: {error}") from None
+
+    def _combined(self, folders: ResidualGuidance | None, n: int) -> ResidualGuidance:
         guidance = self.relit or folders
         if self.weights.keys() - {"folders"}:
             vectors = dict(self.vectors)
@@ -76,14 +90,16 @@ class Recipe:
             guidance = guidance.along(
                 weighted_sum([vectors[name].to(guidance.vector) for name in self.weights], list(self.weights.values()))
             )
-        n = self.n if n is None else n
         if n and self.tokens is None:
             raise ValueError("a shift needs the embeddings of the vocabulary")
         return remove(shift(guidance, self.tokens, n) if n else guidance, self.removed)
 
 
 def check_guidance(options: Guidance) -> dict[str, float]:
-    """The sources that `guidance.direction` uses and their weights. Raises UserError for keys that do not go together."""
+    """The sources that `guidance.direction` uses and their weights.
+
+    Raises UserError for keys that do not go together.
+    """
     if options.direction != "sum":
         weights = {options.direction: 1.0}
     else:
@@ -95,13 +111,14 @@ def check_guidance(options: Guidance) -> dict[str, float]:
     if "saved" in weights:
         if options.saved is None:
             raise UserError(
-                "guidance.saved: expected a file with a direction or a learned pair (guidance.direction uses it), found nothing (null)"
+                "guidance.saved: expected a file with a direction or a learned pair (guidance.direction uses it), "
+                "found nothing (null)"
             )
         find_file(options.saved, "guidance.saved")
     return weights
 
 
-def make_recipe(
+def read_recipe(
     options: Guidance, encoder: ClipEncoder, cache_dir: str | Path, relit: ResidualGuidance | None = None
 ) -> Recipe:
     """The recipe of a config: texts embedded, files read, the vocabulary embedded only if something is shifted by it.
@@ -173,7 +190,10 @@ def relit_guidance(
 def embed_folders(
     config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Embeddings (N,D) of the well-lit and (N',D) of the backlit folder, and why photos were left out. Raises UserError."""
+    """Embeddings (N,D) of the well-lit and (N',D) of the backlit folder, and why photos were left out.
+
+    Raises UserError.
+    """
     cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
     limits = photo_limits(config.data)
     (well_lit_embeddings, skipped_well_lit), (backlit_embeddings, skipped_backlit) = (
@@ -183,29 +203,19 @@ def embed_folders(
     return well_lit_embeddings, backlit_embeddings, skipped_well_lit + skipped_backlit
 
 
-def build_direction(
+def run_direction(
     config: TrainConfig, encoder: ClipEncoder, backlit: list[Path], well_lit: list[Path]
 ) -> tuple[ResidualGuidance, list[str]]:
-    """The guidance of a config, and why photos were left out. Raises UserError for photos, files or words that give no direction."""
+    """The guidance of a config, and why photos were left out.
+
+    Raises UserError for photos, files or words that give no direction.
+    """
     relit, skipped = relit_guidance(config, encoder, backlit, well_lit)
-    recipe = make_recipe(config.guidance, encoder, config.exp.cache_dir, relit)
+    recipe = read_recipe(config.guidance, encoder, config.exp.cache_dir, relit)
     if not recipe.needs_folders:
-        return built(recipe, None, None), skipped
+        return recipe.direction(None, None), skipped
     *embeddings, skipped_too = embed_folders(config, encoder, backlit, well_lit)
-    return built(recipe, *embeddings), list(dict.fromkeys(skipped + skipped_too))
-
-
-def built(recipe: Recipe, well_lit: Tensor | None, backlit: Tensor | None, n: int | None = None) -> ResidualGuidance:
-    """`recipe.build`, whose errors name the keys (UserError)."""
-    try:
-        if recipe.needs_folders:
-            residual_guidance(well_lit, backlit)
-    except ValueError as error:
-        raise UserError(f"data.backlit_images_path, data.welllit_images_path: {error}") from None
-    try:
-        return recipe.build(well_lit, backlit, n)
-    except ValueError as error:
-        raise UserError(f"guidance: {error}") from None
+    return recipe.direction(*embeddings), list(dict.fromkeys(skipped + skipped_too))
 
 
 def describe(options: Guidance) -> str:
@@ -253,7 +263,8 @@ def save_direction(
 
 
 def load_direction(path: str | Path, encoder: ClipEncoder) -> Tensor:
-    """The direction (D,), unit norm, of a file: one of `save_direction`, or the way from backlit to well-lit of a learned pair.
+    """The direction (D,), unit norm, of a file: one of `save_direction`,
+    or the way from backlit to well-lit of a learned pair.
 
     Raises UserError where the file holds neither, or is of another encoder.
     """
@@ -276,7 +287,8 @@ def load_direction(path: str | Path, encoder: ClipEncoder) -> Tensor:
     if vector.shape != (encoder.embed_dim,) or made_with != encoder.fingerprint():
         found = f"one of {about.get('encoder', 'another')}, shape {tuple(vector.shape)}"
         raise UserError(
-            f"guidance.saved: {path}: expected a direction of the encoder {encoder.name}, shape ({encoder.embed_dim},), found {found}"
+            f"guidance.saved: {path}: expected a direction of the encoder {encoder.name}, "
+            f"shape ({encoder.embed_dim},), found {found}"
         )
     if not torch.isfinite(vector).all() or not vector.norm() > 1e-6:
         raise UserError(f"guidance.saved: {path}: expected a finite direction, found zeros, NaN or infinity")

@@ -29,7 +29,7 @@ from training.checksum import checksum
 
 
 def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> ClipEncoder:
-    """An encoder as the config describes it; a weight file is looked for in the current folder, then in this checkout."""
+    """An encoder as the config describes it; a weight file may lie in the current folder or in this checkout."""
     pretrained = encoder.pretrained
     if pretrained is not None and not is_file(pretrained) and is_file(REPO_ROOT / pretrained):
         pretrained = str(REPO_ROOT / pretrained)
@@ -130,7 +130,8 @@ def _prepared(
 
 
 def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8192) -> Tensor:
-    """Directions (N,D) of the encoder's vocabulary on the CPU, as `ClipEncoder.vocabulary` gives them; tokens are cached.
+    """Directions (N,D) of the encoder's vocabulary on the CPU, as `ClipEncoder.vocabulary` gives them;
+    tokens are cached.
 
     Raises UserError for an encoder without a vocabulary.
     """
@@ -157,7 +158,9 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
 
 
 def _read_cache(path: Path) -> dict[str, Any] | None:
-    """What `_write_cache` wrote. None, and a note, where it cannot be used: a cache is made anew; None where there is none."""
+    """What `_write_cache` wrote. None, and a note, where it cannot be used: a cache is made anew;
+    None where there is none.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])

@@ -1,4 +1,5 @@
-"""Guidance training: the prompt pair or latent pair of CLIP-LIT learns to tell backlit, enhanced and well-lit photos apart.
+"""Guidance training: the prompt pair or latent pair of CLIP-LIT learns to tell backlit,
+enhanced and well-lit photos apart.
 
 Images are embedded by the frozen encoder in one call for a whole batch, on the device. With
 `cached_augmentations: K` that happens once: every photo under the same K augmentations; steps then
@@ -45,7 +46,9 @@ class GuidanceTask:
     grad_clip = None
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, encoder: ClipEncoder, folder: Path) -> None:
-        """`folder`: where the enhanced sets are kept. Raises UserError for photos, an encoder or guidance that cannot be used."""
+        """`folder`: where the enhanced sets are kept. Raises UserError for photos,
+        an encoder or guidance that cannot be used.
+        """
         self.config, self.accelerator, self.encoder, self.folder = config, accelerator, encoder, folder
         options, data, seed = config.guidance_model, config.data, config.exp.seed
         self.batch_size, self.display_iter, self.scale = options.batch_size, options.display_iter, options.logit_scale
@@ -82,7 +85,9 @@ class GuidanceTask:
     # ------------------------------------------------------------------------------ one step
 
     def batches(self, phase: Phase, start: int) -> Iterator[tuple[list[Tensor], Tensor | None]]:
-        """Embeddings on the device, from iteration `start` on: ([(B,D)], labels (B,)), or ([(B,D) of each stage], None) for ranking."""
+        """Embeddings on the device, from iteration `start` on:
+        ([(B,D)], labels (B,)), or ([(B,D) of each stage], None) for ranking.
+        """
         if "ranking" in phase.terms:
             return self._ranking_batches(start)
         return self._labelled_batches(start)
@@ -148,7 +153,9 @@ class GuidanceTask:
     # ------------------------------------------------------------------------------ enhanced sets
 
     def set_enhancers(self, enhancers: Sequence[dict[str, Tensor]]) -> None:
-        """Make the enhanced sets of these UNets (at most two, the latest last), or find them as files in the run folder."""
+        """Make the enhanced sets of these UNets (at most two, the latest last),
+        or find them as files in the run folder.
+        """
         self.stages = [PhotoArray(self._enhanced_set(weights), self.augmentation) for weights in enhancers]
         used = {str(photos.pixels.filename) for photos in self.stages}
         if self.accelerator.is_main_process and self.folder.is_dir():

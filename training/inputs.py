@@ -1,4 +1,6 @@
-"""What the UNet is trained on: backlit photos, with their ground truths where there are any, and well-lit photos among them."""
+"""What the UNet is trained on: backlit photos, with their ground truths where there are any,
+and well-lit photos among them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +31,10 @@ def check_truths(config: TrainConfig) -> None:
 
 
 def truth_pairs(data: TrainData, backlit: Sequence[Path]) -> tuple[list[Pair], list[str]]:
-    """The training photos that have a ground truth in `data.pairs`, and what is amiss. Raises UserError where none has."""
+    """The training photos that have a ground truth in `data.pairs`, and what is amiss.
+
+    Raises UserError where none has.
+    """
     if data.pairs is None:
         return [], []
     list_images(data.pairs, "data.pairs")
@@ -37,7 +42,8 @@ def truth_pairs(data: TrainData, backlit: Sequence[Path]) -> tuple[list[Pair], l
     pairs = [p for p in pair(data.backlit_images_path, data.pairs).pairs if p.enhanced in wanted]
     if not pairs:
         raise UserError(
-            f"data.pairs: expected ground truths named as photos of data.backlit_images_path, found none in {data.pairs}"
+            "data.pairs: expected ground truths named as photos of data.backlit_images_path, "
+            f"found none in {data.pairs}"
         )
     lonely = len(wanted) - len(pairs)
     return pairs, [

@@ -1,4 +1,5 @@
-"""What one direction of guidance says and depends on: the words nearest to it, its photos, how stable it is, for shifts of it.
+"""What one direction of guidance says and depends on:
+the words nearest to it, its photos, how stable it is, for shifts of it.
 
 `interpret` writes report.html (`training.direction_report`), report.json and direction.safetensors.
 """
@@ -37,7 +38,10 @@ class Extent:
 
 
 def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
-    """Analyse, and write report.html, report.json and direction.safetensors into `out`. Returns the content of report.json."""
+    """Analyse, and write report.html, report.json and direction.safetensors into `out`.
+
+    Returns the content of report.json.
+    """
     import numpy as np
 
     from common.files import write_text
@@ -45,11 +49,10 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
     from metrics.direction import Vocabulary
     from training.direction_report import histogram, page, stability, thumbnail
     from training.directions import (
-        built,
         check_guidance,
         describe,
         embed_folders,
-        make_recipe,
+        read_recipe,
         relit_guidance,
         save_direction,
     )
@@ -78,23 +81,21 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
     relit, _ = relit_guidance(as_relit, encoder, listed["backlit"], listed["welllit"])
     used = relit if "relit" in check_guidance(options) else None
     unshifted_options = options.model_copy(update={"remove_first_n_tokens": 0})
-    recipe = make_recipe(unshifted_options, encoder, config.exp.cache_dir, used)
+    recipe = read_recipe(unshifted_options, encoder, config.exp.cache_dir, used)
     if options.remove_first_n_tokens and not picked:
         raise UserError(f"guidance.remove_first_n_tokens: needs an encoder with a vocabulary, found {encoder.name}")
     recipe = dataclasses.replace(recipe, tokens=tokens if picked else None, n=options.remove_first_n_tokens)
 
     *embeddings, skipped = embed_folders(config, encoder, listed["backlit"], listed["welllit"])
-    guidance = built(recipe, *embeddings)
+    guidance = recipe.direction(*embeddings)
     shifts = sorted({*extent.n, recipe.n}) if picked else [0]
     if picked and len(tokens) < 2 * shifts[-1]:
         raise UserError(f"--tokens: expected at least twice the largest shift ({shifts[-1]}), found {len(tokens)}")
     sides = dict(zip(("welllit", "backlit"), embeddings, strict=True))
     readable = {side: _readable(listed[side], values) for side, values in sides.items()}
-    unshifted = built(recipe, *embeddings, 0)
-    residual = built(
-        dataclasses.replace(recipe, weights={"folders": 1.0}, vectors={}, removed=recipe.removed[:0], n=0, relit=None),
-        *embeddings,
-    )
+    unshifted = recipe.direction(*embeddings, 0)
+    of_folders = {"weights": {"folders": 1.0}, "vectors": {}, "removed": recipe.removed[:0], "n": 0, "relit": None}
+    residual = dataclasses.replace(recipe, **of_folders).direction(*embeddings)
     thumbnails: dict[Path, str] = {}
     parts, pictures = [], []
     for n in shifts:
@@ -158,12 +159,11 @@ def _part(
 ) -> tuple[dict, dict]:
     """Figures of the direction shifted by n, and the photos at its ends."""
     from metrics.direction import agreement, auc, bootstrap_cosines, held_out_auc, photos_needed
-    from training.directions import built
 
     def build(well_lit: "Tensor", backlit: "Tensor") -> "Tensor":
-        return built(recipe, well_lit, backlit, n).vector
+        return recipe.direction(well_lit, backlit, n).vector
 
-    guidance = built(recipe, sides["welllit"], sides["backlit"], n)
+    guidance = recipe.direction(sides["welllit"], sides["backlit"], n)
     projections = {side: embeddings @ guidance.vector for side, embeddings in sides.items()}
     pair = sides["welllit"], sides["backlit"]
     several = min(map(len, pair)) > 1

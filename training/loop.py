@@ -195,7 +195,8 @@ class Trainer:
         return values
 
     def _read(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Scalars of a step, means over all processes, in one transfer: the only place where a step waits for the device.
+        """Scalars of a step, means over all processes, in one transfer:
+        the only place where a step waits for the device.
 
         It has to: whether the weights may change (not finite, a dead map) is decided here, for all processes alike.
         """
@@ -250,7 +251,7 @@ class Trainer:
             state.scores, state.losses = [], []
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of the guided training of this phase's module is done, or of the first map; else as at the start."""
+        """By how much of this module's guided training is done, or of the first map; else as at the start."""
         state, progress = self.state, 0.0
         if phase.enhances:
             lengths = [p.iterations if p.enhances else 0 for p in self.phases]

@@ -100,13 +100,14 @@ def describe_schedule(phases: list[Phase]) -> str:
             continue
         total = " + ".join(f"{weight:g}·{name}" for name, weight in phase.terms.items())
         line = f"  {number}. {phase.name}: {phase.iterations} iterations of the {NAMES[phase.trains]}, loss = {total}"
-        if phase.identity_layers:
+        if phase.identity_layers and "identity" in phase.terms:
             line += f", identity layers {list(phase.identity_layers)}"
         if phase.guard_psnr is not None:
             line += f"; starts anew if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
         if phase.extend_while_loss_above is not None:
             limit = phase.extend_while_loss_above
-            line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, at most {phase.max_extensions} times"
+            line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, "
+            line += f"at most {phase.max_extensions} times"
         lines.append(line)
     if rounds > 1:
         lines.append(f"  ... and so on, to {' and '.join(phase.name for phase in phases if phase.round == rounds)}")

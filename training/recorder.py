@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: log lines, validation, previews, checkpoints, and its summary. Main process only."""
+"""What a run writes: log lines, validation, previews, checkpoints, and its summary. Main process only."""
 
 import torch
 from torch import Tensor

@@ -69,7 +69,9 @@ def check_resume(folder: RunFolder, config: TrainConfig, photos: PhotoRecord, pl
 
 
 def lengthen(state: TrainState, earlier: Sequence[Phase], phases: Sequence[Phase]) -> None:
-    """A state of the schedule `earlier` becomes one of `phases`, whose last phase may be longer, or be followed by others."""
+    """A state of the schedule `earlier` becomes one of `phases`, whose last phase may be longer,
+    or be followed by others.
+    """
     last = len(earlier) - 1
     more = phases[last].iterations - earlier[last].iterations
     if more and state.phase >= last:

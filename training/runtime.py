@@ -38,7 +38,8 @@ def make_accelerator(device: str, precision: str, timeout: float = 120) -> Accel
 def keep_memory() -> None:
     """Let this process keep the memory that it frees, on Linux: a step allocates what the step before it freed.
 
-    Otherwise each large tensor is a new mapping, which the kernel fills with zeros page by page: a quarter of a UNet step on one core.
+    Otherwise each large tensor is a new mapping, which the kernel fills with zeros page by page:
+    a quarter of a UNet step on one core.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):

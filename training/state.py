@@ -1,6 +1,7 @@
 """Everything that a run needs to go on after it was stopped, in one object."""
 
 import shutil
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
@@ -84,14 +85,18 @@ class TrainState:
         return sum(self.losses) / len(self.losses)
 
     def snapshot(self, module: str | None = None) -> dict[str, Tensor]:
-        """A copy of a module's weights (None: of the one in training) on the CPU, or of their average where there is one."""
+        """A copy of a module's weights (None: of the one in training) on the CPU,
+        or of their average where there is one.
+        """
         name = module or self.trains
         if name == "unet" and self.average:
             return {key: tensor.cpu().clone() for key, tensor in self.average.items()}
         return self._weights(name)
 
     def update_average(self, decay: float) -> None:
-        """average ← decay · average + (1 − decay) · weights of the UNet, on their device; it starts from the weights as they are."""
+        """average ← decay · average + (1 − decay) · weights of the UNet, on their device;
+        it starts from the weights as they are.
+        """
         weights = {name: tensor.detach() for name, tensor in self.modules["unet"].state_dict().items()}
         if not self.average:
             self.average = {name: tensor.clone() for name, tensor in weights.items()}
@@ -167,7 +172,8 @@ def previous_state(path: Path) -> Path:
 
 def _read_state(path: Path) -> dict:
     """The content of a state file, whose checksum fits; of an earlier version, which has none, as it is."""
-    with open_file(path) as file:
+    with open_file(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about pickles that are refused anyway
         state = torch.load(file, map_location="cpu", weights_only=True)
     expected = state.pop("checksum", None)
     if expected is not None and expected != checksum(state):

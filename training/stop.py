@@ -42,7 +42,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Raises Stopped at its end where a stop was asked for inside. `whole` is false where the block itself raised."""
+        """Raises Stopped at its end where a stop was asked for. `whole` is false where the block itself raised."""
         self._held, self.whole = True, False
         try:
             yield

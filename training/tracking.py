@@ -29,7 +29,9 @@ LARGEST_LOG = 2**28  # bytes of a metrics.jsonl; a million lines
 
 
 class RunFolder:
-    """`save_dir/exp_name`: config.yaml, provenance.json, metrics.jsonl, tensorboard/, checkpoints/, previews/, curves.png."""
+    """`save_dir/exp_name`: config.yaml, provenance.json, metrics.jsonl, tensorboard/, checkpoints/, previews/,
+    curves.png.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
         self.path = Path(config.exp.save_dir) / config.exp.exp_name
@@ -59,7 +61,9 @@ class RunFolder:
             yield
 
     def create(self, config: TrainConfig, photos: dict[str, dict[str, str | None]]) -> str | None:
-        """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`. Returns what was done to it.
+        """Make the folder; an earlier run of this name is moved aside, or deleted with `exp.overwrite`.
+
+        Returns what was done to it.
 
         photos: of each folder, path -> content (`training.resume.photo_record`).
         """
@@ -183,7 +187,8 @@ def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path
 
 
 def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
-    """One PNG: loss terms; what guides (RAVE: the projection on r, CLIP-LIT: negative similarities S); validation PSNR and SSIM.
+    """One PNG: loss terms; what guides (RAVE: the projection on r, CLIP-LIT: negative similarities S);
+    validation PSNR and SSIM.
 
     Grey stretches: the guidance was trained, the UNet frozen.
     """

@@ -1,7 +1,10 @@
-"""UNet training: I_t = I_b / UNet(I_b), the identity loss, and the guidance of RAVE or CLIP-LIT, which is frozen meanwhile."""
+"""UNet training: I_t = I_b / UNet(I_b), the identity loss, and the guidance of RAVE or CLIP-LIT,
+which is frozen meanwhile.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +33,9 @@ LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of the UNet (B,3,S,S), and where simulated ones are among them: which (B,), and these as they were lit (K,3,S,S)."""
+    """Inputs of the UNet (B,3,S,S), and where simulated ones are among them:
+    which (B,), and these as they were lit (K,3,S,S).
+    """
 
     photos: Tensor
     lit: Tensor | None = None
@@ -52,7 +57,9 @@ class UNetTask:
         residual: ResidualGuidance | None,
         pair: Callable[[], Tensor] | None,
     ) -> None:
-        """Encoders: None where no phase needs them. `residual` guides RAVE; `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase."""
+        """Encoders: None where no phase needs them. `residual` guides RAVE;
+        `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase.
+        """
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
         self.residual, self._pair = residual, pair
@@ -96,13 +103,9 @@ class UNetTask:
     def losses(self, phase: Phase, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
         photos = batch.photos
-        precision = (
-            self.accelerator.autocast
-        )  # for networks only: losses are differences of near numbers, and stay in float32
+        precision = self.accelerator.autocast  # for networks only: losses are differences of near numbers, in float32
         if "map" in phase.terms:
-            photos = F.avg_pool2d(
-                photos, 4
-            )  # what is learned is local: a quarter of the size will do, in a sixteenth of the time
+            photos = F.avg_pool2d(photos, 4)  # what is learned is local: a quarter of the size, a sixteenth of the time
             with precision():
                 illumination = self.module(photos)
             illumination = illumination.float()
@@ -133,15 +136,15 @@ class UNetTask:
         return pixel_loss(unclamped[batch.known], batch.lit, self.config.loss.structure)
 
     def _encoded_terms(self, phase: Phase, batch: Batch, result: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The terms that compare embeddings or feature maps, not yet weighted, and what else is worth a line in the log."""
-        photos, precision = batch.photos, self.accelerator.autocast
-        layers = used_layers(phase.identity_layers)
-        with precision(), torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
+        """The terms that compare embeddings or feature maps, not yet weighted,
+        and what else is worth a line in the log.
+        """
+        photos, layers = batch.photos, used_layers(phase.identity_layers)
+        with torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
             by_photo = "residual" in phase.terms and self.config.guidance.set_point == "photo"
             source_embeddings, source_maps = self._encoded(photos, len(layers), by_photo)
             set_points = self._set_points(source_embeddings, batch) if by_photo else None
-        with precision():
-            embeddings, maps = self._encoded(result, len(layers), phase.guided)
+        embeddings, maps = self._encoded(result, len(layers), phase.guided)
         terms, measures = {}, {}
         if "identity" in phase.terms:
             reduction = self.config.loss.identity_reduction
@@ -160,24 +163,36 @@ class UNetTask:
 
     def _encoded(self, images: Tensor, count: int, embed: bool) -> tuple[Tensor | None, list[Tensor]]:
         """Embeddings (B,D) where asked for, and the first `count` maps; from one pass where one network gives both."""
+        precision = self.accelerator.autocast
+        # near the identity map bf16 rounds away by how little the maps of photo and result differ
+        exact = precision if self.config.train.precision == "fastest" else nullcontext
         if embed and self.guidance_encoder.model is self.identity_encoder.model:
-            embeddings, maps = self.guidance_encoder.embed_with_maps(images)
+            with exact():
+                embeddings, maps = self.guidance_encoder.embed_with_maps(images)
             return embeddings, maps[:count]
-        embeddings = self.guidance_encoder.embed_images(images) if embed else None
-        return embeddings, self.identity_encoder.feature_maps(images, count)
+        with precision():
+            embeddings = self.guidance_encoder.embed_images(images) if embed else None
+        with exact():
+            return embeddings, self.identity_encoder.feature_maps(images, count)
 
     def _set_points(self, source_embeddings: Tensor, batch: Batch) -> Tensor:
-        """One for each photo (B,): from its own projection, or, where it is known how it was lit, the projection of that."""
+        """One for each photo (B,): from its own projection, or, where it is known how it was lit,
+        the projection of that.
+        """
         set_points = photo_set_points(source_embeddings, self.residual, self.config.guidance.set_point_factor)
         if batch.known is not None and len(batch.lit):
-            set_points[batch.known] = self.guidance_encoder.embed_images(batch.lit) @ self.residual.vector
+            with self.accelerator.autocast():
+                embeddings = self.guidance_encoder.embed_images(batch.lit)
+            set_points[batch.known] = embeddings @ self.residual.vector
         return set_points
 
     def _on_device(self, photos: Tensor) -> Tensor:
         return photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
 
     def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training, or of learning the first map; a function of the state: no scheduler to save."""
+        """At `progress` (0 to 1) of the guided training, or of learning the first map;
+        a function of the state: no scheduler to save.
+        """
         options = self.config.unet_model
         rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**collapses
         if options.lr_schedule == "constant":

@@ -28,7 +28,8 @@ def photo_limits(data: TrainData) -> Limits:
 def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
     """Backlit and well-lit photos of a config, without those that `leave_out` names.
 
-    Raises UserError for folders and lists that cannot be used; also for a list that names no photo at all: it was meant to.
+    Raises UserError for folders and lists that cannot be used;
+    also for a list that names no photo at all: it was meant to.
     """
     folders, photos = _folders(data)
     held_back: set[str] = set()
@@ -71,7 +72,8 @@ def _left_out(data: TrainData) -> Iterator[tuple[str, set[str]]]:
 
 
 def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> tuple[list[Pair], list[str]]:
-    """Backlit photos that have a ground truth of the same name, of those named in `list_file` where given; and what is amiss.
+    """Backlit photos that have a ground truth of the same name, of those named in `list_file` where given;
+    and what is amiss.
 
     Raises UserError where there is no such pair.
     """
@@ -97,7 +99,9 @@ def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -
 
 
 class Validation:
-    """Pairs at S x S, measured with the inference padding ("reflect") in fp32. Held on disk, and by the main process only.
+    """Pairs at S x S, measured with the inference padding ("reflect") in fp32.
+
+    Held on disk, and by the main process only.
 
     `skipped`: why pairs were left out. Raises UserError where none can be read.
     """
@@ -120,7 +124,9 @@ class Validation:
         return len(self.backlit)
 
     def run(self, weights: dict[str, Tensor], device: torch.device) -> dict[str, float]:
-        """val_psnr (dB) and val_ssim of enhanced photos, the same of the untouched input, and the mean brightness of results."""
+        """val_psnr (dB) and val_ssim of enhanced photos, the same of the untouched input,
+        and the mean brightness of results.
+        """
         enhanced = enhance_photos(weights, self.backlit, device)
         psnr, ssim, brightness = self._measure(to_uint8(photo)[0] for photo in enhanced)
         return {

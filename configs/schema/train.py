@@ -124,7 +124,8 @@ class TrainLoop(Section):
     default: 10)."""
     precision: Literal["auto", "fp32", "bf16", "fastest"] = "auto"
     """Arithmetic of the forward passes; `auto`: bf16 on a GPU that has it, fp32 on the CPU; `fastest`: bf16 on
-    processors that have it as well. The UNet's first and last convolution and the losses stay fp32."""
+    processors that have it as well. The UNet's first and last convolution and the losses stay fp32, and so does the
+    identity encoder but for `fastest`."""
     compile: bool = False
     """Compile the UNet with `torch.compile`. Needs a C++ compiler (CPU) or Triton (GPU), and minutes at the first step
     of each phase; results differ by rounding."""

@@ -144,3 +144,12 @@ def unpremultiplied(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         scaled = colour[rows] * (scale if colour.ndim == 2 else scale[..., None])
         result[rows] = np.minimum(np.rint(scaled, out=scaled), top, out=scaled)
     return result
+
+
+def over_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colour (H,W,C) seen through alpha (H,W) on white, all uint8."""
+    result = np.empty(colour.shape, np.uint8)
+    for rows in strips(alpha):
+        share = alpha[rows, :, None].astype(np.uint16)
+        result[rows] = (colour[rows] * share + 255 * (255 - share) + 127) // 255
+    return result

@@ -55,7 +55,7 @@ def read_photo(path: str | Path, *, integers: bool = False, limits: Limits = STA
 def read_all(
     paths: Iterable[Path], failures: list[str], *, limits: Limits = STANDARD
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    """Each path and its pixels as `read_rgb8` gives them; of photos that cannot be read, the reasons go to `failures`."""
+    """Each path and its pixels as `read_rgb8` gives them; for what cannot be read, the reasons go to `failures`."""
     for path in paths:
         try:
             pixels = read_rgb8(path, limits=limits)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from common.errors import UserError
 from common.files import DiskFull, writing
 from data.images import tags
+from data.images.colour import over_white
 from data.images.jpeg import iptc_segment
 from data.images.metadata import with_resolution
 from data.images.photo import Encoding, ImageError, Metadata, Photo, one_line, to_integers
@@ -48,24 +49,19 @@ def write_photo(
     if has_alpha:
         pixels = np.concatenate([pixels, to_integers(photo.alpha[..., None], dtype)], axis=2)
     elif photo.alpha is not None:
-        alpha = to_integers(photo.alpha[..., None], np.uint8).astype(np.uint16)
-        pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        pixels = over_white(pixels, to_integers(photo.alpha, np.uint8))
     kept = photo.metadata if metadata == "all" else Metadata()
     notes: list[str] = []
-
-    def write(temporary: Path) -> None:
-        if kind == "TIFF":
-            directory = with_resolution(tags.unpack(kept.exif), kept.dpi)
-            write_tiff(temporary, pixels, has_alpha, kept, directory)
-        else:
-            encode = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp}[kind]
-            temporary.write_bytes(encode(pixels, kept, photo.encoding, quality, notes))
-        if kept.modified is not None:
-            os.utime(temporary, (kept.modified, kept.modified))
-
     try:
         with writing(path) as temporary:
-            write(temporary)
+            if kind == "TIFF":
+                directory = with_resolution(tags.unpack(kept.exif), kept.dpi)
+                write_tiff(temporary, pixels, has_alpha, kept, directory)
+            else:
+                encode = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp}[kind]
+                temporary.write_bytes(encode(pixels, kept, photo.encoding, quality, notes))
+            if kept.modified is not None:
+                os.utime(temporary, (kept.modified, kept.modified))
     except DiskFull:
         raise  # the next photo would not find room either
     except UserError as error:
@@ -141,6 +137,4 @@ def _by_pillow(pixels: np.ndarray, kind: str, options: dict) -> bytes:
 
 
 def _names(dropped: list[int]) -> str:
-    from PIL.ExifTags import TAGS
-
-    return ", ".join(TAGS.get(tag, f"tag {tag}") for tag in dropped)
+    return ", ".join(ExifTags.TAGS.get(tag, f"tag {tag}") for tag in dropped)

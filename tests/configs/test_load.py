@@ -148,6 +148,12 @@ def test_cfg_takes_paths_and_bare_names():
         find_config(str(CONFIG_ROOT))
 
 
+def test_a_folder_of_a_config_s_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rave").mkdir()  # as `save_dir: ./` of the releases makes it
+    assert find_config("rave") == CONFIG_ROOT / "train" / "rave.yaml"
+
+
 def test_generated_reference_and_schemas_are_up_to_date(tmp_path):
     write(tmp_path)
     for name in ("README.md", *(f"schema/{n}.schema.json" for n in CONFIGS)):

@@ -1,9 +1,12 @@
 """Seeded losses of short trainings of the three methods, to compare with those recorded before a change.
 
-python -m tests.golden.training_losses     records them anew (tests/golden/training_losses.json)
+python -m tests.golden.training_losses              records them anew (tests/golden/training_losses.json)
+python -m tests.golden.training_losses FOLDER MODE... trains on the photos in FOLDER/MODE, as one of several processes
+may
 """
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -64,7 +67,7 @@ def make_photos(folder: Path) -> None:
 
 
 def log_of(mode: str, folder: Path) -> list[dict]:
-    """The log of a short training on the photos in `folder`, without times."""
+    """The log of a short training on the photos in `folder`."""
     settings = {
         "data.backlit_images_path": folder / "backlit",
         "data.welllit_images_path": folder / "welllit",
@@ -76,11 +79,20 @@ def log_of(mode: str, folder: Path) -> list[dict]:
         **(OF_RAVE if mode == "rave" else {}),
     }
     config = load_config(TrainConfig, f"{mode}_quickstart.yaml", [f"{key}={value}" for key, value in settings.items()])
-    lines = read_metrics(train(config) / "metrics.jsonl")
+    return read_log(train(config))
+
+
+def read_log(run: Path) -> list[dict]:
+    """The log of a run folder, without times."""
+    lines = read_metrics(run / "metrics.jsonl")
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
 def main() -> None:
+    if folders := [Path(sys.argv[1]) / mode for mode in sys.argv[2:]]:
+        for folder in folders:
+            log_of(folder.name, folder)
+        return
     recorded = {}
     for mode in MODES:
         with tempfile.TemporaryDirectory() as temporary:

@@ -155,6 +155,7 @@ def test_what_does_not_fit_is_named_with_its_place(unet, tmp_path):
         load_unet(tmp_path / "c.pth")
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -60,6 +60,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory):
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+def home(tmp_path: Path):
+    """A user's home folder, removed at the end: what is downloaded into it is large."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
 def run(hub: Hub, home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *arguments],
@@ -71,14 +80,14 @@ def run(hub: Hub, home: Path, *arguments: str, **environment: str) -> subprocess
     )
 
 
-def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, tmp_path):
+def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, home, tmp_path):
     """Through a broken transfer, equal to open_clip's model with QuickGELU; then from the cache; faults in one line."""
     small = tmp_path / "small.safetensors"
     save_file({"a": torch.zeros(1000)}, small)
     claimed = "timm/vit_base_patch16_clip_224.openai/open_clip_model.safetensors"
     other = "timm/resnet50_clip.openai/open_clip_model.safetensors"
-    home, first, again = tmp_path / "home", tmp_path / "first", tmp_path / "again"
-    for folder in (home, first, again):
+    first, again = tmp_path / "first", tmp_path / "again"
+    for folder in (first, again):
         folder.mkdir()
     trunk = timm.create_model("resnet10t")
     save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
@@ -136,7 +145,7 @@ RUNS = [
 
 
 @pytest.mark.slow
-def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders, tmp_path):
+def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders, home, tmp_path):
     """Each method a few steps at 64 px from the tags of its shipped config, and the report on RAVE's direction."""
     backlit, welllit = photo_folders
     common = [
@@ -151,8 +160,6 @@ def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders
         "unet_model.max_extensions=1",
         "unet_model.extension_iters=1",
     ]
-    home = tmp_path / "home"
-    home.mkdir()
     with Hub({VIT: weights(VIT), RESNET: weights(RESNET)}) as hub:
         for script, cfg, more in RUNS:
             settings = [f"--set={item}" for item in (*common, *SHORT[script][1], *more)]
@@ -179,7 +186,8 @@ def test_the_papers_configs_train_with_full_size_encoders(weights, photo_folders
 
 
 @pytest.mark.slow
-def test_openai_archive_in_the_home_folder_and_by_file(weights, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_openai_archive_in_the_home_folder_and_by_file(weights, home, monkeypatch):
     """What `clip.load` leaves behind: found for the tag without a hub, and opened by its path, with QuickGELU."""
     if cached(str(Path(VIT).parent), [Path(VIT).name]):
         pytest.skip("OpenAI's weights are in this machine's hub cache, which comes first")
@@ -193,12 +201,12 @@ def test_openai_archive_in_the_home_folder_and_by_file(weights, tmp_path, monkey
                 place.add_module(part, torch.nn.Module())
             place = getattr(place, part)
         place.register_buffer(last, tensor)
-    archive = tmp_path / ".cache/clip/ViT-B-32.pt"
+    archive = home / ".cache/clip/ViT-B-32.pt"
     archive.parent.mkdir(parents=True)
     torch.jit.script(root).save(archive)
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
 
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(home))
     encoders = [load_clip("ViT-B-32", pretrained, trusted=[digest]) for pretrained in ("openai", str(archive))]
     reference = load_clip("ViT-B-32", str(weights(VIT)), quick_gelu=True)
     pictures = torch.rand(2, 3, 50, 70)

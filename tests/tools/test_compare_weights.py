@@ -69,13 +69,18 @@ def test_rows_and_figures_of_harm(folders, capsys):
     assert result["pairs"] == {"all": 2, "backlit": 1, "underexposed": 1}
     assert rows["untouched input"]["all"]["psnr"] == pytest.approx(20 * np.log10(255 / 100), abs=1e-3)
     assert rows["ours"]["all"]["psnr"] > 60  # 100 · 2 = 200: exact
-    assert rows["ours"]["change"] == pytest.approx((255 - 128) / 255, abs=1e-3)  # 128 · 2 is cut at 255
+    harm = rows["ours"]["change, well-lit"]
+    assert harm["mean"] == harm["largest"] == pytest.approx((255 - 128) / 255, abs=1e-3)  # 128 · 2 is cut at 255
+    assert harm["photos_above_0.05"] == 2
     assert [rows[name]["all"]["clipped"] for name in ("untouched input", "ours", "nets/triple")] == [0, 0, 1]
     assert "nets/triple" in capsys.readouterr().out
 
 
 def test_list_and_mistakes(folders):
     command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt")]
+    stay = ["--well-lit", str(folders / "welllit"), "--well-lit-list", str(folders / "names.txt")]
+    assert compare_weights.main([*command, *stay, "--json", str(folders / "out.json")]) == 0
+    assert json.loads((folders / "out.json").read_text())["well_lit_photos"] == {"names": 1}
     assert (
         compare_weights.main([*command, "--list", str(folders / "names.txt"), "--json", str(folders / "out.json")]) == 0
     )

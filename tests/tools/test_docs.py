@@ -43,7 +43,7 @@ def calls(text: str) -> list[tuple[str, list[str]]]:
         for match in re.finditer(r"(?:\b(\w+)\.py|-m tools ([a-z][\w-]*))([^'#|]*)", line):
             script, tool, rest = match.groups()
             if tool or script in SCRIPTS:
-                found.append((tool or script, shlex.split(rest)))
+                found.append((tool or script, shlex.split(re.sub(r"\$\w+", "", rest))))
     return found
 
 

@@ -1,4 +1,6 @@
-"""CLIP-LIT and CLIP-LIT-Latent end to end with a tiny encoder: schedule, labels, ranking stages, cache, resume, command line."""
+"""CLIP-LIT and CLIP-LIT-Latent end to end with a tiny encoder:
+schedule, labels, ranking stages, cache, resume, command line.
+"""
 
 import json
 import signal
@@ -145,6 +147,14 @@ def test_published_keys_give_the_published_schedule(tiny):
 def task(tiny, tmp_path) -> GuidanceTask:
     wanted = configured(tiny, "clip_lit_latent", "guidance_model.batch_size=8")
     return GuidanceTask(wanted, make_accelerator("cpu", "fp32"), load_clip("mini-rn", None, seed=3), tmp_path / "sets")
+
+
+def test_prompts_start_from_the_texts_of_the_config(tiny, tmp_path):
+    texts = ["a dark photo", "a photo in bright light"]
+    wanted = configured(tiny, "clip_lit", f"guidance_model.init_texts=[{', '.join(texts)}]")
+    encoder = load_clip("mini-rn", None, seed=3)
+    task = GuidanceTask(wanted, make_accelerator("cpu", "fp32"), encoder, tmp_path / "sets")
+    assert torch.allclose(task.vectors(), encoder.embed_texts(texts), atol=1e-5)
 
 
 def test_labels_come_from_the_folders(task):

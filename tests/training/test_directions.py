@@ -19,7 +19,7 @@ from models.guidance import LatentPair, new_guidance, save_guidance
 from models.weight_files import read_metadata
 from tests.helpers import config, metrics
 from training import directions
-from training.directions import build_direction, check_guidance, describe, load_direction, make_recipe, save_direction
+from training.directions import check_guidance, describe, load_direction, read_recipe, run_direction, save_direction
 from training.embeddings import embed_photos
 from training.loop import train
 
@@ -52,7 +52,7 @@ def no_vocabulary(monkeypatch):
 
 
 def built(options: dict, encoder, sides, tmp_path):
-    return make_recipe(Guidance(**options), encoder, tmp_path).build(*sides)
+    return read_recipe(Guidance(**options), encoder, tmp_path).direction(*sides)
 
 
 @pytest.mark.usefixtures("no_vocabulary")
@@ -95,7 +95,7 @@ def test_a_sum_is_shifted_and_then_loses_words(encoder, sides, tmp_path, monkeyp
 
 def test_saved_directions_and_learned_pairs_are_read_back(encoder, sides, tmp_path):
     options = Guidance(direction="texts", texts=["dark", "bright"])
-    guidance = make_recipe(options, encoder, tmp_path).build(*sides)
+    guidance = read_recipe(options, encoder, tmp_path).direction(*sides)
     file = tmp_path / "direction.safetensors"
     save_direction(guidance, file, options, encoder, (5, 6))
     assert set(read_tensors(file)) == {"vector", "well_lit", "backlit", "difference"}
@@ -158,23 +158,23 @@ def test_keys_that_do_not_go_together(options, message):
 @pytest.mark.parametrize("options", [{"direction": "texts"}, {"remove": ["sky"]}, {"remove_first_n_tokens": 3}])
 def test_words_need_a_text_tower(options, tmp_path):
     with pytest.raises(UserError, match=r"guidance\.\w+: needs an encoder with .*text tower.*, found timm/resnet10t"):
-        make_recipe(Guidance(**options), load_clip("timm/resnet10t", None), tmp_path)
+        read_recipe(Guidance(**options), load_clip("timm/resnet10t", None), tmp_path)
 
 
 def test_texts_of_one_meaning_are_no_direction(encoder, tmp_path):
     with pytest.raises(UserError, match=r"guidance\.texts: 'dark', 'Dark': both have the same embedding"):
-        make_recipe(Guidance(direction="texts", texts=["dark", "Dark"]), encoder, tmp_path)
+        read_recipe(Guidance(direction="texts", texts=["dark", "Dark"]), encoder, tmp_path)
 
 
 def test_neither_order_nor_names_of_photos_count_and_swapping_the_folders_flips_the_sign(overrides, photo_folders):
     settings = config(overrides, WEIGHTS)
     folder_encoder = directions_encoder(settings)
     backlit, well_lit = (list_images(folder, "key") for folder in photo_folders)
-    guidance, skipped = build_direction(settings, folder_encoder, backlit, well_lit)
+    guidance, skipped = run_direction(settings, folder_encoder, backlit, well_lit)
     assert skipped == []
-    shuffled, _ = build_direction(settings, folder_encoder, backlit[::-1], well_lit[::-1])
+    shuffled, _ = run_direction(settings, folder_encoder, backlit[::-1], well_lit[::-1])
     assert torch.allclose(shuffled.vector, guidance.vector, atol=1e-6)
-    swapped, _ = build_direction(settings, folder_encoder, well_lit, backlit)
+    swapped, _ = run_direction(settings, folder_encoder, well_lit, backlit)
     assert torch.allclose(swapped.vector, -guidance.vector, atol=1e-6)
 
 
@@ -184,7 +184,7 @@ def test_relit_is_the_residual_of_photos_and_their_relit_selves(overrides, photo
     settings = config(overrides, WEIGHTS, "guidance.direction=relit", f"guidance.relit.photos={photos}")
     encoder = directions_encoder(settings)
     folders = dict(zip(("backlit", "welllit"), (list_images(folder, "key") for folder in photo_folders), strict=True))
-    found, skipped = build_direction(settings, encoder, folders["backlit"], folders["welllit"])
+    found, skipped = run_direction(settings, encoder, folders["backlit"], folders["welllit"])
     assert skipped == []
     lit, dark = [], []
     for side, paths in folders.items():
@@ -202,7 +202,7 @@ def test_relit_is_the_residual_of_photos_and_their_relit_selves(overrides, photo
     assert found.step == pytest.approx(float(pairs.mean()), abs=1e-6)
     assert found.step > 0
     if photos == "welllit":
-        alone, _ = build_direction(settings, encoder, folders["welllit"][:1], folders["welllit"])
+        alone, _ = run_direction(settings, encoder, folders["welllit"][:1], folders["welllit"])
         assert torch.equal(alone.vector, found.vector)
 
 
@@ -227,7 +227,7 @@ def test_relit_is_a_source_of_a_sum(overrides, photo_folders):
 
     def direction(*options):
         settings = config(overrides, WEIGHTS, *(f"guidance.{option}" for option in options))
-        return build_direction(settings, directions_encoder(settings), backlit, well_lit)[0]
+        return run_direction(settings, directions_encoder(settings), backlit, well_lit)[0]
 
     relit, folders = direction("direction=relit"), direction("direction=folders")
     both = direction("direction=sum", "weights={folders: 0.5, relit: 2.0}")
@@ -240,15 +240,15 @@ def test_words_lie_in_the_last_part_of_the_stages(photo_folders, overrides):
     settings = config(overrides, LITE0, "guidance.layers=stages")
     encoder = directions_encoder(settings).in_layers("stages")
     backlit, well_lit = (list_images(folder, "key") for folder in photo_folders)
-    plain, _ = build_direction(settings, encoder, backlit, well_lit)
+    plain, _ = run_direction(settings, encoder, backlit, well_lit)
     assert plain.vector.shape == (16 + 24 + 40 + 112 + 320 + 1280,)
     changed = config(overrides, LITE0, "guidance.layers=stages", "guidance.remove=[tabby]")
-    without, _ = build_direction(changed, encoder, backlit, well_lit)
+    without, _ = run_direction(changed, encoder, backlit, well_lit)
     assert abs(float(without.vector[-1280:] @ encoder.embed_words(["tabby"])[0])) < 1e-6
     early = slice(0, -1280)
     assert F.cosine_similarity(without.vector[early], plain.vector[early], dim=0) > 1 - 1e-6
     changed = config(overrides, LITE0, "guidance.layers=stages", "guidance.remove_first_n_tokens=5")
-    shifted, _ = build_direction(changed, encoder, backlit, well_lit)
+    shifted, _ = run_direction(changed, encoder, backlit, well_lit)
     assert F.cosine_similarity(shifted.vector[early], plain.vector[early], dim=0) > 1 - 1e-6
     assert F.cosine_similarity(shifted.vector[-1280:], plain.vector[-1280:], dim=0) < 0.999
 
@@ -262,7 +262,8 @@ def directions_encoder(settings):
 def test_description_names_everything():
     options = Guidance(direction="sum", weights={"texts": 0.5}, remove=["sky"], remove_first_n_tokens=15)
     assert describe(options) == (
-        "1 × residual of the two folders + 0.5 × 'a backlit photo' → 'a well-lit photo', shifted by 15 tokens, without 'sky'"
+        "1 × residual of the two folders + 0.5 × 'a backlit photo' → 'a well-lit photo', shifted by 15 tokens, "
+        "without 'sky'"
     )
 
 

@@ -1,4 +1,5 @@
-"""What a GPU would be given, on fake CUDA tensors: shapes, devices and layouts of one step of each task, and of one tile.
+"""What a GPU would be given, on fake CUDA tensors:
+shapes, devices and layouts of one step of each task, and of one tile.
 
 Fake tensors hold no values, but refuse to be mixed with those of another device, as real ones do. The backward pass is
 left out: PyTorch asks the driver for its streams. It is run on the CPU by every other test.

@@ -400,7 +400,9 @@ STAGES = ("guidance.layers=stages", "guidance.set_point=photo")
     ("guidance", "more", "passes"), [("mini-rn", (), 2), ("mini-rn", STAGES, 2), ("timm/resnet10t", (), 3)]
 )
 def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypatch, guidance, more, passes):
-    """Inputs and results through the identity encoder, and through that of the guidance in the same pass if it is the same."""
+    """Inputs and results through the identity encoder,
+    and through that of the guidance in the same pass if it is the same.
+    """
     counted = []
     prepare = ClipEncoder._prepare
     monkeypatch.setattr(
