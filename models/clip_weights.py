@@ -81,7 +81,7 @@ def reach_hub() -> None:
 
 
 def no_weights(name: str, repository: str, error: Exception, *more: Path) -> UserError:
-    """What to tell where `name`'s weights can be had neither from the hub nor from its cache nor from `more` folders."""
+    """What to tell where `name`'s weights are neither on the hub nor in its cache nor in `more` folders."""
     folders = ", in ".join(map(str, (huggingface_hub.constants.HF_HUB_CACHE, *more)))
     return UserError(
         f"weights {name} could not be had: looked in {folders} "

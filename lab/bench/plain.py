@@ -92,9 +92,9 @@ def plain_steps(config: "TrainConfig", task: "UNetTask", photos: int) -> Iterato
         return task.identity_encoder.embed_with_maps(photo)[1]  # with the attention pool
 
     for batch in task.batches(phase, 0):
-        batch = batch.contiguous()
-        results = enhance(batch, plain(weights, batch, "constant"))
-        pairs = list(zip(results.split(1), batch.split(1), strict=True))
+        photos = batch.photos.contiguous()
+        results = enhance(photos, plain(weights, photos, "constant"))
+        pairs = list(zip(results.split(1), photos.split(1), strict=True))
         identity = sum(identity_loss(maps(result), maps(photo), phase.identity_layers) for result, photo in pairs)
         residual = sum(
             residual_loss(task.guidance_encoder.embed_images(result), task.residual) for result, _ in pairs

@@ -1,4 +1,7 @@
-"""One attack per seed: a damaged photo, state, cache or weight file, or an odd command line. Each says how it was survived."""
+"""One attack per seed: a damaged photo, state, cache or weight file, or an odd command line.
+
+Each says how it was survived.
+"""
 
 import contextlib
 import io

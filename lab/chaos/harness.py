@@ -51,7 +51,7 @@ class Failure(Exception):
 
 
 def attack_many(name: str, seeds: range, folder: Path, limit: float) -> Row:
-    """The attack `name` of `lab.chaos.attacks` for each seed; a process that dies or hangs is replaced by the next one."""
+    """The attack `name` of `lab.chaos.attacks` for each seed; a process that dies or hangs is replaced."""
     row, started, todo = Row(limit=limit), time.perf_counter(), seeds
     folder.mkdir(parents=True, exist_ok=True)
     while todo:
@@ -103,7 +103,9 @@ def _watch(process: subprocess.Popen, row: Row, todo: range, limit: float) -> ra
 
 
 def work(attack: Callable[[int, Path], str], prepare: Callable[[Path], object], seeds: range, folder: Path) -> None:
-    """Attack by attack, one line of JSON before and after each; run in a process of its own. prepare: what takes no attack's time."""
+    """Attack by attack, one line of JSON before and after each; run in a process of its own. prepare: what takes no
+    attack's time.
+    """
     output = sys.stdout
     sys.stdout = sys.stderr  # what the code under attack prints must not pass for a verdict
     prepare(folder)

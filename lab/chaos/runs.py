@@ -1,4 +1,4 @@
-"""Whole runs under attack: killed, on a full disk, two at once, with pipes and devices among the photos, and very long."""
+"""Whole runs under attack: killed, on a full disk, two at once, pipes and devices among the photos, very long ones."""
 
 import contextlib
 import json
@@ -26,7 +26,9 @@ LONGEST = 600.0  # seconds for a run that has to end by itself
 
 
 def kills(count: int, seed: int, folder: Path) -> Row:
-    """SIGKILL at random moments: a quarter of the stops for each method and for inference; the end must be that without stops."""
+    """SIGKILL at random moments: a quarter of the stops for each method and for inference; the end must be that without
+    stops.
+    """
     row = Row(limit=LONGEST)
     each = max(1, count // 4)
     for number, cfg in enumerate(METHODS):
@@ -72,7 +74,9 @@ def _kill_inference(count: int, chance: random.Random, folder: Path, row: Row) -
 
 
 def full_disks(count: int, seed: int, folder: Path) -> Row:
-    """Training, inference, metrics and tools on a disk that gets full: one line, exit 2, earlier files intact; then with room."""
+    """Training, inference, metrics and tools on a disk that gets full: one line, exit 2, earlier files intact; then
+    with room.
+    """
     row, chance = Row(limit=LONGEST), random.Random(seed)
     _photos(folder / "photos", 6, 64)
     settings = [*_settings(folder), "exp.exp_name=full", "train.num_iters=12"]

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 ATTACKS = {  # of docs/results/chaos.json, in words
-    "images": "photos with flipped bits, cut off, with pieces doubled, removed, zeroed or swapped, of all common formats",
+    "images": (
+        "photos with flipped bits, cut off, with pieces doubled, removed, zeroed or swapped, of all common formats"
+    ),
     "tiff_tags": "TIFF tags of another type, count or value",
     "states": "`last.pt` with flipped bits, zeroed pages or cut off; half of them with the state before it damaged too",
     "caches": "caches of resized photos and embeddings with the same damage",
