@@ -65,7 +65,7 @@ lock: $(VENV)/.installed-dev ## write requirements.lock: every package with its 
 audit: $(VENV)/.installed-dev ## ask the database of known vulnerabilities about requirements.lock (needs network)
 	@$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --require-hashes --disable-pip -r requirements.lock
 
-chaos: $(VENV)/.installed ## attack everything that reads, writes or stops (docs/results/chaos.json; under an hour; SCALE=0.05: minutes)
+chaos: $(VENV)/.installed ## attack everything that reads, writes or stops (docs/results/chaos.json; SCALE=0.05: a twentieth)
 	@$(BIN)/python -m lab.chaos --scale $(or $(SCALE),1)
 
 clean: ## remove caches and the environment; runs/ and datasets/ stay

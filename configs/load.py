@@ -149,8 +149,13 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
         told |= {_key(p) for p in problems if p["type"] == "missing"}
         message = f"missing: {', '.join(sorted(told))}; give what is missing in the file or with --set KEY=VALUE"
     else:
-        expected = problem["msg"].replace("Input should be", "expected").replace("a valid ", "")
-        message = f"{key}: {expected[0].lower() + expected[1:]}, found {_kind(problem['input'])}"
+        # a key of several types has a problem with each
+        texts = [
+            p["msg"].replace("Input should be", "expected").replace("a valid ", "") for p in problems if _key(p) == key
+        ]
+        first, *others = (text[0].lower() + text[1:] for text in dict.fromkeys(texts))
+        expected = " or ".join([first, *(text.removeprefix("expected ") for text in others)])
+        message = f"{key}: {expected}, found {_kind(problem['input'])}"
     more = len({_key(p) for p in problems} - told)
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
@@ -175,7 +180,9 @@ def _first(error: ValidationError) -> Any:
 def _key(problem: Any) -> str:
     # pydantic adds the tried type ("str", "list[str]", "function-after[...]") behind a key that may have several
     return ".".join(
-        str(part) for part in problem["loc"] if not re.fullmatch(r"str|int|float|\w[\w-]*\[.*\]", str(part))
+        str(part)
+        for part in problem["loc"]
+        if not re.fullmatch(r"str|int|float|constrained-\w+|\w[\w-]*\[.*\]", str(part))
     )
 
 

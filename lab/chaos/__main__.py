@@ -2,9 +2,8 @@
 
 python -m lab.chaos [--scale 1] [--only images kills ...] [--seed 0] [--json FILE]
 
---scale 1 takes under an hour on two idle cores; --scale 0.05 a few minutes. What each attack is: lab/chaos/attacks.py
-(one file or command line per seed) and lab/chaos/runs.py (whole runs). `full_disks` mounts small disks in memory and
-needs root.
+What each attack is: lab/chaos/attacks.py (one file or command line per seed) and lab/chaos/runs.py (whole runs).
+`full_disks` mounts small disks in memory and needs root.
 """
 
 import argparse
@@ -88,8 +87,7 @@ def _attack(names: list[str], scale: float, seed: int, file: Path) -> int:
                 row = attack(max(1, round(count * scale)), seed, folder)
             row.seconds = round(time.perf_counter() - started, 1)
             say(
-                f"{name:14} {row.injected:6} injected, {row.survived:6} survived in {row.seconds:.0f} s; seeds "
-                f"from {seed}"
+                f"{name:14} {row.injected:6} injected, {row.survived:6} survived in {row.seconds:.0f} s; seeds from {seed}"
             )
             for example in row.examples:
                 say(f"  {example}")

@@ -10,7 +10,7 @@ ATTACKS = {  # of docs/results/chaos.json, in words
     "states": "`last.pt` with flipped bits, zeroed pages or cut off; half of them with the state before it damaged too",
     "caches": "caches of resized photos and embeddings with the same damage",
     "pickles": "weight files and states that run a command when they are unpickled",
-    "command_lines": "odd flags and values, for three scripts, both trainings and the tools",
+    "command_lines": "odd flags and values, for all scripts and most tools",
     "kills": "SIGKILL at random moments of the three methods and of inference, then on to the end",
     "full_disks": "a disk that gets full under training, inference, metrics and tools, then one with room",
     "two_at_once": "two trainings of one name, two enhancements into one folder",

@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.docs import CONFIGS, write
 from configs.load import CONFIG_ROOT, dump_config, find_config, load_config
-from configs.schema import MetricsConfig, TrainConfig
+from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
 
 SHIPPED = [(path, schema) for schema, pattern in CONFIGS.values() for path in sorted(CONFIG_ROOT.glob(pattern))]
 PATHS = "data: {backlit_images_path: a, welllit_images_path: b}\n"
@@ -173,3 +173,12 @@ def test_release_names_of_the_design_are_all_keys():
     for section, keys in given.items():
         assert set(keys) <= set(TrainConfig.model_fields[section].annotation.model_fields)
     assert Path(CONFIG_ROOT / "README.md").is_file()
+
+
+def test_a_key_of_several_types_names_them_all():
+    for value, found in (
+        ("101", "less than or equal to 100 or 'keep', found 101"),
+        ("best", "integer or 'keep', found the"),
+    ):
+        with pytest.raises(UserError, match=rf"save\.quality: expected {found}"):
+            load_config(InferenceConfig, "inference.yaml", [f"save.quality={value}"])
