@@ -67,7 +67,9 @@ def choose(backend: str, precision: str, device: torch.device) -> Choice:
     where = "processor" if device.type == "cpu" else "device"
     if precision != "fp32":
         asked = "bf16 was asked for, but " if precision == "bf16" and not has else ""
-        reasons.append(f"{asked}this {where} has {'' if has else 'no '}bf16 arithmetic{', for 8 bits' if has else ''}")
+        reasons.append(
+            f"{asked}this {where} has {'' if has else 'no '}bf16 arithmetic{', for photos of 8 bits' if has else ''}"
+        )
         precision = "bf16" if has else "fp32"
     return Choice(backend, precision, device, "; ".join(reasons) or "as configured")
 
