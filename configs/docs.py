@@ -24,7 +24,7 @@ Generated from [`schema/`](schema) by `make config-docs`; do not edit.
 
 Every script takes `--cfg FILE` (a path, or a file name under `configs/`) and `--set key=value`, which may be
 repeated. Unknown keys, keys given twice, wrong types and values out of range are refused with the name of the key;
-keys that have no effect beside others are told in a note.
+keys that have no effect beside others are named in a note.
 
 Values are what was written. Where a key takes text or a path, `2024-05-01`, `007`, `true` and `day #1` are text, in a
 file and after `--set`; numbers, `true`, `false` and `null` are those of YAML 1.2. Lists and sections after `--set` are

@@ -1,6 +1,6 @@
-"""Which keys have an effect only beside others: what a user writes in vain is told, not swallowed."""
+"""Which keys have an effect only beside others: what a user writes in vain is named, not swallowed."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -90,17 +90,17 @@ NEEDS: dict[str, tuple[Condition, str]] = {
 }
 
 
-def without_effect(config: BaseModel, written: Iterable[str], typed: Collection[str]) -> list[str]:
+def without_effect(config: BaseModel, written: Iterable[str], *, typed: bool = False) -> list[str]:
     """Notes on keys that were written without an effect, one for each condition that does not hold.
 
-    written: all dotted keys of file and command line; those in a file that only repeat their default, as in the
-    resolved config of an earlier run, are passed over. typed: those of the command line.
+    written: dotted keys of a file; those that only repeat their default, as in the resolved config of an earlier run,
+    are passed over. typed: they are those of the command line, where none is.
     """
     if not isinstance(config, TrainConfig):
         return []
     idle: dict[str | None, list[str]] = {}
     for key in written:
-        if key in typed or not _is_default(config, key):
+        if typed or not _is_default(config, key):
             words = next(
                 (words for name, (holds, words) in NEEDS.items() if _is_in(key, name) and not holds(config)), None
             )

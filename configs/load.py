@@ -25,6 +25,7 @@ CONFIG_ROOT = Path(__file__).resolve().parent
 
 LARGEST_FILE = 2**18  # bytes of a config
 LONGEST_SHOWN = 200  # characters of a wrong value
+MOST_SHOWN = 8  # numbers of a wrong list
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -61,7 +62,7 @@ def load_config(
 ) -> ConfigT:
     """Read a YAML file, apply `--set` overrides `KEY=VALUE`, then flags {key: value}, and validate against `schema`.
 
-    What was written but has no effect is told in notes. Raises UserError with one line that names the file and the key.
+    Notes name what was written without effect. Raises UserError with one line that names the file and the key.
     """
     path = find_config(name)
     where = shown(path)
@@ -89,8 +90,11 @@ def load_config(
         if any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in _leaves(given)):
             where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
-    for remark in (*notes, *without_effect(config, _leaves(tree), _leaves(given))):
-        note(f"{where}: {remark}")
+    typed = _leaves(given)
+    notes += without_effect(config, [key for key in _leaves(tree) if key not in typed])
+    for place, remarks in ((where, notes), ("command line", without_effect(config, typed, typed=True))):
+        for remark in remarks:
+            note(f"{place}: {remark}")
     return config
 
 
@@ -150,14 +154,18 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
         message = f"missing: {', '.join(sorted(told))}; give what is missing in the file or with --set KEY=VALUE"
     else:
         # a key of several types has a problem with each
-        texts = [
-            p["msg"].replace("Input should be", "expected").replace("a valid ", "") for p in problems if _key(p) == key
-        ]
+        texts = [_expected(p["msg"]) for p in problems if _key(p) == key]
         first, *others = (text[0].lower() + text[1:] for text in dict.fromkeys(texts))
         expected = " or ".join([first, *(text.removeprefix("expected ") for text in others)])
         message = f"{key}: {expected}, found {_kind(problem['input'])}"
     more = len({_key(p) for p in problems} - told)
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _expected(message: str) -> str:
+    """What pydantic says of a value, in our words."""
+    message = message.replace("Input should be", "expected").replace("a valid ", "")
+    return re.sub(r"List should have (.*) after validation, not .*", r"expected \1", message)
 
 
 def _hint(key: str, schema: type[BaseModel]) -> str:
@@ -205,7 +213,8 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         return f"the text '{value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + '...'}'"
     if isinstance(value, list):
-        return f"a list of {len(value)}"
+        simple = len(value) < MOST_SHOWN and all(isinstance(item, int | float) for item in value)
+        return str(value) if simple else f"a list of {len(value)}"
     return repr(value)
 
 

@@ -87,7 +87,8 @@ def _attack(names: list[str], scale: float, seed: int, file: Path) -> int:
                 row = attack(max(1, round(count * scale)), seed, folder)
             row.seconds = round(time.perf_counter() - started, 1)
             say(
-                f"{name:14} {row.injected:6} injected, {row.survived:6} survived in {row.seconds:.0f} s; seeds from {seed}"
+                f"{name:14} {row.injected:6} injected, {row.survived:6} survived in {row.seconds:.0f} s; seeds "
+                f"from {seed}"
             )
             for example in row.examples:
                 say(f"  {example}")

@@ -122,7 +122,11 @@ def test_yaml_traps_are_gone(load):
         ("data: [", [], "not valid YAML"),
         (PATHS, ["exp.seed"], "--set exp.seed: expected KEY=VALUE, found no equals sign"),
         (PATHS, ["exp.seed=1", "exp.seed.x=1"], "'seed' is a value, not a section"),
-        (PATHS + "loss: {identity_layers: [1, 1, 1]}", [], "loss.identity_layers: list should have at least 5 items"),
+        (
+            PATHS + "loss: {identity_layers: [1, 1, 1]}",
+            [],
+            "loss.identity_layers: expected at least 5 items, found [1, 1, 1]",
+        ),
         ("data: 3", [], "data: expected"),
     ],
 )

@@ -1,6 +1,7 @@
 """A value is what was written: text where its key takes text, YAML 1.2's core types elsewhere."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("exp: {seed: 1.e400}", "exp.seed: expected integer"),
         ("data:\n  simulated_backlight: {noise: [2, 1]}", "line 2: key 'data' is given twice"),
         ("loss: {residual: 1.e400}", "loss.residual: expected a finite number"),
-        ("guidance_model: {init_texts: [dark]}", "guidance_model.init_texts: list should have at least 2 items"),
+        (
+            "guidance_model: {init_texts: [dark]}",
+            "guidance_model.init_texts: expected at least 2 items, found a list of 1",
+        ),
     ],
 )
 def test_what_no_config_may_hold_is_one_line(load, text, message):
@@ -169,9 +173,7 @@ def test_what_no_config_may_hold_is_one_line(load, text, message):
 
 
 def test_ranges_the_wrong_way_round_are_refused(load):
-    with pytest.raises(
-        UserError, match=r"data\.simulated_backlight\.noise: expected the lower number first, found a list"
-    ):
+    with pytest.raises(UserError, match=r"data\.simulated_backlight\.noise: expected the lower number first, found \["):
         load(PATHS, "data.simulated_backlight.noise=[0.2, 0.1]")
 
 
@@ -238,7 +240,14 @@ def test_keys_without_effect_are_told(load, capsys, mode, overrides, told):
     load(PATHS, f"exp.mode={mode}", *overrides)
     notes = capsys.readouterr().err.splitlines()
     assert len(notes) == len(told) and all(text in line for text, line in zip(told, notes, strict=True)), notes
-    assert all(line.startswith("note: ") for line in notes)
+    assert all(line.startswith("note: command line: ") for line in notes)
+
+
+def test_keys_without_effect_in_a_file_are_named_with_the_file(load, capsys):
+    load("loss: {clip: 1}\n" + PATHS, "guidance_model.lr=1e-3")
+    in_file, typed = capsys.readouterr().err.splitlines()
+    assert re.match(r"note: \S+\.yaml: loss\.clip: without effect", in_file)
+    assert typed.startswith("note: command line: guidance_model.lr: without effect")
 
 
 def test_the_resolved_config_of_a_run_is_no_reason_for_notes(load, capsys):

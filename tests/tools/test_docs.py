@@ -111,6 +111,23 @@ def test_make_targets_and_tools_exist(document):
 
 
 @EACH
+def test_paths_of_test_commands_exist(document):
+    for command in commands(document.read_text(encoding="utf-8")):
+        assert [path for path in re.findall(r"\btests/[\w/.]+", command) if not (REPO_ROOT / path).exists()] == []
+
+
+def test_pages_that_list_files_list_all_of_them():
+    listed = (REPO_ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert [path.name for path in REPO_ROOT.glob("requirements-*.txt") if path.name not in listed] == []
+    listed = (REPO_ROOT / "lab/README.md").read_text(encoding="utf-8")
+    scripts = [
+        path for path in (REPO_ROOT / "lab").iterdir() if path.suffix == ".py" or (path / "__main__.py").exists()
+    ]
+    run = {path.stem for path in scripts if path.is_dir() or "__main__" in path.read_text(encoding="utf-8")}
+    assert [name for name in sorted(run) if f"lab.{name}`" not in listed] == []
+
+
+@EACH
 def test_commands_are_understood(document, tmp_path, monkeypatch):
     """Each gets as far as the photos that are missing here: flags, configs and keys are right."""
     monkeypatch.chdir(tmp_path)
