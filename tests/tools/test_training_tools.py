@@ -25,6 +25,7 @@ TINY = [
     "guidance_model.nearest_tokens=0",
     "clip.guidance={model: mini-clip, pretrained: null}",
     "clip.identity={model: mini-rn, pretrained: null}",
+    "clip.image_size=null",
 ]
 
 

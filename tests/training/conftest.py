@@ -8,6 +8,7 @@ SMALL_ENCODER = (
     "clip.identity.model=mini-rn",
     "clip.identity.pretrained=null",
     "clip.seed=3",
+    "clip.image_size=null",
 )
 # what suits that encoder
 PLAIN_GUIDANCE = (
@@ -17,6 +18,7 @@ PLAIN_GUIDANCE = (
     "loss.residual=10",
     "train.precision=auto",
     "unet_model.adam_beta1=0.9",
+    "unet_model.ema=null",
     "unet_model.grad_clip=1.0",
     "unet_model.lr=1e-4",
 )
