@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the config and what would be written where")
     args = parser.parse_args(argv)
 
-    # each where it is first needed: --help and mistakes are told before slow imports
+    # each where it is first needed: --help and mistakes are reported before slow imports
     from common.paths import find_file
     from configs.load import dump_config, load_config
     from configs.schema import InferenceConfig

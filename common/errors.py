@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this", and how other libraries' exceptions are told."""
+"""The one exception that means "the user can fix this", and how other libraries' exceptions are worded."""
 
 
 class UserError(Exception):

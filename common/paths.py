@@ -13,7 +13,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems take
 
 
 def found(path: str | Path) -> str:
-    """What is at a path, in words: "a file", "a folder", "nothing there", or why that cannot be told. Never raises."""
+    """What is at a path, in words: "a file", "a folder", "nothing there", or why that cannot be known. Never raises."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except (FileNotFoundError, NotADirectoryError):

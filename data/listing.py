@@ -1,4 +1,4 @@
-"""The images below a folder. Without PyTorch, so that a wrong path is told at once."""
+"""The images below a folder. Without PyTorch, so that a wrong path is reported at once."""
 
 import os
 from collections import Counter

@@ -5,8 +5,8 @@ python -m lab.bias_experiment --cfg rave_mini_clip_quickstart.yaml --set data.ba
 
 Of both folders the set takes the most textured backlit photos (foliage, crowds) and the smoothest well-lit ones (sky,
 water), so that "well-lit" also means "smooth". Texture is measured on brightness ranks, which exposure does not change.
-The control is as many photos drawn at random. How far a direction follows texture, and light, is told by what it says
-when the same photos are changed in nothing else; it is told on photos that are in no set. Then RAVE is trained with
+The control is as many photos drawn at random. How far a direction follows texture, and light, is measured by changing
+nothing else in the same photos, which are in no set. Then RAVE is trained with
 each direction.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 GRID = 128  # pixels to a side, at which texture is measured
 SIGMA = 2.0  # pixels of the grid, or of the encoder's input: finer than this is texture
-DETAIL = (0.5, 1.5)  # factors of the local contrast between which the response to texture is told
+DETAIL = (0.5, 1.5)  # factors of the local contrast between which the response to texture is measured
 STOPS = 2.0  # by which photos are darkened for the response to light
 PROBES = 60  # photos, at most, that are changed for the responses
 

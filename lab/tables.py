@@ -392,9 +392,9 @@ def formats() -> str:
             cells.append(read if not written or read == out else f"{read}, {out}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     note = (
-        "Read, and for the four that are written, written; one word where both are alike. Found by `python -m "
-        "lab.formats`: files of "
-        "other encoders, compared with other decoders. Profiles are converted: results are sRGB."
+        "What is kept when a photo is read; after a comma, when it is written, where that differs (PNG, TIFF, JPEG and "
+        "WebP are written). Measured by `python -m lab.formats` on files of other encoders, against other decoders. "
+        "Profiles are converted: results are sRGB."
     )
     return "\n".join(lines) + f"\n\n{note} {_where(_read('formats'))}."
 

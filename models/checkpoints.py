@@ -32,7 +32,7 @@ def read_tensors(path: str | Path, *, archives: Collection[str] = ()) -> dict[st
 
 
 def load_matching(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path, what: str) -> None:
-    """`module.load_state_dict`, with names, shapes and kinds that do not fit told in one line (UserError)."""
+    """`module.load_state_dict`, with names, shapes and kinds that do not fit named in one line (UserError)."""
     if misfit := _misfit(module.state_dict(), tensors, what):
         raise UserError(f"{source}: {misfit}")
     module.load_state_dict(dict(tensors))

@@ -7,7 +7,7 @@
 
 Shapes: H height, W width in pixels. Photos are RGB, (H,W,3).
 
-PyTorch, and what imports it, is imported where it is first used: a wrong path is told at once, not seconds later.
+PyTorch, and what imports it, is imported where it is first used: a wrong path is reported at once, not seconds later.
 """
 
 import os

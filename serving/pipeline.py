@@ -176,7 +176,7 @@ def _settle(item: _Begun, outcome: Outcome, enhancer: Enhancer) -> None:
 
 
 def _checked(photo: Photo, job: Job, side_by_side: bool) -> Photo:
-    """The photo, if its results can be written at all: told before the network has run, not after."""
+    """The photo, if its results can be written at all: reported before the network has run, not after."""
     height, width = photo.rgb.shape[:2]
     check_writable(job.target, height, width)
     if side_by_side:

@@ -92,7 +92,7 @@ def clip_lit_schedule(config: TrainConfig, photos: int) -> list[Phase]:
 
 
 def describe_schedule(phases: list[Phase]) -> str:
-    """The schedule as text, a line for each phase; equal rounds are told once."""
+    """The schedule as text, a line for each phase; equal rounds are listed once."""
     lines = []
     rounds = max((phase.round for phase in phases), default=0)
     for number, phase in enumerate(phases, 1):

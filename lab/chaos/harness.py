@@ -19,7 +19,7 @@ EXAMPLES = 5  # of what went wrong, kept in the results
 
 @dataclass
 class Row:
-    """What came of one kind of attack. survived: done right, or told in one line, with nothing lost."""
+    """What came of one kind of attack. survived: done right, or reported in one line, with nothing lost."""
 
     injected: int = 0
     survived: int = 0
