@@ -114,11 +114,11 @@ def training() -> str:
     lines = [
         (
             "| run | validation PSNR / dB, SSIM: untouched | best snapshot | best by validation | iterations | "
-            "minutes | commit |"
+            "minutes | on | commit |"
         ),
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name in ("rave_unpaired", *CLIP_LIT_RUNS, "rave_weights", "rave_weights_paired"):
+    for name in ("rave_unpaired", *CLIP_LIT_RUNS, "rave_weights", "rave_weights_paired", "supervised"):
         run = _read(name)
         best, val = run["summary"]["best"], run["summary"]["best_val"]
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
@@ -127,10 +127,11 @@ def training() -> str:
         cells += [
             f"{run['summary']['iterations']}",
             "–" if seconds is None else f"{seconds / 60:.0f}",
+            _device(run["provenance"]),
             _commit(run["provenance"]),
         ]
         lines.append(f"| [`{name}`](results/{name}.json) | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{_device(run['provenance'])}; config, commit and command are in each JSON."
+    return "\n".join(lines) + "\n\nConfig, commit and command are in each JSON."
 
 
 def offline() -> str:
