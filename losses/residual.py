@@ -1,6 +1,6 @@
 """RAVE's guidance: one residual vector from backlit to well-lit, and the pull towards its set point.
 
-Every other direction of light is the same object with another vector: `ResidualGuidance.along`.
+Every other direction of light is the same object with another vector: `ResidualGuidance.with_vector`.
 
 Shape letters: N photos, T tokens, K words, D embedding size. f(v) = v / ‖v‖.
 """
@@ -33,7 +33,7 @@ class ResidualGuidance:
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
-    def along(self, vector: Tensor) -> "ResidualGuidance":
+    def with_vector(self, vector: Tensor) -> "ResidualGuidance":
         """Guidance of the same two sides along another direction (D,), any norm, with its own set points.
 
         Raises ValueError where the vector is zero, not finite or of another size.
@@ -119,7 +119,7 @@ def shift(guidance: ResidualGuidance, token_embeddings: Tensor, n: int) -> Resid
     order = cosines.argsort(descending=True)
     means = [_unit((cosines[end, None] * tokens[end]).mean(dim=0)) for end in (order[:n], order[-n:])]
     direction = in_space(_unit(means[0] + means[1]), len(guidance.vector))
-    return guidance.along(guidance.vector - (direction @ guidance.vector) * direction)
+    return guidance.with_vector(guidance.vector - (direction @ guidance.vector) * direction)
 
 
 def in_space(vectors: Tensor, dim: int) -> Tensor:
@@ -166,7 +166,7 @@ def remove(guidance: ResidualGuidance, embeddings: Tensor) -> ResidualGuidance:
     vector = guidance.vector.double()
     for _ in range(2):  # the second pass takes what rounding left
         vector = vector - basis @ (basis.T @ vector)
-    return guidance.along(vector)
+    return guidance.with_vector(vector)
 
 
 def _unit(v: Tensor) -> Tensor:

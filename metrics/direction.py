@@ -1,6 +1,6 @@
 """What a direction of light is worth, and what it means: separation, stability, and the tokens nearest to it.
 
-`build` below is any function that makes a unit direction (D,) of the embeddings of well-lit and backlit photos.
+`direction_of` below is any function that makes a unit direction (D,) of the embeddings of well-lit and backlit photos.
 
 Shape letters: N photos, T tokens, D embedding size.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Build = Callable[[Tensor, Tensor], Tensor]
+DirectionOf = Callable[[Tensor, Tensor], Tensor]
 
 ALIKE = 20  # tokens with one embedding; from so many on, the encoder does not know them, and they mean nothing
 
@@ -206,7 +206,7 @@ def auc(high: Tensor, low: Tensor) -> float:
     return float((differences > 0).double().mean() + 0.5 * (differences == 0).double().mean())
 
 
-def held_out_auc(build: Build, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> float:
+def held_out_auc(direction_of: DirectionOf, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> float:
     """Mean AUC on the half of the photos that the direction was not made of, over random halves.
 
     Embeddings (N,D), N >= 2.
@@ -214,25 +214,25 @@ def held_out_auc(build: Build, well_lit: Tensor, backlit: Tensor, repeats: int, 
     generator, values = torch.Generator().manual_seed(seed), []
     for _ in range(repeats):
         (made_w, held_w), (made_b, held_b) = (_halves(e, generator) for e in (well_lit, backlit))
-        vector = build(made_w, made_b)
+        vector = direction_of(made_w, made_b)
         values.append(auc(held_w @ vector, held_b @ vector))
     return sum(values) / len(values)
 
 
-def bootstrap_cosines(build: Build, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> Tensor:
+def bootstrap_cosines(direction_of: DirectionOf, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> Tensor:
     """Cosines (repeats,) of the direction with those of photos drawn anew with replacement, on both sides.
 
     Embeddings (N,D).
     """
-    generator, vector, cosines = torch.Generator().manual_seed(seed), build(well_lit, backlit), []
+    generator, vector, cosines = torch.Generator().manual_seed(seed), direction_of(well_lit, backlit), []
     for _ in range(repeats):
         drawn = [e[torch.randint(len(e), (len(e),), generator=generator)] for e in (well_lit, backlit)]
-        cosines.append(build(*drawn) @ vector)
+        cosines.append(direction_of(*drawn) @ vector)
     return torch.stack(cosines)
 
 
 def agreement(
-    build: Build, well_lit: Tensor, backlit: Tensor, sizes: Iterable[int], repeats: int, seed: int
+    direction_of: DirectionOf, well_lit: Tensor, backlit: Tensor, sizes: Iterable[int], repeats: int, seed: int
 ) -> dict[int, float]:
     """Mean cosine between the directions of two disjoint samples of k photos a side,
     for each k up to half of the smaller set.
@@ -245,7 +245,7 @@ def agreement(
         for _ in range(repeats):
             orders = [torch.randperm(len(e), generator=generator) for e in (well_lit, backlit)]
             first, second = (
-                build(*(e[order[i : i + size]] for e, order in zip((well_lit, backlit), orders, strict=True)))
+                direction_of(*(e[order[i : i + size]] for e, order in zip((well_lit, backlit), orders, strict=True)))
                 for i in (0, size)
             )
             cosines.append(float(first @ second))

@@ -82,16 +82,16 @@ def plan_outputs(
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
     sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots, keys[0])))
-    originals = {identity(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
+    originals = {file_id(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
     for folder in roots:
-        if identity(folder) in originals:
+        if file_id(folder) in originals:
             raise UserError(f"{keys[1]}: expected another folder than that of the photos, found {folder}")
     names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
     written = {folder: RecordedResults(folder) for folder in roots}
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
-            if identity(target) in originals:
+            if file_id(target) in originals:
                 raise UserError(
                     f"{keys[1]}: expected a folder where no photo is overwritten, found {target}, one of the inputs"
                 )
@@ -160,7 +160,7 @@ def _sibling(folder: Path, what: str) -> Path:
     return folder.parent / f"{folder.name}_{what}"
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def file_id(path: Path) -> tuple[int, int] | None:
     """What tells a file or folder from others, whatever its name; None where there is none (or it is out of reach)."""
     try:
         status = path.stat()

@@ -26,7 +26,7 @@ from data.images import (
 )
 from data.outputs import record_result
 from serving.enhancer import Enhancer
-from serving.jobs import Job, identity
+from serving.jobs import Job, file_id
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
 ENCODING = 2  # photos that may wait to be written
@@ -83,7 +83,7 @@ def enhance_files(
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
     if skip_existing:
-        todo = [job for job in jobs if None in map(identity, [job.target, *map(job.beside, extras)])]
+        todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, extras)])]
     outcome = Outcome(skipped=len(jobs) - len(todo))
     reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
     bar = tqdm(total=len(todo), unit="photo", disable=None)
@@ -211,7 +211,7 @@ def _write(
     """
 
     def write(target: Path, photo: Photo) -> str | None:
-        if keep and identity(target):
+        if keep and file_id(target):
             return None
         note = save(target, photo)
         record_result(target.parents[len(job.relative.parts) - 1], job.relative)

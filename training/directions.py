@@ -87,7 +87,7 @@ class Recipe:
             vectors = dict(self.vectors)
             if folders:
                 vectors["folders"] = folders.vector
-            guidance = guidance.along(
+            guidance = guidance.with_vector(
                 weighted_sum([vectors[name].to(guidance.vector) for name in self.weights], list(self.weights.values()))
             )
         if n and self.tokens is None:

@@ -204,9 +204,9 @@ class GuidanceTask:
         sets = {"backlit": (self.backlit, self.held_backlit), "welllit": (self.well_lit, self.held_well_lit)}
         if self.stages:
             sets["enhanced"] = (self.stages[-1], self.held_backlit)
-        pair = self.vectors()
+        vectors = self.vectors()
         scores = {
-            name: negative_similarity(self._embed_set(photos, indices), pair, self.scale)
+            name: negative_similarity(self._embed_set(photos, indices), vectors, self.scale)
             for name, (photos, indices) in sets.items()
         }
         right = torch.cat([scores["backlit"] > 0.5, scores["welllit"] < 0.5])
@@ -216,10 +216,10 @@ class GuidanceTask:
         )
         wanted = self.config.guidance_model.nearest_tokens
         if wanted and self.encoder.vocabulary_kind:
-            tokens = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(pair.device)
+            tokens = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(vectors.device)
             words, _ = self.encoder.words()
             separator = " " if self.encoder.vocabulary_kind == "tokens" else ", "  # names of classes hold spaces
-            for name, vector in zip(("backlit", "welllit"), pair, strict=True):
+            for name, vector in zip(("backlit", "welllit"), vectors, strict=True):
                 report[f"tokens_{name}"] = separator.join(words[i] for i in (tokens @ vector).topk(wanted).indices)
         return report
 

@@ -160,15 +160,15 @@ def _part(
     """Figures of the direction shifted by n, and the photos at its ends."""
     from metrics.direction import agreement, auc, bootstrap_cosines, held_out_auc, photos_needed
 
-    def build(well_lit: "Tensor", backlit: "Tensor") -> "Tensor":
+    def direction_of(well_lit: "Tensor", backlit: "Tensor") -> "Tensor":
         return recipe.direction(well_lit, backlit, n).vector
 
     guidance = recipe.direction(sides["welllit"], sides["backlit"], n)
     projections = {side: embeddings @ guidance.vector for side, embeddings in sides.items()}
-    pair = sides["welllit"], sides["backlit"]
-    several = min(map(len, pair)) > 1
-    cosines = bootstrap_cosines(build, *pair, extent.bootstrap, seed)
-    curve = agreement(build, *pair, SIZES, 10, seed)
+    folders = sides["welllit"], sides["backlit"]
+    several = min(map(len, folders)) > 1
+    cosines = bootstrap_cosines(direction_of, *folders, extent.bootstrap, seed)
+    curve = agreement(direction_of, *folders, SIZES, 10, seed)
     ends = {"plus": False, "minus": True}
     tokens = {
         name: vocabulary.nearest(guidance.vector, extent.top, whole_words=extent.whole_words, farthest=far)
@@ -193,7 +193,7 @@ def _part(
         "backlit_projection": guidance.start,
         "cosine_with_unshifted": float(guidance.vector @ unshifted.vector),
         "auc": auc(projections["welllit"], projections["backlit"]),
-        "auc_held_out": held_out_auc(build, *pair, 10, seed) if several else None,
+        "auc_held_out": held_out_auc(direction_of, *folders, 10, seed) if several else None,
         "bootstrap_mean": float(cosines.mean()),
         "bootstrap_low": float(cosines.quantile(0.05)),
         "agreement": {str(size): round(value, 4) for size, value in curve.items()},

@@ -55,14 +55,14 @@ class UNetTask:
         guidance_encoder: ClipEncoder | None,
         identity_encoder: ClipEncoder | None,
         residual: ResidualGuidance | None,
-        pair: Callable[[], Tensor] | None,
+        guidance_vectors: Callable[[], Tensor] | None,
     ) -> None:
         """Encoders: None where no phase needs them. `residual` guides RAVE;
-        `pair` gives the (2,D) vectors that guide CLIP-LIT, and is asked at the start of a phase.
+        `guidance_vectors` gives the (2,D) that guide CLIP-LIT, and is asked at the start of a phase.
         """
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
-        self.residual, self._pair = residual, pair
+        self.residual, self._ask_for_vectors = residual, guidance_vectors
         self.batch_size, self.display_iter, self.grad_clip = (
             config.unet_model.batch_size,
             config.unet_model.display_iter,
@@ -86,7 +86,7 @@ class UNetTask:
         """Photos on the device, from iteration `start` on."""
         if "clip" in phase.terms:
             with torch.no_grad():
-                self.pair = self._pair()
+                self.guidance_vectors = self._ask_for_vectors()
         loader = DataLoader(
             self.photos,
             batch_sampler=self.batch_order(start),
@@ -157,7 +157,9 @@ class UNetTask:
                 measures["set_point"] = set_points.mean()
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
         if "clip" in phase.terms:
-            terms["clip"] = clip_guidance_loss(embeddings, self.pair, self.config.guidance_model.logit_scale)
+            terms["clip"] = clip_guidance_loss(
+                embeddings, self.guidance_vectors, self.config.guidance_model.logit_scale
+            )
             measures["negative_similarity"] = terms["clip"].detach()
         return terms, measures
 

@@ -171,7 +171,7 @@ def test_set_points_of_photos_let_their_content_cancel():
     expected = errors.square().mean().item()
     assert residual_loss(results, double, points.double()).item() == pytest.approx(expected)
     assert torch.autograd.gradcheck(lambda x: residual_loss(x, double, points.double()), results)
-    turned = guidance.along(-guidance.vector)
+    turned = guidance.with_vector(-guidance.vector)
     assert turned.step == pytest.approx(-guidance.step)
 
 
@@ -242,15 +242,15 @@ def test_directions_of_pairs_and_sums():
 
 def test_another_direction_keeps_the_folders_and_gets_its_own_set_point():
     guidance = residual_guidance(unit(7, 8), unit(5, 8, seed=1))
-    other = guidance.along(unit(1, 8, seed=3)[0] * 4)
+    other = guidance.with_vector(unit(1, 8, seed=3)[0] * 4)
     assert other.vector.norm() == pytest.approx(1)
     assert other.target == pytest.approx(float(guidance.well_lit @ other.vector))
     assert other.start == pytest.approx(float(guidance.backlit @ other.vector))
     assert torch.equal(other.well_lit, guidance.well_lit)
-    assert guidance.along(guidance.vector).target == pytest.approx(guidance.target)
+    assert guidance.with_vector(guidance.vector).target == pytest.approx(guidance.target)
     for vector in (torch.zeros(8), torch.full((8,), float("nan")), torch.ones(7)):
         with pytest.raises(ValueError, match="direction"):
-            guidance.along(vector)
+            guidance.with_vector(vector)
 
 
 def test_negative_similarity_tells_backlit_from_well_lit():

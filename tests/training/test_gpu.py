@@ -123,7 +123,7 @@ def test_clip_lit_steps(overrides, mode, precision):
         labels = torch.zeros(4, dtype=torch.int64, device=CUDA)
         assert list(step(guidance, initialisation, ([embeddings], labels))) == ["cross_entropy"]
         assert list(step(guidance, refinement, ([embeddings] * 4, None))) == ["ranking"]
-        unet.pair = guidance.vectors()
+        unet.guidance_vectors = guidance.vectors()
         photos = photos.to(CUDA, memory_format=torch.channels_last)
         assert list(step(unet, enhancement, Batch(photos))) == ["identity", "clip"]
 
