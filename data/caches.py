@@ -1,6 +1,8 @@
 """The caches below `exp.cache_dir`: what they take, and how they are kept from growing without end."""
 
 import contextlib
+import re
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from common.files import PART, remove_stale
 from data.outputs import tag_cache
 
 KINDS = ("resized", "embeddings", "vocabulary")  # folders of a cache: each file can be computed again
-SUFFIXES = frozenset({".rgb", ".safetensors", ".npy", ".json"})  # of their files; .npy and .json of earlier versions
+_NAME = re.compile(r"[0-9a-f]{16,64}\.(rgb|safetensors|npy|json)")  # of their files: part of a digest, and no other
 SPARED = 2 * 24 * 3600  # seconds since its last use for which a file may be one of a running training
 
 
@@ -30,12 +32,7 @@ def cached_files(cache_dir: str | Path) -> list[Cached]:
         for path in (Path(cache_dir) / kind).rglob("*"):
             with contextlib.suppress(OSError):  # gone meanwhile
                 status = path.lstat()
-                if (
-                    path.suffix in SUFFIXES
-                    and not path.name.startswith(PART)
-                    and path.is_file()
-                    and not path.is_symlink()
-                ):
+                if _NAME.fullmatch(path.name) and stat.S_ISREG(status.st_mode):
                     found.append(Cached(path, status.st_size, max(status.st_atime, status.st_mtime)))
     return sorted(found, key=lambda file: file.used)
 
@@ -45,14 +42,18 @@ def shrink(cache_dir: str | Path, limit: float, *, spared: float = 0) -> tuple[l
     left.
 
     spared: seconds; what was used within them stays. A training that runs meanwhile computes what it misses again.
+    Folders of caches are marked as such, but for those that hold files of the user's too, which listings would not find
+    any more.
     """
+    files = cached_files(cache_dir)
+    ours = {file.path for file in files}
     for kind in KINDS:
         folder = Path(cache_dir) / kind
         if folder.is_dir():
-            tag_cache(folder)
+            if all(path in ours or path.is_dir() or path.name.startswith(PART) for path in folder.rglob("*")):
+                tag_cache(folder)
             for inner in (folder, *(path for path in folder.iterdir() if path.is_dir())):
                 remove_stale(inner)
-    files = cached_files(cache_dir)
     left, removed = float(sum(file.size for file in files)), []
     for file in files:
         if left <= limit or time.time() - file.used < spared:
