@@ -49,6 +49,7 @@ def test_a_run_writes_an_encoder_with_both_towers_and_its_figures(photo_folders,
     assert not torch.allclose(unseen[0], encoder.embed_texts(["dark"])[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_a_run_is_repeatable(photo_folders, tmp_path):
     backlit, well_lit = photo_folders
     arguments = [
