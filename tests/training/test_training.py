@@ -415,7 +415,8 @@ def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypat
 
 @pytest.mark.parametrize("untouched", [0.0, 1.0])
 def test_set_points_of_photos_are_their_own_or_those_of_how_they_were_lit(overrides, untouched):
-    """A darkened input is pulled to where the photo was; one as it is stays; a backlit one goes a step of Δ."""
+    """A darkened input is pulled to where the photo was; one as it is stays; a backlit one goes a step of factor · Δ."""
+    points = ["guidance.set_point=photo", "guidance.set_point_factor=1.2"]
     simulated = f"data.simulated_backlight={{share: 0.5, untouched: {untouched}, foreground_stops: [3.0, 4.0]}}"
     seen = []
 
@@ -424,16 +425,16 @@ def test_set_points_of_photos_are_their_own_or_those_of_how_they_were_lit(overri
         encoder, r = unet.guidance_encoder, unet.residual.vector
         for batch in itertools.islice(unet.batches(trainer.phases[-1], 0), 6):
             own = encoder.embed_images(batch.photos) @ r
-            points = unet._set_points(encoder.embed_images(batch.photos), batch)
-            assert torch.allclose(points[~batch.known], own[~batch.known] + unet.residual.step, atol=1e-5)
+            found = unet._set_points(encoder.embed_images(batch.photos), batch)
+            assert torch.allclose(found[~batch.known], own[~batch.known] + 1.2 * unet.residual.step, atol=1e-5)
             if batch.known.any():
-                assert torch.allclose(points[batch.known], encoder.embed_images(batch.lit) @ r, atol=1e-5)
+                assert torch.allclose(found[batch.known], encoder.embed_images(batch.lit) @ r, atol=1e-5)
                 assert torch.equal(batch.lit, batch.photos[batch.known]) == bool(untouched)
             seen.extend(batch.known.tolist())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config(overrides, simulated, "guidance.set_point=photo"), on_iteration=look)
+        train(config(overrides, simulated, *points), on_iteration=look)
     assert set(seen) == {True, False}
 
 
