@@ -415,7 +415,7 @@ def test_a_guided_step_makes_one_pass_per_encoder_and_batch(overrides, monkeypat
 
 @pytest.mark.parametrize("untouched", [0.0, 1.0])
 def test_set_points_of_photos_are_their_own_or_those_of_how_they_were_lit(overrides, untouched):
-    """A darkened input is pulled to where the photo was; one as it is stays; a backlit one goes a step of factor · Δ."""
+    """A darkened input is pulled to where the photo was; one as it is stays; a backlit one goes factor · Δ further."""
     points = ["guidance.set_point=photo", "guidance.set_point_factor=1.2"]
     simulated = f"data.simulated_backlight={{share: 0.5, untouched: {untouched}, foreground_stops: [3.0, 4.0]}}"
     seen = []
