@@ -104,13 +104,18 @@ def test_the_tag_openai_from_first_download_to_a_hub_that_is_gone(weights, home,
 
     done = run(hub, home, "-c", EMBED, str(again), "ViT-B-32:openai", "RN101:openai")  # the hub is closed now
     assert "Connection refused" in done.stdout and len(done.stdout.splitlines()) == 1, done.stderr
-    images, texts = torch.load(first / "ViT-B-32.pt")
-    assert all(torch.equal(a, b) for a, b in zip(torch.load(again / "ViT-B-32.pt"), (images, texts), strict=True))
+    images, texts = torch.load(first / "ViT-B-32.pt", weights_only=True)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(torch.load(again / "ViT-B-32.pt", weights_only=True), (images, texts), strict=True)
+    )
 
     torch.save(trunk.state_dict(), tmp_path / "trunk.pth")
     own = load_clip("timm/resnet10t", str(tmp_path / "trunk.pth"))
     pictures = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(torch.load(first / "timm-resnet10t.pt")[0], own.embed_images(pictures), atol=1e-5)
+    assert torch.allclose(
+        torch.load(first / "timm-resnet10t.pt", weights_only=True)[0], own.embed_images(pictures), atol=1e-5
+    )
 
     reference = open_clip.create_model("ViT-B-32-quickgelu", pretrained=str(weights(VIT))).eval()
     pictures = F.interpolate(pictures, (224, 224), mode="bilinear", antialias=True)
