@@ -15,9 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common.console import note, say
 from common.errors import UserError
-from common.files import append_line, telling_errors, write_text, writing
+from common.files import append_line, read_file, telling_errors, write_text, writing
 from common.lock import Lock
-from common.paths import is_file, read_text
+from common.paths import is_file
 from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
@@ -98,13 +98,15 @@ class RunFolder:
         self.summary_file.unlink(missing_ok=True)
         write_text(self.config_file, dump_config(config))
         if self.metrics_file.is_file():
-            kept = self.metrics_file.read_text(encoding="utf-8").splitlines()[:lines]  # what follows is done again
+            kept = _log_lines(self.metrics_file)[:lines]  # what follows is done again
             write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
         try:
             record = json.loads(self.provenance_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             record = {}
-        record["resumed"] = [*record.get("resumed", []), {"iteration": total, **provenance()}]
+        record = record if isinstance(record, dict) else {}
+        before = record.get("resumed")
+        record["resumed"] = [*(before if isinstance(before, list) else []), {"iteration": total, **provenance()}]
         write_text(self.provenance_file, _json(record))
         self.lines = lines
         with self._tensorboard(purge_step=total + 1):
@@ -152,10 +154,15 @@ def _json(content: dict) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
+def _log_lines(file: Path) -> list[str]:
+    """The lines of a log; bytes that are no text spoil their own line, not the run."""
+    return read_file(file, limit=LARGEST_LOG).decode("utf-8-sig", errors="replace").splitlines()
+
+
 def read_metrics(file: Path) -> list[dict]:
     """The lines of a metrics.jsonl; none where it does not exist yet. Damaged lines are left out with a note."""
     lines = []
-    for number, line in enumerate(read_text(file, LARGEST_LOG).splitlines() if is_file(file) else [], 1):
+    for number, line in enumerate(_log_lines(file) if is_file(file) else [], 1):
         try:
             content = json.loads(line)
         except (ValueError, RecursionError):

@@ -1,5 +1,6 @@
 """One run folder, one process; full disks."""
 
+import json
 import resource
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import torch
 
 from common.errors import UserError
 from common.files import DiskFull
+from configs.schema import TrainConfig
 from tests.faults import room_for
 from tests.helpers import assert_same_run, config
 from training.loop import train
-from training.tracking import plot_curves, read_metrics
+from training.tracking import RunFolder, plot_curves, read_metrics
 
 
 def test_a_run_that_is_in_training_is_neither_trained_resumed_nor_overwritten_by_another(overrides):
@@ -79,12 +81,26 @@ def test_resume_from_the_state_before_a_damaged_one_ends_as_if_nothing_had_happe
 def test_damaged_lines_of_a_log_are_left_out_with_a_note(tmp_path, capsys):
     log = tmp_path / "metrics.jsonl"
     assert read_metrics(log) == []
-    log.write_text(
-        '\ufeff{"iteration": 1, "loss": 2.0}\n{"iteration": 2, "lo\n3\n' + "[" * 9000 + '\n{"iteration": 5}\n'
+    log.write_bytes(
+        b'\xef\xbb\xbf{"iteration": 1, "loss": 2.0}\n{"iteration": 2, "lo\xff\n3\n'
+        + b"[" * 9000
+        + b'\n{"iteration": 5}\n'
     )
     assert [line["iteration"] for line in read_metrics(log)] == [1, 5]
     notes = capsys.readouterr().err.splitlines()
     assert notes == [f"note: {log}: line {n} is left out, expected the JSON of an iteration" for n in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("record", ["[]", "{", '{"resumed": 1}', "[" * 9000])
+def test_a_damaged_log_and_a_damaged_record_do_not_keep_a_run_from_going_on(tmp_path, record):
+    config = TrainConfig(exp={"save_dir": str(tmp_path)}, data={"backlit_images_path": "a", "welllit_images_path": "b"})
+    folder = RunFolder(config)
+    folder.path.mkdir()
+    folder.metrics_file.write_bytes(b'{"iteration": 1}\n\xff\n{"iteration": 3}\n')
+    folder.provenance_file.write_text(record)
+    folder.reopen(config, total=2, lines=2)
+    assert len(folder.metrics_file.read_text(encoding="utf-8").splitlines()) == 2
+    assert [entry["iteration"] for entry in json.loads(folder.provenance_file.read_text())["resumed"]] == [2]
 
 
 def test_a_run_s_name_is_text_in_its_plots(tmp_path):
