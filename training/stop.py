@@ -1,4 +1,4 @@
-"""Stops that were asked for, by Ctrl-C or by a scheduler (SIGTERM), at a moment when nothing is half done."""
+"""Stops that were asked for (Ctrl-C, SIGTERM, SIGHUP of a closed terminal), at a moment when nothing is half done."""
 
 import contextlib
 import os
@@ -7,6 +7,13 @@ import threading
 from collections.abc import Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+
+
+def _signals() -> list[int]:
+    """What asks for a stop; a closed terminal does not under nohup, which has it ignored."""
+    hangup = _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN
+    return [*SIGNALS, _HANGUP] if hangup else [*SIGNALS]
 
 
 class Stopped(KeyboardInterrupt):
@@ -33,7 +40,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # the only one that may
-            self._previous = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._ask) for number in _signals()}
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -77,7 +84,7 @@ def leaving_at_once() -> Iterator[None]:
             os.write(2, b"stopped\n")
         os._exit(128 + number)
 
-    previous = {number: signal.signal(number, leave) for number in SIGNALS}
+    previous = {number: signal.signal(number, leave) for number in _signals()}
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """Stops by signal, in this process and in real ones."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -81,3 +82,14 @@ def test_sigterm_ends_a_training_soon_and_says_how_to_go_on(overrides, tmp_path)
     assert time.monotonic() - asked < 20  # 2 on a machine that does nothing else
     assert process.returncode == 143 and "Traceback" not in errors
     assert "go on with --resume" in printed
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_asks_for_a_stop_but_under_nohup(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with contextlib.suppress(Stopped), StopRequest(main=False) as stop, stop.held():
+            signal.raise_signal(signal.SIGHUP)
+        assert (stop.asked is None) == ignored
+    finally:
+        signal.signal(signal.SIGHUP, before)
