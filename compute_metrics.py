@@ -250,15 +250,15 @@ def _write_csv(path: Path, scores: dict[str, dict], protocols: list[str]) -> Non
 def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int) -> None:
     protocols = summary["protocols"]
     say(f"results:       {summary['enhanced_images_path']}", f"ground truths: {summary['gt_images_path']}", "")
-    rows = [["protocol", "images", *(heading for heading, _ in METRICS.values())]]
-    rows += [[name, str(entry["count"]), *_cells(entry["mean"])] for name, entry in protocols.items()]
+    reasons = {name: summary["mean"].get(f"{name}_reason") for name in ("lpips", "stlpips")}
+    wanted = [name for name in METRICS if name != "stlpips" or not reasons[name]]  # optional: the JSON says why
+    rows = [["protocol", "images", *(METRICS[name][0] for name in wanted)]]
+    rows += [[name, str(entry["count"]), *_cells(entry["mean"], wanted)] for name, entry in protocols.items()]
     _print_table(rows)
     if skipped:
         print(f"paper: one result per name(1), name(2) family, so {skipped} not measured with it")
-    reasons = {name: summary["mean"].get(f"{name}_reason") for name in ("lpips", "stlpips")}
-    for name, reason in reasons.items():
-        if reason:
-            say(f"{METRICS[name][0]}: {reason}")
+    if reasons["lpips"]:
+        say(f"{METRICS['lpips'][0]}: {reasons['lpips']}")
     for name, entry in protocols.items():
         for metric, count in entry["measured"].items():
             if 0 < count < entry["count"]:

@@ -165,8 +165,8 @@ def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
     for path, note in outcome.notes:
         say(f"note: {path}: {note}")
     counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
-    per_second = 1 / max(seconds, 1e-9)
-    speed = f"{outcome.enhanced * per_second:.2f} photos/s, {outcome.pixels / 1e6 * per_second:.2f} megapixels/s"
+    per_photo, per_second = seconds / max(outcome.enhanced, 1), outcome.pixels / 1e6 / max(seconds, 1e-9)
+    speed = f"{per_photo:.2f} s/photo, {per_second:.2f} megapixels/s"
     say(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
     if outcome.fault:
         print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)

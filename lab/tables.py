@@ -50,6 +50,7 @@ SUMMARY = {  # row of the weights' table -> how a newcomer knows it
     "untouched input": "the photo as it is",
     "gamma 2.2": "plain gamma 2.2",
     "CLAHE": "CLAHE",
+    "computed start map": "the computed map our training starts from, no network",
     "clip_lit/enhancement_model": "CLIP-LIT, the authors' weights",
     "rave/rave_paired": "RAVE, the authors' weights (paired)",
     "rave.safetensors (shipped)": "**the weights shipped here**",
@@ -57,7 +58,7 @@ SUMMARY = {  # row of the weights' table -> how a newcomer knows it
 
 
 def summary() -> str:
-    """Six rows of the weights' table."""
+    """The main rows of the weights' table."""
     result = _read("weights")
     lines = ["| | PSNR / dB | SSIM | seconds a photo |", "|---|---|---|---|"]
     for row, name in SUMMARY.items():

@@ -67,7 +67,7 @@ def test_folder(weights, photos, capsys):
         out,
     )
     assert re.search(
-        r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ photos/s, [\d.]+ megapixels/s\)\n$", out
+        r"enhanced 2, skipped 0, failed 0 of 2 in [\d.]+ s \([\d.]+ s/photo, [\d.]+ megapixels/s\)\n$", out
     )
 
 

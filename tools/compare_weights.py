@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
-from common.console import say
+from common.console import note, say
 from common.errors import UserError
 from common.files import write_text
 from common.paths import one_form, read_text
@@ -100,7 +100,13 @@ def main(argv: list[str]) -> int:
         "computed start map": _start_map,
     }
     for name, file in files.items():
-        enhancer = Enhancer(file)
+        try:
+            enhancer = Enhancer(file)
+        except UserError as error:
+            if not any(Path(item).is_dir() for item in args.weights):
+                raise
+            note(f"left out: {error}")  # a folder may hold other weights too
+            continue
         methods[name] = lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0]
     failures: list[str] = []
     found = dict(read_all([path for p in pairs for path in (p.enhanced, p.truth)], failures))

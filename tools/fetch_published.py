@@ -1,10 +1,10 @@
-"""Download the nine weight files of the authors of CLIP-LIT and RAVE, by SHA-256.
+"""Fetch the nine weight files of the authors of CLIP-LIT and RAVE, and check them by SHA-256.
 
 python -m tools fetch-published [--out pretrained_models/published] [--source FOLDER_OR_URL] [--only clip_lit rave]
 
 A stopped download goes on where it ended; files that are there already are left alone. `--source` holds the nine files
-in the sub-folders clip_lit/ and rave/, as a folder or behind a URL (a mirror); without it the authors' repositories are
-asked.
+in the sub-folders clip_lit/ and rave/, as a folder or behind a URL (a mirror). Without it CLIP-LIT's two are downloaded
+from their authors' repository; RAVE's seven have no address of their own, get them from the authors' page.
 """
 
 import argparse

@@ -26,7 +26,8 @@ def main(argv: list[str]) -> int:
         dest="overrides",
         help="override a key of the training",
     )
-    overrides = parser.parse_args(argv).overrides
+    parser.add_argument("--resume", action="store_true", help="go on with a demo that was stopped")
+    args = parser.parse_args(argv)
     import inference
     from configs.load import load_config
     from configs.schema import TrainConfig
@@ -39,8 +40,8 @@ def main(argv: list[str]) -> int:
     print(f"{PHOTOS}: train/backlit, train/welllit (unpaired); held_out/backlit, held_out/ground_truth (pairs)")
 
     _heading("2/4", "python train_rave.py --cfg rave_quickstart.yaml")
-    config = load_config(TrainConfig, "rave_quickstart.yaml", overrides)
-    folder = train(config)
+    config = load_config(TrainConfig, "rave_quickstart.yaml", args.overrides)
+    folder = train(config, resume=args.resume)
 
     _heading(
         "3/4",

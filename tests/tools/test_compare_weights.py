@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.errors import UserError
+from models.checkpoints import save_tensors
 from models.unet import IlluminationUNet
 from tools import compare_weights
 
@@ -25,10 +27,6 @@ def folders(tmp_path):
 
 def weights(path, gain: float) -> None:
     """A network whose map is 1 / gain everywhere."""
-    import torch
-
-    from models.checkpoints import save_tensors
-
     state = IlluminationUNet(map_bias=1 / gain).state_dict()
     state["cond_add1.weight"] = torch.zeros_like(state["cond_add1.weight"])
     save_tensors(state, path, {})
@@ -38,6 +36,7 @@ def test_rows_and_figures_of_harm(folders, capsys):
     (folders / "nets").mkdir()
     weights(folders / "nets" / "double.safetensors", 2.0)
     weights(folders / "nets" / "triple.safetensors", 3.0)
+    save_tensors({"encoder.weight": torch.ones(2)}, folders / "nets" / "other.safetensors", {})  # left out, and told
     command = [
         "--backlit",
         str(folders / "backlit"),
