@@ -46,7 +46,11 @@ def open_file(path: str | Path, *, limit: int = LARGEST_INPUT) -> BinaryIO:
     Raises UserError for those, for folders, and for files of more than `limit` bytes; OSError where there is nothing to
     open.
     """
-    _refuse_special(path, os.stat(path).st_mode)  # before it is opened: opening alone may move a tape  # noqa: PTH116
+    mode = os.stat(path).st_mode  # noqa: PTH116
+    mine = {"effective_ids": os.access in os.supports_effective_ids}
+    if stat.S_ISDIR(mode) and not os.access(path, os.R_OK | os.X_OK, **mine):  # which a listing could not look into
+        raise UserError(f"{path}: expected a folder that may be entered, found no permission")
+    _refuse_special(path, mode)  # before it is opened: opening alone may move a tape
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     try:
         status = os.fstat(file.fileno())

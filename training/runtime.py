@@ -11,6 +11,7 @@ from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import Tensor
 
 from common.device import check_device
+from common.errors import UserError
 from models.convolution import computes_in_bf16, exact_fp32
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
@@ -32,7 +33,13 @@ def make_accelerator(device: str, precision: str, timeout: float = 120) -> Accel
     # processes without a GPU find each other only where Accelerate is told so: otherwise each would train alone
     cpu = device == "cpu" or not torch.accelerator.is_available()
     patience = InitProcessGroupKwargs(timeout=timedelta(minutes=timeout))
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision, kwargs_handlers=[patience])
+    mixed = "no" if precision == "fp32" else precision
+    try:
+        return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=[patience])
+    except ValueError as error:  # it reads ACCELERATE_* variables of the environment, and what launchers set
+        raise UserError(
+            f"Accelerate: expected settings that it understands in the environment, found: {error}"
+        ) from None
 
 
 def keep_memory() -> None:

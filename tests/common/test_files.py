@@ -3,6 +3,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from common.files import (
     write_text,
     writing,
 )
-from tests.faults import room_for, special_files
+from tests.faults import as_nobody, room_for, special_files
 
 
 @pytest.mark.parametrize("read", [open_file, read_file, file_digest])
@@ -29,6 +30,14 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path, read):
     for what, path in special_files(tmp_path).items():
         with pytest.raises(UserError, match=f"^{path}: expected a file, found {what}$"):
             read(path)
+
+
+def test_a_folder_that_may_not_be_entered_is_told_as_that():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own may not be entered either
+        Path(folder).chmod(0o755)
+        (Path(folder) / "shut").mkdir(mode=0o700)
+        with as_nobody(), pytest.raises(UserError, match=r"shut: expected a folder that may be entered"):
+            open_file(f"{folder}/shut")
 
 
 def test_files_above_the_limit_are_refused_before_they_are_read(tmp_path):
