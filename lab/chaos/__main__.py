@@ -56,9 +56,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--long-run", nargs="+", help=argparse.SUPPRESS)  # steps, settings
     args = parser.parse_args(argv)
     if args.worker:
-        from lab.chaos.attacks import ATTACKS
+        from lab.chaos.attacks import ATTACKS, PHOTOS, limit_memory
 
         name, first, last, folder = args.worker
+        if name in PHOTOS:
+            limit_memory()
         work(*ATTACKS[name], range(int(first), int(last) + 1), Path(folder))
     elif args.long_run:
         runs.work_long_run(int(args.long_run[0]), args.long_run[1:])

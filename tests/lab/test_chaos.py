@@ -15,8 +15,7 @@ def test_an_attack_is_a_function_of_its_seed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["images", "tiff_tags", "states", "pickles"])
-def test_a_few_of_each_are_survived(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(attacks, "_limit_memory", lambda: None)  # of this process, which runs other tests
+def test_a_few_of_each_are_survived(tmp_path, name):
     attack, prepare = attacks.ATTACKS[name]
     prepare(tmp_path)
     for seed in range(8):
