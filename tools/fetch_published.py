@@ -1,4 +1,4 @@
-"""Fetch the nine weight files of the authors of CLIP-LIT and RAVE, and check them by SHA-256.
+"""Fetch the authors' nine weight files (CLIP-LIT, RAVE) and check them by SHA-256.
 
 python -m tools fetch-published [--out pretrained_models/published] [--source FOLDER_OR_URL] [--only clip_lit rave]
 
