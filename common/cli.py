@@ -34,15 +34,13 @@ def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1")
         metavar="FILE",
         help="YAML config: a path, or a name under configs/ (default: %(default)s)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help=f"override a config key, for example --set {example}; may be repeated",
-    )
+    add_set(parser, f"override a config key, for example --set {example}; may be repeated")
     return parser
+
+
+def add_set(parser: ArgumentParser, text: str) -> None:
+    """`--set KEY=VALUE`, as often as wanted, into `overrides`; `text` is its help."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=text)
 
 
 def run(main: Callable[[list[str]], int]) -> None:

@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from common.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, ArgumentParser, add_set, run
 from common.errors import UserError
 from configs.load import load_config
 from configs.schema import TrainConfig
@@ -26,9 +26,7 @@ METHODS = {
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key of all three"
-    )
+    add_set(parser, "override a key of all three")
     parser.add_argument("--out", default="runs/compare", help="folder of runs and results (default: %(default)s)")
     args = parser.parse_args(argv)
     out = Path(args.out)

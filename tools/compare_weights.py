@@ -99,11 +99,12 @@ def main(argv: list[str]) -> int:
         "CLAHE": _clahe,
         "computed start map": _start_map,
     }
+    asked_for = {Path(item.rpartition("=")[2]) for item in args.weights}
     for name, file in files.items():
         try:
             enhancer = Enhancer(file)
         except UserError as error:
-            if not any(Path(item).is_dir() for item in args.weights):
+            if file in asked_for:
                 raise
             note(f"left out: {error}")  # a folder may hold other weights too
             continue

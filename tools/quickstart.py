@@ -9,7 +9,7 @@ import json
 import time
 from pathlib import Path
 
-from common.cli import EXIT_OK, ArgumentParser, run
+from common.cli import EXIT_OK, ArgumentParser, add_set, run
 
 PHOTOS = Path("datasets/quickstart")
 HELD_OUT = PHOTOS / "held_out"
@@ -18,14 +18,7 @@ HELD_OUT = PHOTOS / "held_out"
 def main(argv: list[str]) -> int:
     """Four steps, each of which is a command of its own that the console shows."""
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a key of the training",
-    )
+    add_set(parser, "override a key of the training")
     parser.add_argument("--resume", action="store_true", help="go on with a demo that was stopped")
     args = parser.parse_args(argv)
     import inference

@@ -52,6 +52,8 @@ def test_rows_and_figures_of_harm(folders, capsys):
         f"ours={folders / 'nets' / 'double.safetensors'}",
         str(folders / "nets"),
     ]
+    with pytest.raises(UserError, match="other"):  # asked for by its name it is not passed over
+        compare_weights.main([*command, str(folders / "nets" / "other.safetensors")])
     assert compare_weights.main([*command, "--json", str(folders / "out.json"), "--sheet", str(folders / "s.png")]) == 0
     assert np.asarray(Image.open(folders / "s.png").convert("RGB")).std() > 10  # rows of photos, columns of methods
     result = json.loads((folders / "out.json").read_text())
