@@ -17,10 +17,10 @@ from pathlib import Path
 from common.cli import EXIT_OK, make_parser, run
 from common.console import say
 from common.errors import UserError
+from common.pages import shown
 from common.paths import find_folder
 from configs.load import load_config
 from configs.schema import TrainConfig
-from training.direction_report import shown
 from training.interpretation import Extent, interpret
 
 

@@ -1,44 +1,32 @@
 """The report on a direction as one HTML file that opens anywhere: its pictures are inside, its texts escaped."""
 
-import base64
-import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from common import pages
+from common.pages import BACKLIT, WELLLIT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEMPLATE = Path(__file__).with_name("direction_report.html.j2")
-BACKLIT, WELLLIT = "#31589c", "#e08a1e"  # colours of the two folders, here and in the template
 
 
 def page(report: dict, pictures: list[dict], curves: str | None, agree: float) -> str:
     """The HTML, every text escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["shown"] = shown
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     first = next(index for index, part in enumerate(report["shifts"]) if part["n"] == report["n"])
     sections = [{**part, **picture} for part, picture in zip(report["shifts"], pictures, strict=True)]
-    return template.render(
-        report=report, sections=sections, main=sections[first], curves=curves, agree=agree, colors=(BACKLIT, WELLLIT)
-    )
-
-
-def shown(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    return pages.page(TEMPLATE, report=report, sections=sections, main=sections[first], curves=curves, agree=agree)
 
 
 def histogram(part: dict, parts: list[dict]) -> str:
     """Projections of both folders with the set point, as a PNG data URI; one scale for all parts."""
-    return _figure(_histogram, part, _limits(parts))
+    return pages.figure_uri(_histogram(part, _limits(parts)))
 
 
 def stability(parts: list[dict], agree: float) -> str:
     """Agreement of directions from k photos a side, one curve for each shift, as a PNG data URI."""
-    return _figure(_stability, parts, agree)
+    return pages.figure_uri(_stability(parts, agree))
 
 
 def thumbnail(path: Path, made: dict[Path, str], height: int = 130) -> str:
@@ -48,20 +36,8 @@ def thumbnail(path: Path, made: dict[Path, str], height: int = 130) -> str:
     from data.images import read_rgb8
 
     if path not in made:
-        photo = Image.fromarray(read_rgb8(path))
-        photo.thumbnail((height * 2, height), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        photo.save(buffer, format="JPEG", quality=82)
-        made[path] = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        made[path] = pages.picture_uri(Image.fromarray(read_rgb8(path)), 2 * height, height)
     return made[path]
-
-
-def _figure(draw: Callable, *arguments: object) -> str:
-    """A matplotlib figure as a PNG data URI."""
-    figure = draw(*arguments)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _limits(parts: list[dict]) -> tuple[float, float]:

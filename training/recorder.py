@@ -8,8 +8,9 @@ from models.checkpoints import save_tensors
 from models.guidance import save_guidance
 from training.build import Parts, Task
 from training.phases import Phase
+from training.plots import plot_curves
 from training.state import TrainState
-from training.tracking import photo_grid, plot_curves, read_metrics
+from training.tracking import photo_grid, read_metrics
 from training.validation import enhance_photos, to_uint8
 
 

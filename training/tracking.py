@@ -1,13 +1,12 @@
-"""What a run leaves behind: its folder, JSON lines, TensorBoard events, previews and plots."""
+"""What a run leaves behind: its folder, JSON lines, TensorBoard events and previews."""
 
-import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -21,9 +20,6 @@ from common.paths import is_file
 from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LARGEST_LOG = 2**28  # bytes of a metrics.jsonl; a million lines
 
@@ -191,78 +187,3 @@ def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path
     with writing(path) as temporary:
         sheet.save(temporary, format="PNG")
     return np.asarray(sheet)
-
-
-def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
-    """One PNG: loss terms; what guides (RAVE: the projection on r, CLIP-LIT: negative similarities S);
-    validation PSNR and SSIM.
-
-    Grey stretches: the guidance was trained, the UNet frozen.
-    """
-    from matplotlib.figure import Figure  # slow to import; without pyplot there is no global state
-
-    steps = [m for m in metrics if "loss" in m]
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    _plot_losses(left, steps)
-    if any("projection" in m for m in steps):
-        _plot(middle, steps, "projection", label="enhanced batch")
-        _plot(middle, steps, "set_point", label="set point, mean of the batch", color="k", ls="--", lw=1)
-        if "backlit_projection" in steps[-1]:  # runs of earlier versions have none
-            middle.axhline(steps[-1]["backlit_projection"], color="0.5", ls=":", lw=1, label="mean of backlit photos")
-        middle.set(title="cos(Φ(I_t), r)", xlabel="iteration")
-    elif reports := [m for m in metrics if "guidance_accuracy" in m]:
-        _plot(middle, steps, "negative_similarity", label="enhanced batch", lw=1, color="tab:orange")
-        for name, color in (("backlit", "tab:blue"), ("enhanced", "tab:orange"), ("welllit", "tab:green")):
-            label = f"held-back {name.replace('welllit', 'well-lit')}"
-            _plot(middle, reports, f"s_{name}", label=label, marker="o", ls=":", color=color)
-        middle.set(title="negative similarity S", xlabel="iteration", ylim=(-0.03, 1.03))
-    else:
-        middle.set_axis_off()
-    _plot_validation(right, [m for m in metrics if "val_psnr" in m])
-    for axes in (left, middle):
-        for before, after in itertools.pairwise([{"iteration": 0, "phase": None}, *steps]):
-            if "cross_entropy" in after or "ranking" in after:
-                axes.axvspan(before["iteration"], after["iteration"], color="0.93", lw=0, zorder=-1)
-            elif before["phase"] not in (None, after["phase"]):
-                axes.axvline(before["iteration"], color="0.8", zorder=0)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, loc="best")
-        if steps:
-            guided = [m["iteration"] for m in steps if "projection" in m]
-            axes.set_xlim(guided[0] if axes is middle and len(guided) > 1 else 0, steps[-1]["iteration"])
-    figure.suptitle(title, parse_math=False)  # a run may be named `$1`
-    with writing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-
-
-LOSS_TERMS = ("map", "identity", "residual", "clip", "cross_entropy", "ranking")
-
-
-def _plot_losses(axes: "Axes", steps: list[dict]) -> None:
-    _plot(axes, steps, "loss", label="loss (total)", lw=2)
-    for name in LOSS_TERMS:
-        _plot(axes, steps, name, label=f"{name}, weighted", lw=1)
-    axes.set(title="training loss", xlabel="iteration", yscale="log")
-
-
-def _plot_validation(axes: "Axes", checks: list[dict]) -> None:
-    if not checks:
-        axes.set_axis_off()
-        return
-    _plot(axes, checks, "val_psnr", marker="o", ms=3, label="enhanced, PSNR")
-    axes.axhline(checks[0]["val_psnr_input"], color="k", ls="--", lw=1, label="untouched input, PSNR")
-    axes.set(title="validation", xlabel="iteration", ylabel="PSNR / dB")
-    ssim = axes.twinx()
-    _plot(ssim, checks, "val_ssim", color="tab:green", lw=1, label="enhanced, SSIM")
-    ssim.axhline(checks[0]["val_ssim_input"], color="tab:green", ls=":", lw=1, label="untouched input, SSIM")
-    ssim.set_ylabel("SSIM", color="tab:green")
-    lines = axes.get_lines() + ssim.get_lines()
-    labels = [line.get_label() for line in lines]
-    axes.legend(lines, labels, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False)
-
-
-def _plot(axes: "Axes", lines: list[dict], name: str, **style: Any) -> None:
-    """One value over iterations, with a gap where lines do not have it."""
-    if any(name in line for line in lines):
-        axes.plot([line["iteration"] for line in lines], [line.get(name, float("nan")) for line in lines], **style)

@@ -13,7 +13,8 @@ from configs.schema import TrainConfig
 from tests.faults import room_for
 from tests.helpers import assert_same_run, config
 from training.loop import train
-from training.tracking import RunFolder, plot_curves, read_metrics
+from training.plots import plot_curves
+from training.tracking import RunFolder, read_metrics
 
 
 def test_a_run_that_is_in_training_is_neither_trained_resumed_nor_overwritten_by_another(overrides):
