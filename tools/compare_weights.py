@@ -1,21 +1,28 @@
 """Score weight files side by side on pairs, beside a gamma, CLAHE and doing nothing.
 
 python -m tools compare-weights --backlit DIR --gt DIR --weights FILE_OR_FOLDER [...] [--json FILE] [--sheet PNG]
+python -m tools compare-weights --backlit DIR --gt DIR --other NAME=FOLDER_OF_RESULTS   another program's results
 
 Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Figures of harm
-(`metrics.harm`): clipped, the share of pixels of the backlit photos that turn white; hue, the mean angle to the hue of
-the ground truth; change, the mean absolute change of photos that are well lit already, of full scale, and the largest.
+(`metrics.harm`), of full scale: clipped, the share of pixels of the backlit photos that turn white; hue, the mean angle
+to the hue of the ground truth; change, the mean absolute change of photos that are well lit already, the largest, and
+the share of photos above 0.05. Of ground truths that are darkened in 30 steps of exposure: jump, the largest
+change of the result's mean from one step to the next, and fall, by how much a brighter photo gets a darker result.
+Of ground truths with simulated backlight: lift, the share of the dark ground's brightness that comes back, and sky, how
+much the sky changes. noise: what enhancement makes of noise in shadows, as a factor. With the lists of configs/splits
+the rule of `metrics.choice` names its pick.
 """
 
 import argparse
 import csv
 import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
@@ -24,13 +31,16 @@ from common.errors import UserError
 from common.files import write_text
 from common.paths import one_form, read_text
 from common.provenance import provenance
-from data.images import read_all, read_rgb8
+from data.images import read_all
 from data.listing import list_images, named
+
+if TYPE_CHECKING:
+    from metrics.scores import Scored
 
 GAMMA = 2.2
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
 
-Method = Callable[[np.ndarray], np.ndarray]  # (H,W,3) float32 in [0, 1] -> the same
+PROBED, PROBED_SIDE = 4, 192  # ground truths that are darkened and simulated, and their longer side in pixels
 
 
 def main(argv: list[str]) -> int:
@@ -63,6 +73,16 @@ def main(argv: list[str]) -> int:
         metavar="PATH",
         help="UNet weights or folders of them; NAME=FILE names a row",
     )
+    parser.add_argument(
+        "--other", nargs="*", default=[], metavar="NAME=FOLDER", help="another program's results of the backlit photos"
+    )
+    parser.add_argument(
+        "--other-well-lit",
+        nargs="*",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="the same program's, of the well-lit ones",
+    )
     parser.add_argument("--json", metavar="OUT.json")
     parser.add_argument(
         "--sheet", metavar="OUT.png", help="a picture: photos in rows, input, methods and truth in columns"
@@ -80,7 +100,10 @@ def main(argv: list[str]) -> int:
     kinds = read_kinds(args.kinds) if args.kinds else {}
     files = weight_files(args.weights)
 
+    from metrics.choice import STAY, VALIDATION, choose, exceeded
+    from metrics.harm import changes, probe
     from metrics.pairing import pair, read_names
+    from metrics.scores import Scored, changed, clahe, means, other_results, score, start_map
 
     stay = {Path(file).stem: read_names(file, "--well-lit-list") for file in args.well_lit_list}
     stay = {part: [path for path in well_lit if named(Path(path.name), names)] for part, names in stay.items()}
@@ -93,11 +116,11 @@ def main(argv: list[str]) -> int:
         pairs = [p for p in pairs if any(named(Path(p.name), names) for names in lists.values())]
     if not pairs:
         raise UserError("--backlit, --gt: expected photos of the same names, found none")
-    methods: dict[str, Method] = {
-        "untouched input": lambda photo: photo,
-        f"gamma {GAMMA}": lambda photo: photo ** np.float32(1 / GAMMA),
-        "CLAHE": _clahe,
-        "computed start map": _start_map,
+    scored = {
+        "untouched input": Scored(lambda photo: photo),
+        f"gamma {GAMMA}": Scored(lambda photo: photo ** np.float32(1 / GAMMA)),
+        "CLAHE": Scored(clahe),
+        "computed start map": Scored(start_map),
     }
     asked_for = {Path(item.rpartition("=")[2]) for item in args.weights}
     for name, file in files.items():
@@ -108,12 +131,27 @@ def main(argv: list[str]) -> int:
                 raise
             note(f"left out: {error}")  # a folder may hold other weights too
             continue
-        methods[name] = lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0]
+        scored[name] = Scored(lambda photo, enhancer=enhancer: enhancer.enhance(photo)[0])
+    candidates = [name for name in scored if name in files]
+    results = {"--other": other_results(args.other, "--other", args.backlit, [p.enhanced for p in pairs])}
+    known = [path for paths in stay.values() for path in paths]
+    results["--other-well-lit"] = other_results(args.other_well_lit, "--other-well-lit", args.well_lit, known)
+    if unknown := results["--other-well-lit"].keys() - results["--other"].keys():
+        raise UserError(f"--other-well-lit: expected a name of --other, found {', '.join(sorted(unknown))}")
+    if taken := results["--other"].keys() & scored.keys():
+        raise UserError(f"--other: expected a name that no other row has, found {', '.join(sorted(taken))}")
+    for name, of_pairs in results["--other"].items():
+        scored[name] = Scored(None, of_pairs | results["--other-well-lit"].get(name, {}))
     failures: list[str] = []
     found = dict(read_all([path for p in pairs for path in (p.enhanced, p.truth)], failures))
-    pairs = [p for p in pairs if p.enhanced in found and p.truth in found]
-    photos = [(found[p.enhanced], found[p.truth]) for p in pairs]
     stay = {part: [path for path, _ in read_all(paths, failures)] for part, paths in stay.items()}
+    unread = set()  # photos without a result of another program that can be read
+    for row in scored.values():
+        readable = {path for path, _ in read_all(row.results.values(), failures)}
+        unread |= {photo for photo, path in row.results.items() if path not in readable}
+    pairs = [p for p in pairs if p.enhanced in found and p.truth in found and p.enhanced not in unread]
+    photos = {p.enhanced: (found[p.enhanced], found[p.truth]) for p in pairs}
+    stay = {part: [path for path in paths if path not in unread] for part, paths in stay.items()}
     for reason in failures:
         say(f"failed: {reason}", file=sys.stderr)
     if not pairs:
@@ -126,37 +164,46 @@ def main(argv: list[str]) -> int:
             if (names is None or named(Path(p.name), names)) and (kind is None or kinds.get(one_form(p.name)) == kind)
         ]
 
-    parts, kind_names = lists if len(lists) > 1 else {}, sorted(set(kinds.values()))
+    parts = lists if len(lists) > 1 or VALIDATION in lists else {}
+    kind_names = sorted(set(kinds.values()))
     groups = {"all": members()}
     groups |= {part: members(names) for part, names in parts.items()}
     groups |= {kind: members(kind=kind) for kind in kind_names}
     groups |= {f"{part}, {kind}": members(names, kind) for part, names in parts.items() for kind in kind_names}
+    truths = [_reduced(truth) for _, truth in _spread(list(photos.values()), PROBED)]
     rows = {}
-    for name, method in methods.items():
-        scores = [_score(method, *photo) for photo in tqdm(photos, desc=name, leave=False, disable=None)]
-        rows[name] = {group: _mean([scores[i] for i in members]) for group, members in groups.items() if members}
+    for name, row in scored.items():
+        scores = [
+            score(row, path, *photo) for path, photo in tqdm(photos.items(), desc=name, leave=False, disable=None)
+        ]
+        rows[name] = {group: means([scores[i] for i in members]) for group, members in groups.items() if members}
         for part, paths in stay.items():
-            changes = [
-                _change(method, read_rgb8(p)) for p in tqdm(paths, desc=f"{name}, {part}", leave=False, disable=None)
-            ]
-            rows[name][f"change, {part}"] = {
-                "mean": round(float(np.mean(changes)), 4),
-                "largest": round(max(changes), 4),
-                "photos_above_0.05": sum(value > 0.05 for value in changes),
-            }
-        _print_row(name, rows[name], header=len(rows) == 1)
+            if paths and row.has(paths):
+                progress = tqdm(paths, desc=f"{name}, {part}", leave=False, disable=None)
+                rows[name][f"change, {part}"] = changes([changed(row, path) for path in progress])
+        if row.method:
+            rows[name]["probes"] = probe(row.method, truths)
+        _print_row(name, rows[name], [*filter(groups.get, groups)], stay, header=len(rows) == 1)
+    picked = None
+    if VALIDATION in groups and all(stay.get(part) for part in STAY) and candidates:
+        picked = choose({name: rows[name] for name in candidates})
+        say(f"the rule (metrics/choice.py) picks: {picked or 'none'}")
+        for name in candidates:
+            if reasons := exceeded(rows[name]):
+                say(f"not {name}: {', '.join(reasons)}")
     if args.json:
         counts = {group: len(members) for group, members in groups.items() if members}
         content = {
             "pairs": counts,
             "well_lit_photos": {part: len(paths) for part, paths in stay.items()},
             "protocol": "rgb",
+            "picked": picked,
             "rows": rows,
             **provenance(),
         }
         write_text(args.json, json.dumps(content, indent=2) + "\n")
     if args.sheet:
-        _sheet(methods, _spread(photos, args.sheet_photos), Path(args.sheet))
+        _sheet(scored, _spread(list(photos.items()), args.sheet_photos), Path(args.sheet))
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
@@ -165,15 +212,20 @@ def _spread(items: list, count: int) -> list:
     return items[:: max(1, -(-len(items) // count))]
 
 
-def _sheet(methods: dict[str, Method], photos: list[tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+def _sheet(scored: dict[str, "Scored"], photos: list[tuple[Path, tuple[np.ndarray, np.ndarray]]], path: Path) -> None:
     from training.tracking import photo_grid
 
-    rows = []
-    for backlit, truth in photos:
-        results = [_to_uint8(method(backlit.astype(np.float32) / 255)) for method in methods.values()]
-        rows.append([*results, truth])  # the first method leaves its input as it is
-    photo_grid(rows, [*methods, "ground truth"], path, side=300)
+    # the first of them leaves its input as it is
+    rows = [[*(row(name, backlit) for row in scored.values()), truth] for name, (backlit, truth) in photos]
+    photo_grid(rows, [*scored, "ground truth"], path, side=300)
     say(str(path))
+
+
+def _reduced(photo: np.ndarray) -> np.ndarray:
+    """(H,W,3) uint8 -> float32 in [0, 1], the longer side at most `PROBED_SIDE`."""
+    picture = Image.fromarray(photo)
+    picture.thumbnail((PROBED_SIDE, PROBED_SIDE), Image.Resampling.BOX)
+    return np.asarray(picture, np.float32) / 255
 
 
 def weight_files(items: list[str]) -> dict[str, Path]:
@@ -209,73 +261,34 @@ def read_kinds(file: str) -> dict[str, str]:
     return {one_form(row["file"]): row["kind"] or "" for row in rows}
 
 
-def _clahe(photo: np.ndarray) -> np.ndarray:
-    """scikit-image's, with its defaults: on V of HSV."""
-    from skimage.exposure import equalize_adapthist
-
-    return equalize_adapthist(photo)
-
-
-def _start_map(photo: np.ndarray) -> np.ndarray:
-    """What `unet_model.first_map: retinex` teaches the network before it is guided, without a network."""
-    import torch
-
-    from models.retinex import enhance, first_illumination
-
-    images = torch.from_numpy(photo).permute(2, 0, 1)[None]
-    return enhance(images, first_illumination(images))[0].permute(1, 2, 0).numpy()
-
-
-def _to_uint8(photo: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
-
-
-def _score(method: Method, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    from metrics.full_reference import psnr_rgb, ssim_rgb
-    from metrics.harm import hue_error, newly_clipped
-
-    start = time.perf_counter()
-    result = method(backlit.astype(np.float32) / 255)
-    seconds = time.perf_counter() - start
-    result = _to_uint8(result)
-    return {
-        "psnr": psnr_rgb(result, truth),
-        "ssim": ssim_rgb(result, truth),
-        "clipped": newly_clipped(backlit, result),
-        "hue_error": hue_error(result, truth),
-        "seconds_per_photo": seconds,
-    }
-
-
-def _change(method: Method, photo: np.ndarray) -> float:
-    from metrics.harm import change
-
-    return change(photo, _to_uint8(method(photo.astype(np.float32) / 255)))
-
-
-def _mean(scores: list[dict[str, float]]) -> dict[str, float | None]:
-    """Means; of a hue, over the photos that have colour, None where none has."""
-    columns = {key: [score[key] for score in scores if not np.isnan(score[key])] for key in scores[0]}
-    return {key: round(float(np.mean(values)), 4) if values else None for key, values in columns.items()}
-
-
-def _print_row(name: str, row: dict, header: bool) -> None:
-    groups = [group for group in row if ", " not in group]  # combined ones are in the JSON
-    stay = [key for key in row if key.startswith("change, ")]
+def _print_row(name: str, row: dict, groups: list[str], stay: Iterable[str], header: bool) -> None:
+    groups = [group for group in groups if ", " not in group]  # combined ones are in the JSON
     if header:
         tqdm.write(
             f"{'PSNR / dB, SSIM':36}"
             + "".join(f" {group:>16}" for group in groups)
             + f" {'clipped':>8} {'hue':>6}"
-            + "".join(f" {key:>22}" for key in stay)
-            + f" {'s/photo':>8}"
+            + "".join(f" {f'change, {part}':>26}" for part in stay)
+            + f" {'jump':>6} {'fall':>6} {'lift':>6} {'sky':>6} {'noise':>6} {'s/MP':>6}"
         )
     cells = "".join(f" {row[group]['psnr']:9.2f}  {row[group]['ssim']:.3f}" for group in groups)
-    changes = "".join(f" {row[key]['mean']:12.3f}, to {row[key]['largest']:.3f}" for key in stay)
     whole = row["all"]
-    hue = "     –" if whole["hue_error"] is None else f"{whole['hue_error']:5.1f}°"
-    figures = f" {100 * whole['clipped']:6.2f} % {hue}{changes} {whole['seconds_per_photo']:8.2f}"
-    tqdm.write(f"{name:36}{cells}{figures}")
+    cells += f" {100 * whole['clipped']:6.2f} %" + _cell(whole["hue_error"], 6, 1, "°")
+    for part in stay:
+        found = row.get(f"change, {part}")
+        text = (
+            f"{found['mean']:.3f}, to {found['largest']:.3f}, {100 * found['share_above_0.05']:.0f} %" if found else "–"
+        )
+        cells += f" {text:>26}"
+    probes = row.get("probes", {})
+    for key, digits in (("largest_jump", 3), ("fall", 3), ("region_lift", 2), ("sky_change", 3), ("noise_gain", 2)):
+        cells += _cell(probes.get(key), 6, digits)
+    tqdm.write(f"{name:36}{cells}{_cell(whole['seconds_per_megapixel'], 6, 2)}")
+
+
+def _cell(value: float | None, width: int, digits: int, unit: str = "") -> str:
+    text = "–" if value is None else f"{value:.{digits}f}{unit}"
+    return f" {text:>{width}}"
 
 
 if __name__ == "__main__":

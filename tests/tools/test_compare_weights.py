@@ -72,7 +72,8 @@ def test_rows_and_figures_of_harm(folders, capsys):
     assert rows["ours"]["all"]["psnr"] > 60  # 100 · 2 = 200: exact
     harm = rows["ours"]["change, well-lit"]
     assert harm["mean"] == harm["largest"] == pytest.approx((255 - 128) / 255, abs=1e-3)  # 128 · 2 is cut at 255
-    assert harm["photos_above_0.05"] == 2
+    assert harm["share_above_0.05"] == 1
+    assert rows["ours"]["probes"]["region_lift"] > 0.5 and "probes" in rows["CLAHE"]
     assert [rows[name]["all"]["clipped"] for name in ("untouched input", "ours", "nets/triple")] == [0, 0, 1]
     assert "nets/triple" in capsys.readouterr().out
 
@@ -106,3 +107,47 @@ def test_a_damaged_photo_costs_its_pair_and_not_the_others(folders, capsys):
     assert compare_weights.main(command) == 3
     assert f"failed: {folders / 'gt' / 'b.png'}: " in capsys.readouterr().err
     assert json.loads((folders / "out.json").read_text())["pairs"] == {"all": 1}
+
+
+def test_results_of_another_program_are_rows_too(folders):
+    for name, value in (("theirs", 200), ("theirs_stay", 128)):
+        (folders / name).mkdir()
+        for file in ("a.png", "b.jpg"):  # the name counts, not the format
+            Image.new("RGB", (24, 24), (value,) * 3).save(folders / name / file)
+    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt"), "--json", str(folders / "out.json")]
+    other = ["--other", f"theirs={folders / 'theirs'}"]
+    assert compare_weights.main([*command, *other, "--well-lit", str(folders / "welllit")]) == 0
+    row = json.loads((folders / "out.json").read_text())["rows"]["theirs"]
+    assert row["all"]["psnr"] > 48 and row["all"]["seconds_per_megapixel"] is None
+    assert not row.keys() & {"probes", "change, well-lit"}
+    stay = ["--well-lit", str(folders / "welllit"), "--other-well-lit", f"theirs={folders / 'theirs_stay'}"]
+    assert compare_weights.main([*command, *other, *stay, "--sheet", str(folders / "s.png")]) == 0
+    assert json.loads((folders / "out.json").read_text())["rows"]["theirs"]["change, well-lit"]["mean"] < 0.01
+    for wrong, message in (
+        (["--other", "theirs"], "--other: expected NAME=FOLDER, found theirs"),
+        (["--other", f"CLAHE={folders / 'theirs'}"], "--other: expected a name that no other row has, found CLAHE"),
+        ([*other, "--other-well-lit", f"x={folders / 'theirs'}"], "--other-well-lit: expected --well-lit with it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare_weights.main([*command, *wrong])
+    Image.new("RGB", (24, 20)).save(folders / "theirs" / "a.png")
+    with pytest.raises(UserError, match=r"--other: expected 24 x 24 pixels, found 24 x 20: .*a\.png"):
+        compare_weights.main([*command, *other])
+    (folders / "theirs" / "a.png").unlink()
+    with pytest.raises(UserError, match=r"--other: expected a result of each of 2 photos, found none of 1 .*a\.png"):
+        compare_weights.main([*command, *other])
+
+
+def test_the_rule_picks_among_weights_on_validation_photos(folders, capsys):
+    weights(folders / "double.safetensors", 2.0)
+    names = {"pairs_validation": "a.png", "pairs_test": "b.png", "stay_dark": "a.png", "stay_other": "b.png"}
+    for name, photo in names.items():
+        (folders / f"{name}.txt").write_text(photo + "\n")
+    lists = {key: [str(folders / f"{name}.txt") for name in names if name.startswith(key)] for key in ("pairs", "stay")}
+    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt"), "--list", *lists["pairs"]]
+    command += ["--well-lit", str(folders / "welllit"), "--well-lit-list", *lists["stay"]]
+    command += ["--weights", f"ours={folders / 'double.safetensors'}", "--json", str(folders / "out.json")]
+    assert compare_weights.main(command) == 0
+    told = capsys.readouterr().out
+    assert "picks: none" in told and "not ours: mean of change, stay_dark 0.4980, limit 0.03" in told
+    assert json.loads((folders / "out.json").read_text())["picked"] is None

@@ -1,0 +1,110 @@
+"""Results of methods and of other programs, scored alike against ground truths.
+
+Photos, results and ground truths are (H,W,3) uint8 sRGB.
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from data.images import read_rgb8
+from data.listing import list_images
+from metrics.full_reference import psnr_rgb, ssim_rgb
+from metrics.harm import Method, change, hue_error, mean_of_known, newly_clipped
+from metrics.pairing import pair
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A row: a method, or what another program made of each photo."""
+
+    method: Method | None  # (H,W,3) float32 in [0, 1] -> the same
+    results: dict[Path, Path] = field(default_factory=dict)
+
+    def has(self, photos: list[Path]) -> bool:
+        """Whether it has a result of each."""
+        return self.method is not None or all(photo in self.results for photo in photos)
+
+    def __call__(self, path: Path, photo: np.ndarray) -> np.ndarray:
+        """The result, uint8, of a photo (H,W,3) uint8. Raises UserError for a result of another size."""
+        if self.method:
+            return _to_uint8(self.method(photo.astype(np.float32) / 255))
+        result = read_rgb8(self.results[path])
+        if result.shape != photo.shape:
+            found = " x ".join(map(str, result.shape[1::-1]))
+            expected = " x ".join(map(str, photo.shape[1::-1]))
+            raise UserError(f"--other: expected {expected} pixels, found {found}: {self.results[path]}")
+        return result
+
+
+def other_results(items: list[str], key: str, folder: str | None, photos: list[Path]) -> dict[str, dict[Path, Path]]:
+    """Name -> photo -> its result, of `NAME=FOLDER`; photos of `folder` and results are paired by name.
+
+    Raises UserError where a photo has no result.
+    """
+    found = {}
+    for item in items:
+        name, _, results = item.partition("=")
+        if not name or not results or folder is None:
+            expected = "NAME=FOLDER" if folder else "--well-lit with it"
+            raise UserError(f"{key}: expected {expected}, found {item}")
+        list_images(results, key, results=True)
+        found[name] = {p.truth: p.enhanced for p in pair(results, folder).pairs}
+        missing = [photo.name for photo in photos if photo not in found[name]]
+        if missing:
+            raise UserError(
+                f"{key}: expected a result of each of {len(photos)} photos, found none of {len(missing)} in {results}, "
+                f"for instance {missing[0]}"
+            )
+        found[name] = {photo: found[name][photo] for photo in photos}
+    return found
+
+
+def score(row: Scored, path: Path, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Figures of one photo and its result; NaN for what it has not."""
+    start = time.perf_counter()
+    result = row(path, backlit)
+    seconds = time.perf_counter() - start if row.method else float("nan")
+    return {
+        "psnr": psnr_rgb(result, truth),
+        "ssim": ssim_rgb(result, truth),
+        "clipped": newly_clipped(backlit, result),
+        "hue_error": hue_error(result, truth),
+        "seconds_per_photo": seconds,
+        "seconds_per_megapixel": seconds / (backlit.shape[0] * backlit.shape[1] / 1e6),
+    }
+
+
+def changed(row: Scored, path: Path) -> float:
+    """`metrics.harm.change` of a photo that is well lit."""
+    photo = read_rgb8(path)
+    return change(photo, row(path, photo))
+
+
+def means(scores: list[dict[str, float]]) -> dict[str, float | None]:
+    """Means; of what not every photo has (a hue), over those that have it, None where none has."""
+    return {key: mean_of_known([score[key] for score in scores]) for key in scores[0]}
+
+
+def clahe(photo: np.ndarray) -> np.ndarray:
+    """scikit-image's, with its defaults: on V of HSV."""
+    from skimage.exposure import equalize_adapthist
+
+    return equalize_adapthist(photo)
+
+
+def start_map(photo: np.ndarray) -> np.ndarray:
+    """What `unet_model.first_map: retinex` teaches the network before it is guided, without a network."""
+    import torch
+
+    from models.retinex import enhance, first_illumination
+
+    images = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    return enhance(images, first_illumination(images))[0].permute(1, 2, 0).numpy()
+
+
+def _to_uint8(photo: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
