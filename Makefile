@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SHELL := bash
+# pip, with a line for each package that it fetches: silence for minutes looks like a hang
+PIP = set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check
+TOLD = | awk '/^ *(Downloading|Using cached) / {print "  " $$2, $$3, $$4} /^Installing/ {print "  unpacking them, a minute or two"} {fflush()}'
 
 .PHONY: help demo compare bench test test-slow format config-docs docs lock enhance app audit chaos clean
 .DEFAULT_GOAL := help
@@ -15,12 +19,12 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: Python 3.11 to 3.13 is needed; try: make PYTHON=python3.12"; exit 2; }
 	@echo "setting up $(VENV) (once; downloads about 3 GB and takes some minutes; smaller without CUDA: docs/install.md)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(if $(LOCKED),$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
+	@$(if $(LOCKED),$(PIP) --require-hashes -r requirements.lock $(TOLD))
+	@$(PIP) -e . $(TOLD)
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
+	@$(PIP) -r requirements-dev.txt $(TOLD)
 	@touch $@
 
 demo: $(VENV)/.installed ## train RAVE offline, enhance and measure held-out photos (runs/quickstart)
@@ -37,7 +41,7 @@ enhance: $(VENV)/.installed ## enhance a folder: make enhance IN=photos [OUT=res
 	@$(BIN)/python inference.py "$(IN)" $(if $(OUT),--output "$(OUT)")
 
 $(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements-app.txt
+	@$(PIP) --no-deps -r requirements-app.txt $(TOLD)
 	@touch $@
 
 app: $(VENV)/.installed-app ## the web page: before and after, strength, download, measuring (on this computer only)

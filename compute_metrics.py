@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
 from common.console import note, one_line, say
 from common.errors import UserError
 from common.files import real_path, write_text, writing
@@ -63,9 +63,14 @@ def main(argv: list[str]) -> int:
     for flag, (key, metavar, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
     args = parser.parse_args(argv)
-    given = {key: getattr(args, flag) for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
-    config = load_config(MetricsConfig, args.cfg, args.overrides, given)
+    typed = {key: f"--{flag}" for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
+    with named_as_typed(typed):
+        given = {key: getattr(args, flag.removeprefix("--")) for key, flag in typed.items()}
+        return _compare(load_config(MetricsConfig, args.cfg, args.overrides, given))
 
+
+def _compare(config: MetricsConfig) -> int:
+    """Measure and report. Returns the exit code; raises as `main`."""
     enhanced_dir = _folder(config.data.enhanced_images_path, "--enhanced", "data.enhanced_images_path")
     gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")
     if real_path(enhanced_dir) == real_path(gt_dir):
@@ -116,7 +121,7 @@ def main(argv: list[str]) -> int:
 def _folder(value: str | None, flag: str, key: str) -> Path:
     if value is None:
         raise UserError(f"{flag} DIR is missing (or {key} in the config)")
-    return find_folder(value, f"{flag} ({key})")
+    return find_folder(value, key)
 
 
 def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path]:
@@ -127,7 +132,7 @@ def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path
     csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))
     _check_output("metrics.csv_file", csv_file, "--csv")
     if json_file.absolute() == csv_file.absolute():
-        raise UserError(f"metrics.json_file and metrics.csv_file: expected two files, found one: {json_file}")
+        raise UserError(f"metrics.json_file, metrics.csv_file: expected two files, found one: {json_file}")
     return json_file, csv_file
 
 

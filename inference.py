@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
 from common.console import say
 from common.errors import UserError
 
@@ -56,7 +56,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the config and what would be written where")
     args = parser.parse_args(argv)
+    with named_as_typed(_typed(args)):
+        return _enhance(args)
 
+
+def _enhance(args: argparse.Namespace) -> int:
     # each where it is first needed: --help and mistakes are reported before slow imports
     from common.paths import find_file
     from configs.load import dump_config, load_config
@@ -159,6 +163,15 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     flags: dict[str, Any] = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
     flags |= {key: True for switch, key in SWITCHES.items() if getattr(args, switch)}
     return flags | ({"data.input": args.inputs or args.input} if args.inputs or args.input else {})
+
+
+def _typed(args: argparse.Namespace) -> dict[str, str]:
+    """{config key: what was typed for it}, of what was."""
+    keys = {**FLAGS, **SWITCHES, "strength": "model.strength"}
+    typed = {
+        key: f"--{name.replace('_', '-')}" for name, key in keys.items() if getattr(args, name) not in (None, False)
+    }
+    return typed | ({"data.input": "INPUT" if args.inputs else "--input"} if args.inputs or args.input else {})
 
 
 def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:

@@ -5,10 +5,12 @@ ours (with a traceback), 130 stopped by Ctrl-C.
 """
 
 import argparse
+import contextlib
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from common.console import guarded, one_line
@@ -43,6 +45,22 @@ def add_set(parser: ArgumentParser, text: str) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=text)
 
 
+@contextlib.contextmanager
+def named_as_typed(flags: Mapping[str, str]) -> Iterator[None]:
+    """A user's mistakes inside the block name the flag where the command line gave a value, not its config key.
+
+    flags: {config key: what was typed, such as "--output"}, of the flags that were given.
+    """
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        for key, flag in flags.items():
+            text = re.sub(rf"(?:(?<=^)|(?<=[,:] )){re.escape(key)}(?![\w.=])", flag, text)
+        error.args = (text if text == str(error) else text.removeprefix("command line: "),)
+        raise
+
+
 def run(main: Callable[[list[str]], int]) -> None:
     """Call `main(argv)` and leave the process with the exit code that its outcome means."""
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
@@ -50,7 +68,15 @@ def run(main: Callable[[list[str]], int]) -> None:
     module = sys.modules["__main__"].__spec__
     if module is not None:  # started by `python -m`: so --help and records of results name it
         sys.argv[0] = f"python -m {module.name.removesuffix('.__main__')}"
-    sys.exit(exit_code(main, sys.argv[1:]))
+    try:
+        code = exit_code(main, sys.argv[1:])
+    except SystemExit as stop:  # argparse's, after --help
+        code = stop.code or EXIT_OK
+    sys.stdout.flush()
+    if code == EXIT_OK and (failure := getattr(sys.stdout, "failure", None)):  # as cat and cp -v do; the work is done
+        print(f"error: standard output: cannot be written: {failure}", file=sys.stderr)
+        code = EXIT_USER_ERROR
+    sys.exit(code)
 
 
 def _leave_to_main(fault: threading.ExceptHookArgs) -> None:

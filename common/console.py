@@ -50,23 +50,30 @@ class Output(io.TextIOWrapper):
     """stdout or stderr through which nothing acts on the terminal, and which never ends the work.
 
     Every print, bar, table, warning and traceback passes `visible`; only line ends, and what moves a progress bar, pass
-    as they are. Where nobody reads any more (`... | head`), the rest is dropped.
+    as they are. Where nobody reads any more (`... | head`), or the disk is full, the rest is dropped.
     """
+
+    failure: str | None = None  # why a part was dropped that somebody may wait for: all but a reader who left
 
     def write(self, text: str) -> int:
         start = "\r" if text.startswith("\r") else ""
         safe = start + _CURSOR_UP.join(visible(part, "\n\t") for part in text[len(start) :].split(_CURSOR_UP))
         try:
             super().write(safe)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        except OSError as error:
+            self._drop(error)
         return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.failure = self.failure or error.strerror
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
 
 def guarded(stream: io.TextIOWrapper | None) -> io.TextIOWrapper:

@@ -9,6 +9,16 @@ from common.files import kind_of_file, read_file
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 TEXT_LIMIT = 2**20  # bytes of a list or a table; a line for each of ten thousand photos
+# folders that shipped configs and the documents name -> what tells how to fill them
+EXPLAINED = {
+    "datasets/quickstart": "python -m tools quickstart makes it",
+    "datasets": "lay your own folders out as docs/train.md says, or name others",
+    "inference_results": "the results to measure; --enhanced DIR names another folder",
+    "pretrained_models/published": "python -m tools fetch-published, docs/reproduce.md",
+    "pretrained_models/enhancement_model.pth": "the authors' weights: docs/reproduce.md",
+    "test_data": "the papers' photos: docs/reproduce.md; or name a folder of your own",
+    "train_data": "the papers' photos: docs/reproduce.md; or name a folder of your own",
+}
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems take
 
 
@@ -37,7 +47,7 @@ def find_file(value: str, key: str) -> Path:
     for candidate in (Path(value), REPO_ROOT / value):
         if is_file(candidate):
             return candidate
-    raise UserError(f"{key}: expected a file, found {found(value)}: {value}")
+    raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how_to_get(value)}")
 
 
 def find_folder(value: str, key: str) -> Path:
@@ -46,8 +56,17 @@ def find_folder(value: str, key: str) -> Path:
         raise UserError(f"{key}: expected a folder, found an empty name")
     what = found(value)
     if what != "a folder":
-        raise UserError(f"{key}: expected a folder, found {what}: {value}")
+        raise UserError(f"{key}: expected a folder, found {what}: {value}{how_to_get(value)}")
     return Path(value)
+
+
+def how_to_get(value: str | Path) -> str:
+    """For the end of an error about a missing path: what tells how to get it, where a shipped config names the path."""
+    path = os.path.relpath(value)
+    for place, how in EXPLAINED.items():
+        if Path(path).is_relative_to(place):
+            return f" ({how})"
+    return ""
 
 
 def one_form(name: str) -> str:

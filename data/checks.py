@@ -134,8 +134,8 @@ def check_labels(backlit: Summary, well_lit: Summary) -> Iterator[Verdict]:
         yield Verdict("bad", f"{means}: are the folders exchanged?")
     else:
         brighter = (backlit.brightness > light).mean()
-        level = "warn" if brighter > 0.25 else "ok"
-        yield Verdict(level, f"{means}; {100 * brighter:.0f} % of the backlit photos are above the latter")
+        share = f"{100 * brighter:.0f} % of {backlit.key} are brighter than the median of {well_lit.key}"
+        yield Verdict("warn" if brighter > 0.25 else "ok", f"{means}; {share}")
     if both := set(backlit.digests) & set(well_lit.digests):
         name = backlit.name(backlit.digests.index(next(iter(sorted(both)))))
         yield Verdict("bad", f"{len(both)} photos are in both folders, byte for byte, such as {name}")

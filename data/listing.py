@@ -10,7 +10,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import real_path
-from common.paths import one_form
+from common.paths import how_to_get, one_form
 from data.outputs import RESULTS_FILE, RecordedResults, is_nobodys, kind_of_folder
 
 NAMES_TOLD = 20  # of a list, one by one
@@ -53,7 +53,7 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *
     except PermissionError:
         found = "no permission to read"
     if found:
-        raise UserError(f"{key}: expected a folder, found {found}: {folder}")
+        raise UserError(f"{key}: expected a folder, found {found}: {folder}{how_to_get(folder)}")
     paths = [
         path
         for path in sorted(_files(folder, image_suffixes(), locked=True, results=results))

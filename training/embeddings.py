@@ -1,7 +1,7 @@
 """The encoders of a config, and CLIP embeddings of whole folders and of the vocabulary: batched, and cached on disk.
 
-The cache key is the encoder's fingerprint (weights and preprocessing) and each file's content, so
-moved or renamed photos are found again and changed ones are not.
+The cache key is the encoder's fingerprint (weights and preprocessing), the version of our decoding and each file's
+content, so moved or renamed photos are found again and changed ones are not.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from common.paths import REPO_ROOT, is_file
 from configs.schema import Clip, Encoder
 from data.backlight import Relighting
 from data.images import STANDARD, ImageError, Limits, read_rgb8
+from data.resized import VERSION
 from models.clip_encoder import ClipEncoder, load_clip
 from training.checksum import checksum
 
@@ -59,7 +60,8 @@ def embed_photos(
     first, at the encoder's input size, its randomness a function of the photo's content.
     Raises UserError where no photo can be read.
     """
-    cache_file = Path(cache_dir) / "embeddings" / f"{encoder.fingerprint()[:32]}.safetensors"
+    name = hashlib.sha256(f"{VERSION} {encoder.fingerprint()}".encode()).hexdigest()[:32]
+    cache_file = Path(cache_dir) / "embeddings" / f"{name}.safetensors"
     cached = _read_cache(cache_file)
     known = dict(zip(cached["photos"], cached["embeddings"], strict=True)) if cached else {}
     skipped: dict[str, str] = {}

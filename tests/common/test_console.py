@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,25 @@ def test_every_way_to_the_terminal_goes_through_one_function(end):
     else:
         assert done.returncode == 2
         assert done.stderr.decode().splitlines()[-1] == r"error: \x1b[2J\u202ex\r\udce9\nsecond line"
+
+
+@pytest.mark.parametrize("end", ["table", "--help", "bug"])
+def test_a_table_that_found_no_room_is_no_success(end):
+    """As `ls > /dev/full`: one line and a code that is not 0; an error of another kind keeps its own."""
+    program = """
+from common.cli import ArgumentParser, run
+
+def main(argv):
+    if argv == ["--help"]:
+        ArgumentParser().parse_args(argv)
+    print("table")
+    return 1 / 0 if argv == ["bug"] else 0
+
+run(main)
+"""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", program, end]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPO_ROOT, check=False)
+    told = "error: standard output: cannot be written: No space left on device"
+    assert done.returncode == (1 if end == "bug" else 2)
+    assert done.stderr.splitlines().count(told) == (end != "bug")

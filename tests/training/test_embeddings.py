@@ -45,6 +45,14 @@ def test_cache_is_used_by_content_and_by_encoder(encoder, photo_folders, tmp_pat
     assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 2
 
 
+def test_another_version_of_decoding_makes_the_cache_anew(encoder, photo_folders, tmp_path, monkeypatch):
+    paths = list_images(photo_folders[1], "key")
+    for version in ("v1", "v2"):
+        monkeypatch.setattr("training.embeddings.VERSION", version)
+        embed_photos(paths, encoder, tmp_path / "cache", 8, "key")
+    assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 2
+
+
 def test_unreadable_photos_are_named_and_left_out(encoder, photo_folders, tmp_path):
     (photo_folders[1] / "a.jpg").write_bytes(b"")
     found, skipped = embed_photos(list_images(photo_folders[1], "key"), encoder, tmp_path / "cache", 4, "key")
