@@ -28,6 +28,7 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
+    "map_scale": "model.map_scale",
 }  # flag -> config key, for text
 SWITCHES = {
     "side_by_side": "save.side_by_side",
@@ -48,6 +49,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
     parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg (or jpg), webp or tiff (or tif)")
+    parser.add_argument(
+        "--map-scale", type=int, metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
+    )
     parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
     parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")

@@ -41,8 +41,10 @@ class Enhancer:
     device "auto" (what Accelerate finds), "cpu" or "cuda"; precision "auto", "fp32" or "bf16"; backend "auto",
     "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a
     tile in pixels; None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE`, others whole.
-    Results do not depend on it. bf16 serves photos of 8 bits a channel. Deeper ones (uint16, floats) are computed in
-    float32: beside their steps the rounding of bf16 is large, and smooth gradients would go up and down.
+    Results do not depend on it. map_scale 1, 2 or 4: the map is computed at that part of the photo's sides and brought
+    up along the photo's edges (`models.guided`), for previews. bf16 serves photos of 8 bits a channel. Deeper ones
+    (uint16, floats) are computed in float32: beside their steps the rounding of bf16 is large, and smooth gradients
+    would go up and down.
     Raises UserError for weights that cannot be used, and for a device or a backend that is not there.
     """
 
@@ -55,6 +57,7 @@ class Enhancer:
         precision: str = "auto",
         backend: str = "auto",
         tile_size: int | None = None,
+        map_scale: int = 1,
     ) -> None:
         # huge pages for large tensors, a fifth less time on the CPU; PyTorch reads it once, at its first allocation
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -76,6 +79,7 @@ class Enhancer:
         self.choice = choose(backend, precision, found)
         self._networks = {self.choice.precision: build(self.choice, self.unet)}
         self._tile_size = tile_size
+        self._map_scale = map_scale
 
     @overload
     def __call__(self, photo: "Image.Image | str | os.PathLike", strength: float = 1.0) -> "Image.Image": ...
@@ -110,8 +114,8 @@ class Enhancer:
 
     def _at_once(self, rgb: np.ndarray) -> int:
         height, width = rgb.shape[:2]
-        together = self._network(rgb).device.type != "cpu" and max(height, width) <= self._tile_of(height, width)
-        return max(1, BATCH // (height * width)) if together else 1
+        together = self._network(rgb.dtype).device.type != "cpu" and max(height, width) <= self._tile_of(height, width)
+        return max(1, BATCH // (height * width)) if together and self._map_scale == 1 else 1
 
     def _tile_of(self, height: int, width: int) -> int:
         return self._tile_size or (TILE if height * width > WHOLE_FRAME else max(height, width))
@@ -129,7 +133,7 @@ class Enhancer:
 
             with torch.inference_mode():
                 images = torch.cat([_tensor(rgb) for rgb in photos])
-                maps = self._network(photos[0]).whole(images)
+                maps = self._network(photos[0].dtype).whole(images)
                 enhanced = [
                     _divided(*pair, strength, rgb.dtype)
                     for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
@@ -180,7 +184,7 @@ class Enhancer:
 
         from data.images.photo import strips
 
-        device, result = self._network(rgb).device, np.empty(rgb.shape, rgb.dtype)
+        device, result = self._network(rgb.dtype).device, np.empty(rgb.shape, rgb.dtype)
         with torch.inference_mode():
             for rows in strips(rgb):
                 tile = torch.from_numpy(illumination[None, None, rows]).to(device)
@@ -188,21 +192,42 @@ class Enhancer:
         return result
 
     def _tiles(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
-        from serving.tiles import illumination_tiles
-
+        """Rows, columns, photo (1,3,h,w) and map (1,1,h,w) of parts that cover the photo once."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.float32, np.uint8, np.uint16):
             raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
-        height, width = rgb.shape[:2]
+        if self._map_scale > 1:
+            return self._guided_strips(rgb)
+        return self._exact_tiles(lambda rows, columns: _tensor(rgb[rows, columns]), *rgb.shape[:2], rgb.dtype)
 
-        def read(rows: slice, columns: slice) -> "Tensor":
-            return _tensor(rgb[rows, columns])
+    def _exact_tiles(
+        self, read: Callable[[slice, slice], "Tensor"], height: int, width: int, dtype: np.dtype
+    ) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
+        from serving.tiles import illumination_tiles
 
-        return illumination_tiles(self._network(rgb), read, height, width, self._tile_of(height, width))
+        return illumination_tiles(self._network(dtype), read, height, width, self._tile_of(height, width))
 
-    def _network(self, rgb: np.ndarray) -> "Network":
+    def _guided_strips(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
+        """As `_tiles`, from the exact map of the photo at reduced size."""
+        import torch
+
+        from data.images.photo import strips
+        from models.guided import coefficients, guided, luma, reduced
+
+        scale, everything = self._map_scale, slice(0, rgb.shape[1])
+        small = torch.cat([reduced(_tensor(rgb[rows]), scale) for rows in strips(rgb, scale)], dim=2)
+        illumination = torch.empty_like(small[:, :1])
+        tiles = self._exact_tiles(lambda rows, columns: small[:, :, rows, columns], *small.shape[2:], rgb.dtype)
+        for rows, columns, _, tile in tiles:
+            illumination[:, :, rows, columns] = tile.cpu()
+        ab = coefficients(luma(small), illumination)
+        for rows in strips(rgb):
+            images = _tensor(rgb[rows])
+            yield rows, everything, images, guided(ab, luma(images), scale, rows.start)
+
+    def _network(self, dtype: np.dtype) -> "Network":
         from serving.backends import build
 
-        precision = self.choice.precision if rgb.dtype == np.uint8 else "fp32"
+        precision = self.choice.precision if dtype == np.uint8 else "fp32"
         if precision not in self._networks:
             self._networks[precision] = build(replace(self.choice, precision=precision), self.unet)
         return self._networks[precision]

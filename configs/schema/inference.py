@@ -34,6 +34,9 @@ class InferenceModel(Section):
     backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
     """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++
     compiler."""
+    map_scale: Literal[1, 2, 4] = 1
+    """2 and 4 are for previews: the illumination map is computed at half or a quarter of the photo's sides and brought
+    up along the photo's edges by a guided filter, many times as fast and not quite the same."""
     tile_size: Annotated[int, Field(ge=32)] | None = None
     """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5
     megapixels."""

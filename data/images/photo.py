@@ -116,9 +116,9 @@ class Raster:
     notes: list[str] = field(default_factory=list)
 
 
-def strips(array: np.ndarray) -> Iterator[slice]:
-    """Rows of (H,W,...) in strips of about `STRIP` pixels."""
-    step = max(1, STRIP // max(1, array.shape[1]))
+def strips(array: np.ndarray, multiple: int = 1) -> Iterator[slice]:
+    """Rows of (H,W,...) in strips of about `STRIP` pixels, each but the last of a multiple of `multiple` rows."""
+    step = max(1, STRIP // max(1, array.shape[1] * multiple)) * multiple
     for top in range(0, array.shape[0], step):
         yield slice(top, top + step)
 

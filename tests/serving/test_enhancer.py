@@ -4,10 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from data.images import read_photo
 from models.checkpoints import save_unet
-from serving.enhancer import Enhancer
+from models.guided import map_at_scale
+from serving.enhancer import Enhancer, _tensor
 from tests.serving.helpers import noise
 
 
@@ -82,3 +84,24 @@ def test_published_weights_give_the_authors_result(shared):
     assert np.abs(illumination[::step, ::step] - expected["illumination"]).max() < 1e-4
     difference = np.rint(result * 255)[::step, ::step].transpose(2, 0, 1) - expected["enhanced_u8"].astype(float)
     assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_maps_at_reduced_size(enhancer, tmp_path, monkeypatch, dtype):
+    """Scale 1 is what there is without it; others are guided_map's, whatever the strips and the tiles."""
+    save_unet(enhancer.unet, tmp_path / "unet.safetensors")
+    rgb = noise(50, 70) if dtype == np.float32 else (noise(50, 70) * 255).astype(dtype)
+    options = {"device": "cpu", "precision": "fp32", "backend": "torch"}
+    expected = enhancer.enhance(rgb)
+    results = Enhancer(tmp_path / "unet.safetensors", **options, map_scale=1).enhance(rgb)
+    assert all(np.array_equal(*pair) for pair in zip(results, expected, strict=True))
+    preview = Enhancer(tmp_path / "unet.safetensors", **options, map_scale=4, tile_size=32)
+    images = _tensor(rgb)
+    with torch.inference_mode():
+        illumination = map_at_scale(enhancer.unet, images, 4)
+    monkeypatch.setattr("data.images.photo.STRIP", 700)
+    assert len(list(preview._tiles(rgb))) > 1
+    result, found = preview.enhance(rgb)
+    assert np.abs(found - illumination[0, 0].numpy()).max() < 1e-5
+    assert np.array_equal(preview.illumination(rgb), found) and result.dtype == dtype
+    assert np.array_equal(preview(rgb), result) and np.array_equal(preview([rgb, rgb])[1], result)
