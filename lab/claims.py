@@ -22,9 +22,12 @@ SPLITS = ("configs/splits/pairs_validation.txt", "configs/splits/pairs_test.txt"
 OFFLINE = {"paired": "rave_paired_offline.yaml", "relit": "rave_relit_offline.yaml"}
 
 # One direction, space and kind of set point beside another: same UNet, steps and seeds, no factor on Δ. The last
-# layer's
-# difference is a third of the stages', and enters squared.
-ALIKE = ["train.num_iters=100", "guidance.set_point_factor=1.0", "guidance.relit.photos=welllit"]
+# layer's difference is a third of the stages', and enters squared.
+STEPS, SIDE = 100, 48
+ALIKE = [
+    *(f"train.num_iters={STEPS}", f"data.image_size={SIDE}", "train.val_iter=35"),
+    *("guidance.set_point_factor=1.0", "guidance.relit.photos=welllit"),
+]
 DIRECTIONS = {
     "paired": [],
     "folders": ["guidance.direction=folders"],
@@ -38,15 +41,14 @@ SET_POINTS = {"mean": ["guidance.set_point=mean"], "photo": ["guidance.set_point
 
 
 def cells() -> dict[str, tuple[str, list[str]]]:
-    """Name -> config and settings: the shipped configs as they are, then every claim."""
+    """Name -> config and settings: the shipped configs as they are, then the claims, the paper's way and ours first."""
     found = {f"offline/{regime}": (cfg, []) for regime, cfg in OFFLINE.items()}
-    for direction, settings in DIRECTIONS.items():
-        for space, of_space in SPACES.items():
-            for point, of_point in SET_POINTS.items():
-                found[f"{direction}/{space}/{point}"] = (
-                    OFFLINE["paired"],
-                    [*ALIKE, *settings, *of_space, *of_point],
-                )
+    spaces_and_points = (("last", "mean"), ("stages", "photo"), ("last", "photo"), ("stages", "mean"))
+    for space, point in spaces_and_points:
+        of_space, of_point = SPACES[space], SET_POINTS[point]
+        for direction, settings in DIRECTIONS.items():
+            guided = [*ALIKE, *settings, *of_space, *of_point]
+            found[f"{direction}/{space}/{point}"] = (OFFLINE["paired"], guided)
     return found
 
 
