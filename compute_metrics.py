@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
 from common.console import note, one_line, say
@@ -27,8 +27,9 @@ from common.errors import UserError
 from common.files import real_path, write_text, writing
 from common.paths import find_folder, found
 from common.provenance import provenance
-from configs.load import load_config
-from configs.schema import MetricsConfig
+
+if TYPE_CHECKING:
+    from configs.schema import MetricsConfig
 
 METRICS = {  # heading, digits
     "psnr": ("PSNR dB", "{:.2f}"),
@@ -63,13 +64,17 @@ def main(argv: list[str]) -> int:
     for flag, (key, metavar, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
     args = parser.parse_args(argv)
+
+    from configs.load import load_config  # not for --help, which would take twice as long
+    from configs.schema import MetricsConfig
+
     typed = {key: f"--{flag}" for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
     with named_as_typed(typed):
         given = {key: getattr(args, flag.removeprefix("--")) for key, flag in typed.items()}
         return _compare(load_config(MetricsConfig, args.cfg, args.overrides, given))
 
 
-def _compare(config: MetricsConfig) -> int:
+def _compare(config: "MetricsConfig") -> int:
     """Measure and report. Returns the exit code; raises as `main`."""
     enhanced_dir = _folder(config.data.enhanced_images_path, "--enhanced", "data.enhanced_images_path")
     gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")
@@ -124,7 +129,7 @@ def _folder(value: str | None, flag: str, key: str) -> Path:
     return find_folder(value, key)
 
 
-def _output_files(config: MetricsConfig, enhanced_dir: Path) -> tuple[Path, Path]:
+def _output_files(config: "MetricsConfig", enhanced_dir: Path) -> tuple[Path, Path]:
     """Where JSON and CSV go; their folders are made now, so that a bad path costs no measuring."""
     folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
     json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))

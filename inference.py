@@ -28,8 +28,8 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
-    "map_scale": "model.map_scale",
 }  # flag -> config key, for text
+NUMBERS = {"strength": "model.strength", "map_scale": "model.map_scale"}
 SWITCHES = {
     "side_by_side": "save.side_by_side",
     "illumination": "save.illumination",
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg (or jpg), webp or tiff (or tif)")
     parser.add_argument(
-        "--map-scale", type=int, metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
+        "--map-scale", metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
     )
     parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
     parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
@@ -70,8 +70,8 @@ def _enhance(args: argparse.Namespace) -> int:
     from configs.load import dump_config, load_config
     from configs.schema import InferenceConfig
 
-    typed = [*args.overrides, *([f"model.strength={args.strength}"] if args.strength is not None else [])]
-    config = load_config(InferenceConfig, args.cfg, typed, _flags(args))
+    numbers = [f"{key}={getattr(args, flag)}" for flag, key in NUMBERS.items() if getattr(args, flag) is not None]
+    config = load_config(InferenceConfig, args.cfg, [*args.overrides, *numbers], _flags(args))
     inputs = [config.data.input] if isinstance(config.data.input, str) else config.data.input
     if inputs is None:
         raise UserError(
@@ -171,7 +171,7 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
 
 def _typed(args: argparse.Namespace) -> dict[str, str]:
     """{config key: what was typed for it}, of what was."""
-    keys = {**FLAGS, **SWITCHES, "strength": "model.strength"}
+    keys = {**FLAGS, **SWITCHES, **NUMBERS}
     typed = {
         key: f"--{name.replace('_', '-')}" for name, key in keys.items() if getattr(args, name) not in (None, False)
     }

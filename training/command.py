@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
 from common.errors import UserError
 from common.paths import find_folder
-from configs.load import dump_config, load_config
-from configs.schema import TrainConfig
 from training.stop import leaving_at_once
 
 SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
@@ -26,6 +24,10 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
         "--dry-run", action="store_true", help="check config and folders, print config and schedule, write nothing"
     )
     args = parser.parse_args(argv)
+
+    from configs.load import dump_config, load_config  # not for --help, which would take twice as long
+    from configs.schema import TrainConfig
+
     config = load_config(TrainConfig, args.cfg, args.overrides)
     mode = config.exp.mode
     if script is not None and SCRIPTS[mode] != script:
