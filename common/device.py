@@ -1,6 +1,17 @@
 """The processor that a config asks for."""
 
+import sys
+from pathlib import Path
+
 from common.errors import UserError
+
+# Linux's files of GPUs (NVIDIA, AMD, Intel, any under WSL) and of other accelerators that PyTorch may know
+DEVICE_FILES = ("nvidia*", "kfd", "dri/render*", "dxg", "accel*", "hl[0-9]*", "davinci*", "cambricon*", "mtgpu*")
+
+
+def has_accelerator_files() -> bool:
+    """Whether there may be more than a CPU here, told without PyTorch; on other systems than Linux there always may."""
+    return sys.platform != "linux" or any(next(Path("/dev").glob(name), None) for name in DEVICE_FILES)
 
 
 def check_device(device: str, key: str) -> None:

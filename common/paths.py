@@ -1,6 +1,7 @@
 """Files and folders that a user names."""
 
 import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def how_to_get(value: str | Path) -> str:
         if Path(path).is_relative_to(place):
             return f" ({how})"
     return ""
+
+
+def user_cache() -> Path | None:
+    """The folder for what this project may compute again, as the system has it for each user; None where there is none.
+
+    `XDG_CACHE_HOME`, where it is set, is the folder above it on every system.
+    """
+    usual = {"win32": "~/AppData/Local", "darwin": "~/Library/Caches"}.get(sys.platform, "~/.cache")
+    above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(usual)  # noqa: PTH111
+    return Path(above) / "backlit" if os.path.isabs(above) else None  # noqa: PTH117
 
 
 def one_form(name: str) -> str:

@@ -11,8 +11,8 @@ from common.console import note
 from common.files import PART, remove_stale
 from data.outputs import tag_cache
 
-KINDS = ("resized", "embeddings", "vocabulary")  # folders of a cache: each file can be computed again
-_NAME = re.compile(r"[0-9a-f]{16,64}\.(rgb|safetensors|npy|json)")  # of their files: part of a digest, and no other
+KINDS = ("resized", "embeddings", "vocabulary", "openvino")  # folders of a cache: each file can be computed again
+_NAME = re.compile(r"[0-9a-f]{16,64}\.(rgb|safetensors|npy|json|blob)")  # part of a digest, and no other
 SPARED = 2 * 24 * 3600  # seconds since its last use for which a file may be one of a running training
 
 

@@ -67,7 +67,7 @@ def _networks() -> dict[str, Network]:
     import torch
 
     from models.checkpoints import load_unet
-    from serving.backends import OpenVinoNetwork
+    from serving.openvino_network import OpenVinoNetwork
 
     def torch_network(unet) -> Network:
         unet = unet.to(memory_format=torch.channels_last)
@@ -80,7 +80,8 @@ def _networks() -> dict[str, Network]:
         "bf16, but the first and last": torch_network(copy.deepcopy(unet).inner_to(torch.bfloat16)),
     }
     if importlib.util.find_spec("openvino"):
-        networks["bf16 in OpenVINO"] = OpenVinoNetwork(unet, "bf16").whole
+        converted = OpenVinoNetwork(lambda: unet, "bf16")
+        networks["bf16 in OpenVINO"] = lambda images: torch.from_numpy(converted.whole(images))
     return networks
 
 

@@ -1,24 +1,30 @@
-"""The Retinex division: photo / illumination = well-lit photo."""
+"""The Retinex division: photo / illumination = well-lit photo. Of tensors, or of NumPy arrays without PyTorch."""
 
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Array = TypeVar("Array", "Tensor", "np.ndarray")
 
 EPSILON = 1e-9  # of the release; keeps black parts of the map finite
 
 
-def enhance(images: Tensor, illumination: Tensor) -> Tensor:
+def enhance(images: Array, illumination: Array) -> Array:
     """I_t = clamp(I_b / (M + 1e-9), 0, 1)  (CLIP-LIT, section 3.1).
 
     images (B,3,H,W) RGB in [0, 1]; illumination (B,1,H,W), >= 0. Returns (B,3,H,W) in [0, 1].
     """
-    return divide(images, illumination).clamp(0.0, 1.0)
+    return divide(images, illumination).clip(0.0, 1.0)
 
 
-def divide(images: Tensor, illumination: Tensor) -> Tensor:
+def divide(images: Array, illumination: Array) -> Array:
     """I_b / (M + 1e-9), not yet clamped: what lies above 1 will be white. Shapes as `enhance`."""
     return images / (illumination + EPSILON)
 
 
-def first_illumination(images: Tensor) -> Tensor:
+def first_illumination(images: "Tensor") -> "Tensor":
     """A map to start training from: M0 = min(1, a + s · X), X = max over RGB; a and s by m = mean of min(X, 1/2).
 
     X is the classical first estimate of illumination (LIME, Guo et al. 2017); cut at 1/2, a bright sky does not make

@@ -7,31 +7,37 @@
 
 Shapes: H height, W width in pixels. Photos are RGB, (H,W,3).
 
-PyTorch, and what imports it, is imported where it is first used: a wrong path is reported at once, not seconds later.
+PyTorch, and what imports it, is imported where it is first used: a wrong path is reported at once, not seconds later,
+and with OpenVINO small photos do not need it at all.
 """
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from common.errors import UserError
 from serving.pictures import AnyPhoto, opened
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from models.unet import IlluminationUNet
     from serving.tiles import Network
 
 WHOLE_FRAME = 500_000  # pixels, about 1.6 GB; larger photos go through the network in tiles, which gives the same map
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are as fast, but for a tenth
-
-
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
+
+# rows and columns of a part of a photo, that part (1,3,h,w) and its map (1,1,h,w); both arrays where the map is one
+Part = tuple[slice, slice, "Tensor | np.ndarray", "Tensor | np.ndarray"]
 
 
 class Enhancer:
@@ -61,25 +67,21 @@ class Enhancer:
     ) -> None:
         # huge pages for large tensors, a fifth less time on the CPU; PyTorch reads it once, at its first allocation
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-        import torch
+        from serving.backends import choose
 
-        from common.device import check_device
-        from models.checkpoints import load_unet
-        from serving.backends import build, choose
-
-        check_device(device, "model.device")
-
-        if device != "cpu":
-            from accelerate import PartialState  # not Accelerator, whose precision is one for the whole process
-
-            found = PartialState().device
-        else:
-            found = torch.device("cpu")
-        self.unet = load_unet(checkpoint or _default_weights(), padding_mode, must_enhance=True)
-        self.choice = choose(backend, precision, found)
-        self._networks = {self.choice.precision: build(self.choice, self.unet)}
+        self._checkpoint, self._padding_mode = checkpoint or _default_weights(), padding_mode
+        self.choice = choose(backend, precision, _device(device))
+        self._networks: dict[str, Network] = {}
+        self._network(np.dtype(np.uint8))  # which tells what is wrong with the weights
         self._tile_size = tile_size
         self._map_scale = map_scale
+
+    @cached_property
+    def unet(self) -> "IlluminationUNet":
+        """The network in float32, on the CPU."""
+        from models.checkpoints import load_unet
+
+        return load_unet(self._checkpoint, self._padding_mode, must_enhance=True)
 
     @overload
     def __call__(self, photo: "Image.Image | str | os.PathLike", strength: float = 1.0) -> "Image.Image": ...
@@ -114,7 +116,7 @@ class Enhancer:
 
     def _at_once(self, rgb: np.ndarray) -> int:
         height, width = rgb.shape[:2]
-        together = self._network(rgb.dtype).device.type != "cpu" and max(height, width) <= self._tile_of(height, width)
+        together = self.choice.device != "cpu" and max(height, width) <= self._tile_of(height, width)
         return max(1, BATCH // (height * width)) if together and self._map_scale == 1 else 1
 
     def _tile_of(self, height: int, width: int) -> int:
@@ -129,15 +131,12 @@ class Enhancer:
         if len(photos) == 1:
             enhanced = [self.enhance(photos[0], strength, keep_map=False)[0]]
         else:
-            import torch
-
-            with torch.inference_mode():
-                images = torch.cat([_tensor(rgb) for rgb in photos])
-                maps = self._network(photos[0].dtype).whole(images)
-                enhanced = [
-                    _divided(*pair, strength, rgb.dtype)
-                    for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
-                ]
+            images = np.concatenate([_planes(rgb) for rgb in photos])
+            maps = self._network(photos[0].dtype).whole(images)
+            enhanced = [
+                _divided(*pair, strength, rgb.dtype)
+                for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
+            ]
         for number, close, result in zip(numbers, closed, enhanced, strict=True):
             results[number] = close(result)
 
@@ -146,16 +145,13 @@ class Enhancer:
 
         progress: called after each tile, with the share of the photo that is done.
         """
-        import torch
-
         rgb = opened(photo)[0]
         illumination, done = np.empty(rgb.shape[:2], np.float32), 0
-        with torch.inference_mode():
-            for rows, columns, _, tile in self._tiles(rgb):
-                illumination[rows, columns] = tile[0, 0].cpu().numpy()
-                done += tile.shape[2] * tile.shape[3]
-                if progress:
-                    progress(done / illumination.size)
+        for rows, columns, _, tile in self._tiles(rgb):
+            illumination[rows, columns] = _array(tile[0, 0])
+            done += tile.shape[2] * tile.shape[3]
+            if progress:
+                progress(done / illumination.size)
         return illumination
 
     def enhance(
@@ -167,46 +163,47 @@ class Enhancer:
         by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
         memory. Raises ValueError on other shapes and types.
         """
-        import torch
-
         result = np.empty(rgb.shape, rgb.dtype)
         illumination = np.empty(rgb.shape[:2], np.float32) if keep_map else None
-        with torch.inference_mode():
-            for rows, columns, images, tile in self._tiles(rgb):
-                result[rows, columns] = _divided(images, tile, strength, rgb.dtype)
-                if illumination is not None:
-                    illumination[rows, columns] = tile[0, 0].cpu().numpy()
+        for rows, columns, images, tile in self._tiles(rgb):
+            result[rows, columns] = _divided(images, tile, strength, rgb.dtype)
+            if illumination is not None:
+                illumination[rows, columns] = _array(tile[0, 0])
         return result, illumination
 
     def relight(self, rgb: np.ndarray, illumination: np.ndarray, strength: float) -> np.ndarray:
         """What `enhance` gives with another strength, from its photo (H,W,3) and map (H,W), without the network."""
-        import torch
-
         from data.images.photo import strips
 
-        device, result = self._network(rgb.dtype).device, np.empty(rgb.shape, rgb.dtype)
-        with torch.inference_mode():
-            for rows in strips(rgb):
-                tile = torch.from_numpy(illumination[None, None, rows]).to(device)
-                result[rows] = _divided(_tensor(rgb[rows]), tile, strength, rgb.dtype)
+        result, without_torch = np.empty(rgb.shape, rgb.dtype), self.choice.backend == "openvino"
+        for rows in strips(rgb):
+            tile = illumination[None, None, rows]
+            if not without_torch:
+                tile = _tensor(tile).to(self._network(rgb.dtype).device)
+            result[rows] = _divided(_planes(rgb[rows]), tile, strength, rgb.dtype)
         return result
 
-    def _tiles(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
-        """Rows, columns, photo (1,3,h,w) and map (1,1,h,w) of parts that cover the photo once."""
+    def _tiles(self, rgb: np.ndarray) -> Iterator[Part]:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.float32, np.uint8, np.uint16):
             raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
         if self._map_scale > 1:
             return self._guided_strips(rgb)
-        return self._exact_tiles(lambda rows, columns: _tensor(rgb[rows, columns]), *rgb.shape[:2], rgb.dtype)
+        return self._exact_tiles(lambda rows, columns: _planes(rgb[rows, columns]), *rgb.shape[:2], rgb.dtype)
 
     def _exact_tiles(
-        self, read: Callable[[slice, slice], "Tensor"], height: int, width: int, dtype: np.dtype
-    ) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
+        self, read: Callable[[slice, slice], np.ndarray], height: int, width: int, dtype: np.dtype
+    ) -> Iterator[Part]:
+        network, tile_size = self._network(dtype), self._tile_of(height, width)
+        if network.frames and max(height, width) <= tile_size:
+            frame = slice(0, height), slice(0, width)
+            images = read(*frame)
+            yield *frame, images, network.whole(images)
+            return
         from serving.tiles import illumination_tiles
 
-        return illumination_tiles(self._network(dtype), read, height, width, self._tile_of(height, width))
+        yield from illumination_tiles(network, lambda *part: _tensor(read(*part)), height, width, tile_size)
 
-    def _guided_strips(self, rgb: np.ndarray) -> Iterator[tuple[slice, slice, "Tensor", "Tensor"]]:
+    def _guided_strips(self, rgb: np.ndarray) -> Iterator[Part]:
         """As `_tiles`, from the exact map of the photo at reduced size."""
         import torch
 
@@ -214,23 +211,34 @@ class Enhancer:
         from models.guided import coefficients, guided, luma, reduced
 
         scale, everything = self._map_scale, slice(0, rgb.shape[1])
-        small = torch.cat([reduced(_tensor(rgb[rows]), scale) for rows in strips(rgb, scale)], dim=2)
+        small = torch.cat([reduced(_tensor(_planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
         illumination = torch.empty_like(small[:, :1])
-        tiles = self._exact_tiles(lambda rows, columns: small[:, :, rows, columns], *small.shape[2:], rgb.dtype)
+        tiles = self._exact_tiles(lambda rows, columns: small[:, :, rows, columns].numpy(), *small.shape[2:], rgb.dtype)
         for rows, columns, _, tile in tiles:
-            illumination[:, :, rows, columns] = tile.cpu()
+            illumination[:, :, rows, columns] = _tensor(_array(tile))
         ab = coefficients(luma(small), illumination)
         for rows in strips(rgb):
-            images = _tensor(rgb[rows])
+            images = _tensor(_planes(rgb[rows]))
             yield rows, everything, images, guided(ab, luma(images), scale, rows.start)
 
     def _network(self, dtype: np.dtype) -> "Network":
+        """What runs photos of this type."""
         from serving.backends import build
 
         precision = self.choice.precision if dtype == np.uint8 else "fp32"
         if precision not in self._networks:
-            self._networks[precision] = build(replace(self.choice, precision=precision), self.unet)
+            choice = replace(self.choice, precision=precision)
+            self._networks[precision] = build(choice, lambda: self.unet, self._identity)
         return self._networks[precision]
+
+    @cached_property
+    def _identity(self) -> str | None:
+        """What tells the weights and the padding from others; None where the file cannot be read."""
+        from common.files import file_digest
+
+        with contextlib.suppress(OSError, UserError):  # reading it as weights will tell what is wrong
+            return f"{file_digest(self._checkpoint)} {self._padding_mode}"
+        return None
 
 
 def _default_weights() -> Path:
@@ -240,18 +248,42 @@ def _default_weights() -> Path:
     return find_file(InferenceModel().checkpoint, "model.checkpoint")
 
 
-def _tensor(rgb: np.ndarray) -> "Tensor":
+def _device(asked: str) -> str:
+    """The device that "auto", "cpu" or "cuda" means here. Raises UserError where there is none."""
+    from common.device import check_device, has_accelerator_files
+
+    check_device(asked, "model.device")
+    if asked == "cpu" or not has_accelerator_files():
+        return "cpu"
+    from accelerate import PartialState  # not Accelerator, whose precision is one for the whole process
+
+    return str(PartialState().device)
+
+
+def _planes(rgb: np.ndarray) -> np.ndarray:
     """(H,W,3) of any type -> (1,3,H,W) float32 in [0, 1]."""
+    return (rgb.astype(np.float32) / _top(rgb.dtype)).transpose(2, 0, 1)[None]
+
+
+def _tensor(array: np.ndarray) -> "Tensor":
     import torch
 
-    return torch.from_numpy(rgb.astype(np.float32) / _top(rgb.dtype)).permute(2, 0, 1)[None]
+    return torch.from_numpy(array)
 
 
-def _divided(images: "Tensor", illumination: "Tensor", strength: float, dtype: np.dtype) -> np.ndarray:
+def _array(values: "Tensor | np.ndarray") -> np.ndarray:
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+
+def _divided(
+    images: "Tensor | np.ndarray", illumination: "Tensor | np.ndarray", strength: float, dtype: np.dtype
+) -> np.ndarray:
     """(1,3,H,W) and (1,1,H,W) -> the result (H,W,3), of a photo's type."""
     from models.retinex import enhance
 
-    values = enhance(images.to(illumination.device), illumination**strength)[0].permute(1, 2, 0).cpu().numpy()
+    if not isinstance(illumination, np.ndarray):
+        images = (_tensor(images) if isinstance(images, np.ndarray) else images).to(illumination.device)
+    values = _array(enhance(images, illumination**strength)[0]).transpose(1, 2, 0)
     return values if dtype == np.float32 else np.rint(values * _top(dtype)).astype(dtype)
 
 

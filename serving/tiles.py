@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,8 +37,10 @@ class Network(Protocol):
     frames: bool
     """Whether `whole` is faster than the two parts, for a photo that fits."""
 
-    def whole(self, images: Tensor) -> Tensor:
-        """Float32 (N,3,H,W) in [0, 1] -> illumination (N,1,H,W) float32."""
+    device: torch.device | str
+
+    def whole(self, images: np.ndarray) -> Tensor | np.ndarray:
+        """Float32 (N,3,H,W) in [0, 1] -> illumination (N,1,H,W) float32: an array where that needs no PyTorch."""
         ...
 
     def below(self, images: Tensor, interior: bool) -> Tensor:
@@ -104,11 +107,6 @@ def illumination_tiles(
         raise ValueError(
             f"expected sizes of at least 1, found {height}x{width} pixels, tiles of {tile_size}, {batch} at once"
         )
-    if network.frames and max(height, width) <= tile_size:
-        frame = slice(0, height), slice(0, width)
-        images = read(*frame)
-        yield *frame, images, network.whole(images)
-        return
     sides = height, width
     pooled, kept = _PooledGrids(height, width), None
     for group in _batches(height, width, tile_size, HALO_POOLING, batch):

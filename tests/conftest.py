@@ -1,5 +1,7 @@
 """Fixtures shared by all tests: small photos, the golden files where they are, no network."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,15 @@ from tests.golden.authors import AUTHORS
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reaches a hub, on any machine."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's caches, but for PyTorch's of downloaded weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", os.environ.get("TORCH_HOME", torch.hub._get_torch_home()))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

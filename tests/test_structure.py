@@ -70,3 +70,14 @@ def test_help_and_config_errors_come_before_torch(script):
     shown = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert shown.returncode == 0
     assert "--cfg" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["train.py", "train_rave.py", "inference.py", "compute_metrics.py", "-m tools", "-m serving.app"]
+)
+def test_help_imports_next_to_nothing(command):
+    shown = [sys.executable, "-X", "importtime", *command.split(), "--help"]
+    done = subprocess.run(shown, capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in loaded
+    assert not loaded & {"torch", "numpy", "PIL", "pydantic", "yaml", "tqdm", "accelerate", "skimage", "openvino"}

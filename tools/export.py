@@ -138,7 +138,7 @@ def _onnx(module, example, facts: dict[str, str], output: Path) -> None:
 def _openvino(module, example, facts: dict[str, str], output: Path) -> None:
     import openvino
 
-    from serving.backends import openvino_model
+    from serving.openvino_network import openvino_model
 
     model = openvino_model(module, (example,))
     model.inputs[0].tensor.set_names({"image"})

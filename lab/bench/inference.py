@@ -42,12 +42,11 @@ CASES = (*FRAMES, *RUNS)
 
 def measure(case: str, repeats: int) -> dict:
     """The figures of one case, by row: "baseline" (the plain way) and what inference.py offers on this machine."""
-    import torch
 
     from serving.backends import choose
 
     here = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
-    choices = {name: _without_reason(choose(*how, torch.device("cpu"))) for name, how in here.items()}
+    choices = {name: _without_reason(choose(*how, "cpu")) for name, how in here.items()}
     twins = {name: next(other for other in choices if choices[other] == choice) for name, choice in choices.items()}
     variants = {name: how for name, how in here.items() if twins[name] == name}  # equal choices are measured once
     with tempfile.TemporaryDirectory() as folder:

@@ -197,7 +197,7 @@ def _steps(case: str, repeats: int) -> dict:
 
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
-    here = has_bf16("torch", torch.device(device))
+    here = has_bf16("torch", device)
     ways = ["baseline", *(way for way in WAYS if way != "bf16" or here)]
     workers = {way: Worker.start(["--train-worker", case, way]) for way in ways}
     answers: dict[str, list[dict]] = {

@@ -14,11 +14,14 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.schema import InferenceModel
 from data.images import read_rgb8
-from serving.backends import OpenVinoNetwork, choose
+from models.checkpoints import save_unet
+from models.unet import IlluminationUNet
+from serving.backends import choose
 from serving.enhancer import Enhancer
-from tests.serving.helpers import difference, network, noise_tensor, put_together
+from serving.openvino_network import OpenVinoNetwork
+from tests.serving.helpers import difference, network, noise, noise_tensor, put_together
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 openvino = pytest.mark.skipif(
     util.find_spec("openvino") is None, reason="OpenVINO is not installed (requirements-openvino.txt)"
 )
@@ -47,9 +50,9 @@ def test_auto_takes_what_is_there(machine, installed, bf16):
 
 def test_auto_on_a_gpu_is_pytorch(machine):
     machine(installed=True, bf16=True)
-    choice = choose("auto", "auto", torch.device("cuda"))
-    assert (choice.backend, choice.precision, choice.device.type) == ("torch", "bf16", "cuda")
-    assert choose("openvino", "fp32", torch.device("cuda")).device == CPU
+    choice = choose("auto", "auto", "cuda")
+    assert (choice.backend, choice.precision, choice.device) == ("torch", "bf16", "cuda")
+    assert choose("openvino", "fp32", "cuda").device == CPU
 
 
 def test_what_was_asked_for_is_done_or_told(machine, monkeypatch):
@@ -112,23 +115,67 @@ def test_results_are_within_50_db_of_whole_frame_fp32(photo, monkeypatch, backen
 @pytest.mark.parametrize("padding_mode", ["reflect", "zeros"])
 def test_openvino_in_tiles_equals_the_whole_frame(padding_mode, monkeypatch):
     unet = network(padding_mode)
-    converted = OpenVinoNetwork(unet, "fp32")
+    converted = OpenVinoNetwork(lambda: unet, "fp32")
     for size in ((90, 40), (1, 60), (60, 1), (2, 1), (1, 1), (35, 36), (2, 2)):
         images = noise_tensor(*size)
         with torch.inference_mode():
             whole = unet(images)
-        assert difference(converted.whole(images), whole) < 1e-4
+        assert difference(torch.from_numpy(converted.whole(images)), whole) < 1e-4
         for tile_size, batch, kept in ((1000, 1, 0), (41, 1, 10**9), (23, 3, 0)):
             monkeypatch.setattr(serving.tiles, "KEPT", kept)
             assert difference(put_together(converted, images, tile_size, batch), whole) < 1e-5, (size, tile_size, batch)
 
 
-def test_openvino_is_not_imported_unless_chosen(tmp_path):
-    code = (
-        "import sys; from serving.enhancer import Enhancer; import numpy as np\n"
-        f"enhancer = Enhancer({str(REPO_ROOT / InferenceModel().checkpoint)!r}, device='cpu', backend='torch')\n"
-        "enhancer.enhance(np.zeros((2, 2, 3), np.uint8))\n"
-        "print({'openvino', 'accelerate', 'open_clip', 'skimage', 'torchvision', 'lpips'} & sys.modules.keys())"
+def imported(code: str, cwd=REPO_ROOT) -> set[str]:
+    """The packages that a process of this code has imported at its end."""
+    code = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_openvino_is_not_imported_unless_chosen():
+    found = imported(
+        "from serving.enhancer import Enhancer; import numpy as np\n"
+        "enhancer = Enhancer('pretrained_models/rave.safetensors', device='cpu', backend='torch')\n"
+        "enhancer.enhance(np.zeros((2, 2, 3), np.uint8))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout == "set()\n", done.stdout + done.stderr
+    assert "torch" in found
+    assert not found & {"openvino", "accelerate", "open_clip", "skimage", "torchvision", "lpips"}
+
+
+@openvino
+def test_with_openvino_pytorch_is_imported_once_for_each_weights(tmp_path, monkeypatch):
+    """The first run compiles and keeps the network; the next needs no PyTorch, whose import takes longer than it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = (
+        "from serving import Enhancer; import numpy as np\n"
+        "photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)\n"
+        f"enhancer = Enhancer(backend='openvino'); np.save({str(tmp_path / 'result.npy')!r}, enhancer(photo, 0.5))"
+    )
+    assert "torch" in imported(run)
+    first = np.load(tmp_path / "result.npy")
+    assert not imported(run) & {"torch", "accelerate", "torchvision", "skimage", "safetensors"}
+    assert np.array_equal(np.load(tmp_path / "result.npy"), first)
+    (file,) = (tmp_path / "cache/backlit/openvino").iterdir()
+    file.write_bytes(file.read_bytes()[:-1000])
+    assert "torch" in imported(run)
+    assert np.array_equal(np.load(tmp_path / "result.npy"), first)
+    assert "torch" not in imported(run)
+
+
+@openvino
+def test_other_weights_are_other_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photo = (noise(30, 20) * 255).astype(np.uint8)
+    for number, padding in ((0, "reflect"), (1, "reflect"), (1, "zeros")):
+        torch.manual_seed(number)
+        if not (tmp_path / f"{number}").exists():
+            save_unet(IlluminationUNet(map_bias=0.5, init_std=0.1), tmp_path / f"{number}")
+        options = {"device": "cpu", "precision": "fp32", "padding_mode": padding}
+        converted, exact = (
+            Enhancer(tmp_path / f"{number}", backend=backend, **options).illumination(photo)
+            for backend in ("openvino", "torch")
+        )
+        assert np.abs(converted - exact).max() < 1e-5 * exact.max()
+    assert len(list((tmp_path / "cache/backlit/openvino").iterdir())) == 3

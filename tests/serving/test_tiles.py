@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import serving.tiles
-from serving.backends import TorchNetwork
 from serving.tiles import HALO, illumination_tiles, spans
+from serving.torch_network import TorchNetwork
 from tests.serving.helpers import difference, network, noise_tensor, put_together
 
 SIZES = [(90, 40), (141, 113), (69, 33), (37, 5), (7, 50), (1, 60), (60, 1), (2, 1), (1, 1), (2, 2), (35, 36), (6, 7)]

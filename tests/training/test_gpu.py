@@ -21,9 +21,9 @@ from common.errors import UserError
 from losses.residual import ResidualGuidance
 from models.convolution import Conv3x3
 from models.unet import IlluminationUNet
-from serving.backends import TorchNetwork
 from serving.enhancer import Enhancer
 from serving.tiles import illumination_tiles
+from serving.torch_network import TorchNetwork
 from tests.helpers import config
 from training.build import Plan, build
 from training.loop import train
