@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from common.files import DiskFull
 from data.images import (
+    PNG_LEVEL,
     STANDARD,
     WRITABLE,
     ImageError,
@@ -66,6 +67,7 @@ def enhance_files(
     *,
     strength: float = 1.0,
     quality: int | Literal["keep"] = 95,
+    png_level: int = PNG_LEVEL,
     metadata: Literal["all", "none"] = "all",
     side_by_side: bool = False,
     illumination: bool = False,
@@ -90,7 +92,7 @@ def enhance_files(
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
     read = partial(read_photo, integers=True, limits=limits)
-    save = partial(write_photo, quality=quality, metadata=metadata)
+    save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
 
     def settle() -> None:
         bar.update()

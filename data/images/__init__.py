@@ -7,11 +7,12 @@ Arrays: H height, W width in pixels, after the EXIF orientation has been applied
 """
 
 from data.images.decode import read_all, read_photo, read_rgb8
-from data.images.encode import WRITABLE, check_writable, write_photo
+from data.images.encode import PNG_LEVEL, WRITABLE, check_writable, write_photo
 from data.images.photo import STANDARD, ImageError, Limits, Metadata, Photo
 from data.images.pillow import heif_installed
 
 __all__ = [
+    "PNG_LEVEL",
     "STANDARD",
     "WRITABLE",
     "ImageError",

@@ -68,7 +68,7 @@ def plain_run(weights_file: Path, folder: Path, output: Path) -> None:
     """Enhance each photo of a folder."""
     enhance = plain_enhancer(weights_file)
     for path in sorted(folder.iterdir()):
-        write_photo(output / path.name, Photo(enhance(read_rgb8(path))))
+        write_photo(output / path.name, Photo(enhance(read_rgb8(path))), png_level=6)  # Pillow's
 
 
 def plain_steps(config: "TrainConfig", task: "UNetTask", photos: int) -> Iterator[float]:

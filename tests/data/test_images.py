@@ -12,7 +12,7 @@ import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from common.files import DiskFull
-from data.images import ImageError, Limits, Metadata, Photo, read_photo, read_rgb8, write_photo
+from data.images import PNG_LEVEL, ImageError, Limits, Metadata, Photo, read_photo, read_rgb8, write_photo
 from tests.faults import as_nobody, room_for
 
 LOSSLESS = ["png", "tif"]
@@ -544,3 +544,14 @@ def test_flipped_bytes_never_crash(tmp_path):
                 assert "\n" not in str(error)
             else:
                 assert photo.rgb.ndim == 3 and photo.rgb.min() >= 0 and photo.rgb.max() <= 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_compression_of_png_changes_the_size_alone(tmp_path, bits):
+    pixels = smooth(40, 60).astype(np.uint16) * 257 if bits == 16 else smooth(40, 60)
+    sizes = []
+    for level in (0, PNG_LEVEL, 9):
+        write_photo(tmp_path / f"{level}.png", Photo(pixels, bits=bits), png_level=level)
+        assert np.array_equal(read_photo(tmp_path / f"{level}.png", integers=True).rgb, pixels)
+        sizes.append((tmp_path / f"{level}.png").stat().st_size)
+    assert sizes[0] > sizes[1] >= sizes[2]
