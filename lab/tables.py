@@ -5,6 +5,7 @@ import json
 from common.paths import REPO_ROOT
 from configs.schema import TrainConfig
 from lab.chaos.table import reliability
+from metrics.choice import LIMITS, VALIDATION
 
 RESULTS = REPO_ROOT / "docs" / "results"
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
@@ -29,21 +30,61 @@ def weights() -> str:
     result = _read("weights")
     columns = {"pairs_validation": "validation", "pairs_test": "test", "backlit": "backlit ones of both"}
     groups = [group for group in columns if group in result["pairs"]]
+    parts = {"stay_dark": "dim on purpose", "stay_other": "well lit", "well-lit": "well lit"}
+    parts = {part: parts[part] for part in parts if part in result["well_lit_photos"]}
     heads = [f"{columns[group]} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
-    lines = [
-        f"| | {' | '.join(heads)} | newly clipped | change of well-lit photos |",
-        "|---|" + "---|" * (len(heads) + 2),
-    ]
+    heads += ["newly clipped", *(f"change, {what} ({result['well_lit_photos'][p]})" for p, what in parts.items())]
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for name, row in result["rows"].items():
         cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['all']['clipped']:.2f} % | {row['change']:.3f} |")
+        cells.append(f"{100 * row['all']['clipped']:.2f} %")
+        for part in parts:
+            change = row.get(f"change, {part}")
+            most = f", to {change['largest']:.3f}" if change and "largest" in change else ""
+            cells.append(f"{change['mean']:.3f}{most}" if change else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    picked = result.get("picked")
     notes = (
         "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at "
-        "255 that had none. "
-        f"Change: mean absolute, of {result['well_lit_photos']} photos that need no enhancement; the shipped weights "
-        "had them among their training photos."
+        "255 that had none. Change: mean absolute, and the largest, of photos that should stay as they are."
     )
+    notes += f" The rule below picks {picked}." if picked else ""
     return "\n".join(lines) + f"\n\n{notes} {_where(result)}; command: in [weights.json](results/weights.json)."
+
+
+HARM = {"largest_jump": "jump", "fall": "fall", "region_lift": "lift", "sky_change": "sky", "noise_gain": "noise"}
+
+
+def harm() -> str:
+    """The figures of harm beside the scores, of rows that have them."""
+    result = _read("weights")
+    rows = {name: row for name, row in result["rows"].items() if "probes" in row}
+    if not rows:
+        return "Not measured yet."
+    lines = [f"| | hue | {' | '.join(HARM.values())} | s/MP |", "|---|" + "---|" * (len(HARM) + 2)]
+    for name, row in rows.items():
+        figures = [row["probes"][key] for key in HARM]
+        cells = ["–" if value is None else f"{value:.3f}" for value in figures]
+        whole = row["all"]
+        lines.append(
+            f"| {name} | {whole['hue_error']:.1f}° | {' | '.join(cells)} | {whole['seconds_per_megapixel']:.2f} |"
+        )
+    return "\n".join(lines) + f"\n\nWhat they are: [measure](measure.md#harm). {_where(result)}."
+
+
+def rule() -> str:
+    """The limits of `metrics.choice` in words."""
+    what = {"clipped": "newly clipped pixels", "mean": "mean change", "largest": "largest change"}
+    where = {
+        VALIDATION: "validation pairs",
+        "change, stay_dark": "photos dim on purpose",
+        "change, stay_other": "others",
+    }
+    lines = ["| | at most |", "|---|---|"]
+    for (part, figure), most in LIMITS.items():
+        limit = f"{100 * most:g} %" if figure == "clipped" else f"{most:g} of full scale"
+        lines.append(f"| {what[figure]}, {where[part]} | {limit} |")
+    return "\n".join(lines)
 
 
 SUMMARY = {  # row of the weights' table -> how a newcomer knows it
@@ -427,6 +468,8 @@ TABLES = {
     "training_speed": lambda: "\n\n".join(training_speed(_measured("training"))),
     "quickstart": quickstart,
     "weights": weights,
+    "harm": harm,
+    "rule": rule,
     "summary": summary,
     "guidance_cache": guidance_cache,
     "compare": compare,
