@@ -24,10 +24,11 @@ class Decision:
     """What happens next, and why, in words for the console.
 
     "restart": the phase begins anew with another seed. "go back": to the best snapshot, at half the learning rate.
-    "extend": the phase goes on. more: iterations that the decision adds to the phase.
+    "extend": the phase goes on. "settle": it is on its last iterations. more: iterations that the decision adds to the
+    phase; below 0: takes from it.
     """
 
-    action: Literal["go on", "restart", "go back", "extend"]
+    action: Literal["go on", "restart", "go back", "extend", "settle"]
     why: str = ""
     more: int = 0
 
@@ -59,7 +60,8 @@ def on_dead_map(phase: Phase, state: TrainState, *, first: bool) -> Decision:
 
 
 def after_iteration(phase: Phase, state: TrainState) -> Decision:
-    """Whether the start was missed (`guard_psnr`), or the last planned iteration leaves the loss above `thr_loss`.
+    """Whether the start was missed (`guard_psnr`), results came to the set point (`settle_at`), or the last planned
+    iteration leaves the loss above `thr_loss`.
 
     Raises TrainingDiverged where the start was missed MAX_RESTARTS times before.
     """
@@ -67,6 +69,8 @@ def after_iteration(phase: Phase, state: TrainState) -> Decision:
     if at_guard and state.scores and state.mean_score() < phase.guard_psnr:
         why = f"{state.mean_score():.1f} dB after {state.iteration} iterations"
         return _restart(phase, state, why, RESTART_ITERATIONS)
+    if phase.settle_at is not None and state.settled_at is None:
+        return _settle(phase, state)
     above = phase.extend_while_loss_above
     if above is None or state.iteration < state.planned or not state.losses:
         return GO_ON
@@ -74,6 +78,18 @@ def after_iteration(phase: Phase, state: TrainState) -> Decision:
         return GO_ON
     more = phase.extension_iterations
     return Decision("extend", f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{more} iterations", more)
+
+
+def _settle(phase: Phase, state: TrainState) -> Decision:
+    """The last iterations begin where results are near enough to the set point, or only so many are left."""
+    left, last = state.planned - state.iteration, phase.settle_iterations
+    way = state.mean_way()
+    if way is not None and way >= phase.settle_at:
+        why = f"{phase.name}: {way:.2f} of the way to the set point, {min(left, last)} iterations to the end"
+        return Decision("settle", why, min(last - left, 0))
+    if left <= last:
+        return Decision("settle", f"{phase.name}: the last {left} iterations, short of unet_model.settle_at")
+    return GO_ON
 
 
 def _restart(phase: Phase, state: TrainState, why: str, more: int = 0) -> Decision:

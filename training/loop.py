@@ -192,6 +192,8 @@ class Trainer:
         if task is self.unet and self.config.unet_model.ema is not None:
             state.update_average(self.config.unet_model.ema)
         state.record(values["input_psnr"] if phase.best_by == "input_psnr" else -values["loss"], values["loss"])
+        if "way" in values:
+            state.record_way(values["way"])
         return values
 
     def _read(self, values: dict[str, Tensor]) -> dict[str, float]:
@@ -239,6 +241,9 @@ class Trainer:
         if decision.action == "extend":
             state.extensions += 1
             return
+        if decision.action == "settle":
+            state.settled_at = state.iteration
+            return
         self.unet.optimizer.state.clear()
         if decision.action == "restart":
             state.restarts += 1
@@ -248,12 +253,17 @@ class Trainer:
         else:
             state.collapses += 1
             state.go_back_to_best()
-            state.scores, state.losses = [], []
+            state.scores, state.losses, state.ways = [], [], []
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of this module's guided training is done, or of the first map; else as at the start."""
+        """By how much of this module's guided training is done, of its last iterations, or of the first map; else as at
+        the start.
+        """
         state, progress = self.state, 0.0
-        if phase.enhances:
+        if phase.settle_at is not None:
+            if state.settled_at is not None:
+                progress = (state.iteration - state.settled_at) / max(state.planned - state.settled_at, 1)
+        elif phase.enhances:
             lengths = [p.iterations if p.enhances else 0 for p in self.phases]
             lengths[state.phase] = state.planned
             progress = (sum(lengths[: state.phase]) + state.iteration) / sum(lengths)

@@ -33,6 +33,8 @@ class Phase:
     extend_while_loss_above: float | None = None
     extension_iterations: int = 0
     max_extensions: int = 0
+    settle_at: float | None = None  # share of the way to the set point from which `settle_iterations` are left
+    settle_iterations: int = 0
 
     @property
     def guided(self) -> bool:
@@ -108,6 +110,8 @@ def describe_schedule(phases: list[Phase]) -> str:
             limit = phase.extend_while_loss_above
             line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, "
             line += f"at most {phase.max_extensions} times"
+        if phase.settle_at is not None:
+            line += f"; ends {phase.settle_iterations} iterations after {phase.settle_at:g} of the way to the set point"
         lines.append(line)
     if rounds > 1:
         lines.append(f"  ... and so on, to {' and '.join(phase.name for phase in phases if phase.round == rounds)}")
@@ -147,6 +151,8 @@ def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str,
         name=name,
         trains="unet",
         round=number,
+        settle_at=unet.settle_at if "residual" in guidance else None,
+        settle_iterations=unet.settle_iters,
         iterations=iterations,
         terms={"identity": loss.identity_guided, **guidance},
         identity_layers=tuple(loss.identity_layers_guided),

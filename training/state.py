@@ -40,6 +40,8 @@ class TrainState:
     seconds: float = 0.0  # of wall time spent in training, without validation
     scores: list[float] = field(default_factory=list)  # of the last RUNNING_MEAN steps
     losses: list[float] = field(default_factory=list)  # likewise
+    ways: list[float] = field(default_factory=list)  # likewise: shares of the way to the set point
+    settled_at: int | None = None  # the phase's iteration at which its last ones began
     best_score: float = float("-inf")  # of this phase
     best: dict[str, dict[str, Tensor]] = field(
         default_factory=dict
@@ -54,6 +56,7 @@ class TrainState:
     enhancers: list[dict[str, Tensor]] = field(default_factory=list)  # the last two rounds' UNets, the latest last
 
     _NOT_PLAIN: ClassVar = ("modules", "optimizers")
+    _LATER: ClassVar = {"check_due": False, "ways": [], "settled_at": None}  # what states of earlier versions lack
 
     def __post_init__(self) -> None:
         self._sound = True  # what `save` finds in its place is whole, as far as is known
@@ -65,7 +68,7 @@ class TrainState:
 
     def forget_scores(self) -> None:
         """Start the running means and the search for the best snapshot anew, from the present weights."""
-        self.scores, self.losses = [], []
+        self.scores, self.losses, self.ways, self.settled_at = [], [], [], None
         self.best_score = float("-inf")
         self.keep_best(self.snapshot())
 
@@ -77,6 +80,13 @@ class TrainState:
     def record(self, score: float, loss: float) -> None:
         self.scores = [*self.scores, score][-RUNNING_MEAN:]
         self.losses = [*self.losses, loss][-RUNNING_MEAN:]
+
+    def record_way(self, way: float) -> None:
+        self.ways = [*self.ways, way][-RUNNING_MEAN:]
+
+    def mean_way(self) -> float | None:
+        """None before there are RUNNING_MEAN steps."""
+        return sum(self.ways) / RUNNING_MEAN if len(self.ways) == RUNNING_MEAN else None
 
     def mean_score(self) -> float:
         return sum(self.scores) / len(self.scores)
@@ -129,7 +139,7 @@ class TrainState:
             self.optimizers[name].load_state_dict(state["optimizers"][name])
         for f in fields(self):
             if f.name not in self._NOT_PLAIN:
-                setattr(self, f.name, state[f.name] if f.name != "check_due" else state.get(f.name, False))
+                setattr(self, f.name, {**self._LATER, **state}[f.name])
         self.average = {name: tensor.to(weights[name].device) for name, tensor in self.average.items()}
 
     def save(self, path: Path) -> None:

@@ -156,6 +156,10 @@ class UNetTask:
             if by_photo:
                 measures["set_point"] = set_points.mean()
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
+            if phase.settle_at is not None:
+                start = (source_embeddings @ self.residual.vector).mean() if by_photo else self.residual.start
+                target = measures["set_point"] if by_photo else self.residual.target
+                measures["way"] = (measures["projection"] - start) / (target - start)
         if "clip" in phase.terms:
             terms["clip"] = clip_guidance_loss(
                 embeddings, self.guidance_vectors, self.config.guidance_model.logit_scale

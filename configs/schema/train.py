@@ -168,6 +168,12 @@ class UNetModel(Section):
     """Iterations by which a phase that missed `thr_loss` goes on (release: 60)."""
     max_extensions: Annotated[int, Field(ge=0)] = 10
     """Most extensions of a phase; the release has no limit and can run forever."""
+    settle_at: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """RAVE: share of the way to the set point at which results are there (running mean over 30 iterations of the
+    projection). The learning rate is kept until then; `settle_iters` more, over which `lr_schedule` takes effect, end
+    the training. No ground truth is looked at. `train.num_iters` is then the most. null: not used (paper)."""
+    settle_iters: Annotated[int, Field(ge=1)] = 40
+    """For `settle_at`: iterations from there to the end."""
     display_iter: Annotated[int, Field(ge=1)] = 20
     """Iterations between log lines and looks at the best snapshot (release: 20)."""
     grad_clip: Annotated[float, Field(gt=0)] | None = None

@@ -1,5 +1,7 @@
 """When a training starts anew, goes back, goes on or gives up: decisions on counters alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from training.guards import (
@@ -74,6 +76,26 @@ def test_a_loss_above_the_threshold_extends_the_phase(iteration, losses, extensi
     found = after_iteration(GUIDED, state(iteration=iteration, losses=losses, extensions=extensions))
     assert (found.action, found.more) == (("extend", 60) if extended else ("go on", 0))
     assert not extended or found.why == "rave: loss 90.50 above thr_loss, +60 iterations"
+
+
+SETTLING = replace(GUIDED, iterations=200, settle_at=0.6, settle_iterations=40)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "ways", "decided"),
+    [
+        (99, [0.6] * 29, ("go on", 0)),  # too few to tell
+        (100, [0.5] * 15 + [0.68] * 15, ("go on", 0)),
+        (100, [0.5] * 15 + [0.72] * 15, ("settle", -60)),
+        (180, [0.9] * 30, ("settle", 0)),  # never longer than planned
+        (160, [0.1] * 30, ("settle", 0)),  # the last ones, whether or not results are there
+    ],
+)
+def test_last_iterations_begin_where_results_are_near_the_set_point(iteration, ways, decided):
+    counters = {"iteration": iteration, "planned": 200, "losses": [1.0]}
+    found = after_iteration(SETTLING, state(ways=ways, **counters))
+    assert (found.action, found.more) == decided
+    assert after_iteration(SETTLING, state(ways=ways, settled_at=90, **counters)) == GO_ON
 
 
 def test_a_phase_without_guards_goes_on():

@@ -317,6 +317,19 @@ def test_learning_rate_falls_along_half_a_cosine(overrides):
     assert rates == pytest.approx([lr * (0.05 + 0.95 * (1 + math.cos(math.pi * step / 6)) / 2) for step in range(1, 7)])
 
 
+def test_the_rate_is_kept_until_results_settle_and_falls_over_the_last_iterations(overrides):
+    settling = ("unet_model.settle_at=0.9", "unet_model.settle_iters=3")
+    run = train(config(overrides, *settling, "unet_model.lr_schedule=cosine", "unet_model.display_iter=1"))
+    guided = [m for m in metrics(run) if m.get("phase") == "rave" and "loss" in m]
+    lr = config(overrides).unet_model.lr
+    expected = [lr * (0.05 + 0.95 * (1 + math.cos(math.pi * step / 3)) / 2) for step in (0, 0, 0, 1, 2, 3)]
+    assert [m["learning_rate"] for m in guided] == pytest.approx(expected)
+    way = (guided[0]["projection"] - guided[0]["backlit_projection"]) / (
+        guided[0]["set_point"] - guided[0]["backlit_projection"]
+    )
+    assert guided[0]["way"] == pytest.approx(way, abs=1e-4)
+
+
 def test_gradients_are_clipped(overrides, monkeypatch):
     norms = []
     step = torch.optim.Adam.step
