@@ -369,24 +369,21 @@ def experiments() -> str:
 
 
 def bias() -> str:
+    """What each direction of the two folders answers to."""
     result = _read("bias_experiment")
-    head = (
-        "| direction | response to light | to texture | words not about light among the nearest | "
-        "validation at the end | best |"
-    )
-    lines = [head, "|---|---|---|---|---|---|"]
+    lines = ["| space | direction | response to light | to content (± standard error) | content / light |"]
+    lines.append("|---|---|---|---|---|")
     for name, row in result["rows"].items():
-        words = ", ".join(word for word in row["content_words"][:7]) or "none"
-        scores = [
-            f"{row[f'{key}_psnr']:.2f} dB, {row[f'{key}_ssim']:.3f}" if "seconds" in row else ""
-            for key in ("last", "best_val")
-        ]
-        cells = [f"{row['light_response']:+.2f}", f"{row['texture_response']:+.2f}", words, *scores]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    settings = result["settings"]
+        light, content = row["light_response"], row["content_response"]
+        cells = [row["layers"], name.split(": ", 1)[1], f"{light:+.3f}"]
+        cells += [f"{content:+.3f} ± {row['content_error']:.3f}", f"{content / light:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    settings, shown = result["settings"], result["shown"]
+    share = {side: f"{100 * shown[side]['animals']:.0f} %" for side in ("welllit", "backlit")}
+    count = " and ".join(f"{number} photos of {group}" for group, number in settings["probes"].items())
     what = (
-        f"{settings['photos_of_each_folder']} photos of each folder, mini-clip, "
-        f"{settings['training_iterations']} iterations"
+        f"{settings['photos']['backlit']} backlit and {settings['photos']['welllit']} well-lit photos, of which "
+        f"{share['backlit']} and {share['welllit']} show animals; responses on {count} held back, EfficientNet-Lite0"
     )
     return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
 

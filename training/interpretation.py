@@ -121,6 +121,7 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
         "cosine_with_residual": float(guidance.vector @ residual.vector),
         "depends_on_photos": "folders" in recipe.weights,
         "light_share": float(residual.vector @ relit.vector) ** 2,
+        "subjects": _subjects(encoder, sides),
         "tokens": {
             "read": len(tokens) if picked else 0,
             "whole_words_only": extent.whole_words,
@@ -215,6 +216,18 @@ def _part(
                 for i in indices
             ]
     return part, photos
+
+
+def _subjects(encoder: "ClipEncoder", sides: "dict[str, Tensor]") -> dict | None:
+    """Shares of subjects in each folder, and which each shows more of; None for an encoder without a classifier."""
+    from metrics.subjects import apart, shares, subjects
+
+    if encoder.vocabulary_kind != "classes":
+        return None
+    names, classes = encoder.vocabulary()
+    found = {side: shares(subjects(embeddings.cpu(), names, classes.cpu())) for side, embeddings in sides.items()}
+    more = {side: apart(found[side], found[other]) for side, other in (("welllit", "backlit"), ("backlit", "welllit"))}
+    return {"shares": found, "more": more}
 
 
 def _some(encoder: "ClipEncoder", rows: list[int]) -> "Tensor":
