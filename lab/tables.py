@@ -3,6 +3,7 @@
 import json
 
 from common.paths import REPO_ROOT
+from configs.changes import flat
 from configs.schema import TrainConfig
 from lab.chaos.table import reliability
 from metrics.choice import LIMITS, VALIDATION
@@ -480,14 +481,6 @@ TABLES = {
     "offline": offline,
     "claims": claims,
 }
-
-
-def flat(section: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    result = {}
-    for key, value in section.items():
-        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return result
 
 
 def _read(name: str) -> dict:
