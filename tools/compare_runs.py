@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     keys = differing_keys(runs)
     say(*lines([["", *names], *([title, *cells] for title, cells in table(runs))]), "")
     if keys:
-        say(*lines([["config keys that differ", *names], *([key, *map(str, row)] for key, row in keys.items())]))
+        say(*lines([["config keys that differ", *names], *([key, *map(_cell, row)] for key, row in keys.items())]))
     else:
         say("the configs differ in nothing that says what a run is")
     for its in runs:
@@ -39,6 +39,10 @@ def main(argv: list[str]) -> int:
         write_comparison(runs, Path(args.report))
         say("", f"report     {args.report}")
     return EXIT_OK
+
+
+def _cell(value: object) -> str:
+    return "null" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ LEFT_OUT = ("exp.exp_name", "exp.save_dir", "exp.cache_dir", "exp.overwrite")  #
 ROWS = {
     "input": "untouched input",
     "best": "best by validation",
-    "snapshot": "best snapshot, chosen without ground truth",
+    "snapshot": "best by loss",
     "last": "last iteration",
 }
 

@@ -73,7 +73,7 @@ class Run:
     def seconds(self) -> float | None:
         """Of training, without validation."""
         known = [line["seconds"] for line in self.metrics if "seconds" in line]
-        return self.summary.get("seconds") or (max(known) if known else None)
+        return max(known) if known else None
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -91,8 +91,9 @@ class Run:
             rows["best"] = _scores(best, best["iteration"])
         for name, key in (("best", "best_val"), ("snapshot", "best")):
             values, iteration = self.summary.get(key), self.summary.get(f"{key}_iteration")
-            if isinstance(values, dict) and isinstance(iteration, int):
-                rows[name] = _scores(_plain(values), iteration)
+            values = _plain(values) if isinstance(values, dict) else {}
+            if "val_psnr" in values and isinstance(iteration, int):
+                rows[name] = _scores(values, iteration)
         if enhancing:
             rows["last"] = _scores(enhancing[-1], enhancing[-1]["iteration"])
         return rows
