@@ -128,11 +128,12 @@ def _map(axes: "Axes", metrics: list[dict]) -> bool:
 
 
 def _overlay(axes: "Axes", logs: Mapping[str, list[dict]], name: str, title: str) -> bool:
-    for run, metrics in logs.items():
+    for number, (run, metrics) in enumerate(logs.items()):
         lines = [m for m in metrics if name in m]
         if lines:
             points = {"marker": "o", "ms": 3} if name.startswith("val_") else {"lw": 1}
             label = f"\u200b{run}" if run.startswith("_") else run  # which matplotlib would leave out
+            points["color"] = f"C{number % 10}"  # a run has the same one in every panel
             axes.plot([m["iteration"] for m in lines], [m[name] for m in lines], label=label, **points)
     if not axes.get_lines():
         return False
