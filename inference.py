@@ -8,10 +8,10 @@ torchrun --nproc-per-node 2 inference.py PHOTOS   each process takes every secon
 
 import argparse
 import contextlib
-import errno
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
@@ -79,7 +79,7 @@ def _enhance(args: argparse.Namespace) -> int:
         )
     checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
 
-    from serving.jobs import plan_outputs
+    from serving.jobs import make_output, plan_outputs
 
     save = config.save
     if save.skip_existing and save.overwrite:
@@ -94,16 +94,10 @@ def _enhance(args: argparse.Namespace) -> int:
         return EXIT_OK
 
     created = not jobs[0].output.exists()
-    try:
-        jobs[0].output.mkdir(parents=True, exist_ok=True)
-        if not os.access(jobs[0].output, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write")
-    except OSError as error:
-        raise UserError(
-            f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}"
-        ) from None
+    make_output(jobs[0].output, "data.output")
 
     from data.images import Limits
+    from data.outputs import record_result
     from serving.enhancer import Enhancer
     from serving.pipeline import enhance_files
 
@@ -120,6 +114,7 @@ def _enhance(args: argparse.Namespace) -> int:
         strength=config.model.strength,
         **config.save.model_dump(exclude={"format", "overwrite"}),
         limits=Limits(config.data.max_megapixels, config.data.incomplete),
+        record=partial(record_result, writer=str(rank) if rank else ""),
     )
     if processes:
         outcome = _gathered(outcome, jobs)

@@ -73,14 +73,15 @@ def enhance_files(
     illumination: bool = False,
     skip_existing: bool = False,
     limits: Limits = STANDARD,
+    record: Callable[[Path, Path], None] = record_result,
 ) -> Outcome:
     """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
 
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
     photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is
-    a terminal. Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more,
-    whatever the folder.
+    a terminal. `record` is called with the folder and the relative path of each file that was written. Results are
+    those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
@@ -119,7 +120,7 @@ def enhance_files(
             if computed:
                 source = photo.rgb if side_by_side else None
                 item.writing = writer.submit(
-                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing
+                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing, record
                 )
             photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING:
@@ -206,6 +207,7 @@ def _write(
     illumination: np.ndarray | None,
     save: Callable[[Path, Photo], str | None],
     keep: bool,
+    record: Callable[[Path, Path], None],
 ) -> str | None:
     """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays.
 
@@ -216,7 +218,7 @@ def _write(
         if keep and file_id(target):
             return None
         note = save(target, photo)
-        record_result(target.parents[len(job.relative.parts) - 1], job.relative)
+        record(target.parents[len(job.relative.parts) - 1], job.relative)
         return note
 
     note = write(job.target, result)
