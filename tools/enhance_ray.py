@@ -51,19 +51,18 @@ def _enhance(args: argparse.Namespace, typed: dict[str, str]) -> int:
     overrides = [*args.overrides, *([f"model.strength={strength}"] if strength is not None else [])]
     config = load_config(InferenceConfig, args.cfg, overrides, flags | {"save.overwrite": args.overwrite})
     weights = find_file(config.model.checkpoint, "model.checkpoint").resolve()
-    for package in ("ray", "pyarrow", "fsspec"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"enhance-ray: expected {package} (pip install -r requirements-ray.txt), found no such package"
-            )
-
     from tqdm import tqdm
 
     from models.checkpoints import load_unet
     from serving.cluster import Records, plan, through_ray
 
-    load_unet(weights, config.model.padding_mode, must_enhance=True)  # what cannot be used is told before a start
     places, tasks, done = plan(config, args.input, args.output, weights)
+    for package in ("ray", "pyarrow", "fsspec"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"enhance-ray: expected {package} (pip install -r requirements-ray.txt), found no such package"
+            )
+    load_unet(weights, config.model.padding_mode, must_enhance=True)  # what cannot be used is told before a start
     say(f"weights: {weights}", f"photos:  {done + len(tasks)}, of which {done} are finished", f"output:  {args.output}")
     started, failures, pixels, fault = time.perf_counter(), [], 0, ""
     with Records(places) as records:

@@ -21,7 +21,10 @@ EACH = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_t
 SCRIPTS = ("train", "train_rave", "inference", "compute_metrics")
 LONG = ("quickstart", "compare-methods", "fetch-published", "export")  # they need no input, and start
 # what the data of a command that reads photos is missing, in a folder where there is nothing
-MISSING = "expected a folder, found nothing there|expected a photo or folder|found nothing there|no such file"
+MISSING = (
+    "expected a folder, found nothing there|expected a photo or folder|found nothing there|no such file|"
+    "expected a folder that can be reached"
+)
 SECTIONS = "exp|data|train|unet_model|guidance_model|guidance|clip|loss|model|save|metrics"
 
 
