@@ -194,7 +194,7 @@ class Enhancer:
         self, read: Callable[[slice, slice], np.ndarray], height: int, width: int, dtype: np.dtype
     ) -> Iterator[Part]:
         network, tile_size = self._network(dtype), self._tile_of(height, width)
-        if network.frames and max(height, width) <= tile_size:
+        if max(height, width) <= tile_size:
             frame = slice(0, height), slice(0, width)
             images = read(*frame)
             yield *frame, images, network.whole(images)
