@@ -15,7 +15,7 @@ import sys
 import time
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
-from common.console import one_line, say
+from common.console import say
 from common.errors import UserError
 from common.paths import find_file
 
@@ -31,9 +31,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg, webp or tiff")
     parser.add_argument("--actors", type=int, metavar="N", help="processes (default: one a GPU, or for four cores)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files of the results' names, whoever wrote them"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files of the results' names, whoever's")
     args = parser.parse_args(argv)
     if args.actors is not None and args.actors < 1:
         raise UserError(f"--actors: expected at least 1, found {args.actors}")
@@ -51,44 +49,25 @@ def _enhance(args: argparse.Namespace, typed: dict[str, str]) -> int:
     overrides = [*args.overrides, *([f"model.strength={strength}"] if strength is not None else [])]
     config = load_config(InferenceConfig, args.cfg, overrides, flags | {"save.overwrite": args.overwrite})
     weights = find_file(config.model.checkpoint, "model.checkpoint").resolve()
-    from tqdm import tqdm
 
     from models.checkpoints import load_unet
-    from serving.cluster import Records, plan, through_ray
+    from serving.cluster import enhance
+    from serving.shards import plan
 
     places, tasks, done = plan(config, args.input, args.output, weights)
-    for package in ("ray", "pyarrow", "fsspec"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"enhance-ray: expected {package} (pip install -r requirements-ray.txt), found no such package"
-            )
+    if missing := [name for name in ("ray", "pyarrow", "fsspec") if importlib.util.find_spec(name) is None]:
+        raise UserError(f"enhance-ray: expected the packages of requirements-ray.txt, found no {missing[0]}")
     load_unet(weights, config.model.padding_mode, must_enhance=True)  # what cannot be used is told before a start
     say(f"weights: {weights}", f"photos:  {done + len(tasks)}, of which {done} are finished", f"output:  {args.output}")
-    started, failures, pixels, fault = time.perf_counter(), [], 0, ""
-    with Records(places) as records:
-        told = through_ray((config, weights, places), tasks, args.actors) if tasks else ()
-        for line in tqdm(told, total=len(tasks), unit="photo", disable=None):
-            pixels += line.get("pixels", 0)
-            fault = fault or line.get("fault") or ""
-            if "failed" in line:
-                failures.append((line["source"], line["failed"]))
-                continue
-            records.add(line)
-            if line.get("note"):
-                tqdm.write(one_line(f"note: {line['source']}: {line['note']}"))
-    failures.sort()
-    table = places.write_failures(failures)
-    seconds = time.perf_counter() - started
-    count = len(tasks) - len(failures)
-    say(
-        f"enhanced {count}, finished before {done}, failed {len(failures)} of {done + len(tasks)} in {seconds:.1f} s "
-        f"({pixels / 1e6 / max(seconds, 1e-9):.2f} megapixels/s)"
-    )
-    if fault:
-        print(f"\n{fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
+    started = time.perf_counter()
+    became = enhance(config, weights, places, tasks, args.actors)
+    table, failures, seconds = places.write_failures(became.failures), became.failures, time.perf_counter() - started
+    counts = f"enhanced {became.enhanced}, finished before {done}, failed {len(failures)} of {done + len(tasks)}"
+    say(f"{counts} in {seconds:.1f} s ({became.pixels / 1e6 / max(seconds, 1e-9):.2f} megapixels/s)")
+    if became.fault:
+        print(f"\n{became.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
     say(*(f"failed: {photo}: {reason}" for photo, reason in failures[:SHOWN]), file=sys.stderr)
-    if failures:
-        say(f"failed: {len(failures)} photos, all in {table}", file=sys.stderr)
+    say(*[f"failed: {len(failures)} photos, all in {table}"] * bool(failures), file=sys.stderr)
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
 

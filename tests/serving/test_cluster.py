@@ -22,7 +22,8 @@ from configs.schema import InferenceConfig
 from data.outputs import RESULTS_FILE
 from models.checkpoints import save_unet
 from models.unet import IlluminationUNet
-from serving.cluster import Places, Records, Task, Worker, plan
+from serving.cluster import Worker
+from serving.shards import Places, Records, Task, plan
 
 CPU = ["model.device=cpu", "model.precision=fp32", "model.backend=torch"]
 
