@@ -28,9 +28,12 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
+    "highlights": "save.highlights",
+    "denoise": "save.denoise",
 }  # flag -> config key, for text
 NUMBERS = {"strength": "model.strength", "map_scale": "model.map_scale"}
 SWITCHES = {
+    "dither": "save.dither",
     "side_by_side": "save.side_by_side",
     "illumination": "save.illumination",
     "skip_existing": "save.skip_existing",
@@ -52,6 +55,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--map-scale", metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
     )
+    parser.add_argument("--highlights", metavar="H", help="clip, hue or shoulder: what becomes of values above white")
+    parser.add_argument("--denoise", metavar="D", help="off, auto or always: remove noise from brightened shadows")
+    parser.add_argument("--dither", action="store_true", help="against banding where shadows are brightened much")
     parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
     parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")
@@ -99,6 +105,7 @@ def _enhance(args: argparse.Namespace) -> int:
     from data.images import Limits
     from data.outputs import record_result
     from serving.enhancer import Enhancer
+    from serving.finish import FIELDS, Finish
     from serving.pipeline import enhance_files
 
     processes = _processes(config.model.device)
@@ -112,7 +119,8 @@ def _enhance(args: argparse.Namespace) -> int:
         jobs[rank::world],
         enhancer,
         strength=config.model.strength,
-        **config.save.model_dump(exclude={"format", "overwrite"}),
+        finish=Finish(**config.save.model_dump(include=FIELDS)),
+        **config.save.model_dump(exclude={"format", "overwrite", *FIELDS}),
         limits=Limits(config.data.max_megapixels, config.data.incomplete),
         record=partial(record_result, writer=str(rank) if rank else ""),
     )

@@ -27,6 +27,7 @@ from data.images import (
 )
 from data.outputs import record_result
 from serving.enhancer import Enhancer
+from serving.finish import PLAIN, Finish
 from serving.jobs import Job, file_id
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
@@ -66,6 +67,7 @@ def enhance_files(
     enhancer: Enhancer,
     *,
     strength: float = 1.0,
+    finish: Finish = PLAIN,
     quality: int | Literal["keep"] = 95,
     png_level: int = PNG_LEVEL,
     metadata: Literal["all", "none"] = "all",
@@ -92,6 +94,7 @@ def enhance_files(
     bar = tqdm(total=len(todo), unit="photo", disable=None)
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
+    enhance = partial(enhancer.enhance, finish=finish)
     read = partial(read_photo, integers=True, limits=limits)
     save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
 
@@ -116,7 +119,7 @@ def enhance_files(
                 photo = item.attempt(_checked, photo, job, side_by_side)
             if number + 1 < len(todo) and room():
                 following = reader.submit(read, todo[number + 1].source)
-            computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
+            computed = item.attempt(enhance, photo.rgb, strength, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
                 item.writing = writer.submit(
