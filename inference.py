@@ -102,11 +102,9 @@ def _enhance(args: argparse.Namespace) -> int:
     created = not jobs[0].output.exists()
     make_output(jobs[0].output, "data.output")
 
-    from data.images import Limits
     from data.outputs import record_result
     from serving.enhancer import Enhancer
-    from serving.finish import FIELDS, Finish
-    from serving.pipeline import enhance_files
+    from serving.pipeline import enhance_files, settings
 
     processes = _processes(config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
@@ -118,10 +116,7 @@ def _enhance(args: argparse.Namespace) -> int:
     outcome = enhance_files(
         jobs[rank::world],
         enhancer,
-        strength=config.model.strength,
-        finish=Finish(**config.save.model_dump(include=FIELDS)),
-        **config.save.model_dump(exclude={"format", "overwrite", *FIELDS}),
-        limits=Limits(config.data.max_megapixels, config.data.incomplete),
+        **settings(config),
         record=partial(record_result, writer=str(rank) if rank else ""),
     )
     if processes:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from common.console import one_line
 from common.errors import UserError, reason_of
 from configs.schema import InferenceConfig
-from data.images import Limits
 from data.outputs import record_result
 from serving.jobs import Job
 from serving.shards import Places, Records, Task
@@ -87,7 +86,7 @@ class Worker:
         """Enhance and write. A line for each photo: `relative`, and `failed` with the reason, or `pixels`, `note` and
         what records a result behind a URL.
         """
-        from serving.pipeline import enhance_files
+        from serving.pipeline import enhance_files, settings
 
         with tempfile.TemporaryDirectory(prefix="enhance-") as temporary:
             here = Path(temporary)
@@ -100,13 +99,10 @@ class Worker:
                 except OSError as error:
                     failed[task.relative] = f"expected a readable file, found: {error.strerror or reason_of(error)}"
             made_of = {Path(task.relative): task.made_of for task in tasks}
-            config = self.config
             outcome = enhance_files(
                 [job for job, _ in jobs.values()],
                 self.enhancer,
-                strength=config.model.strength,
-                **config.save.model_dump(exclude={"format", "overwrite", "skip_existing"}),
-                limits=Limits(config.data.max_megapixels, config.data.incomplete),
+                **(settings(self.config) | {"skip_existing": False}),
                 record=lambda folder, relative: record_result(folder, relative, made_of[relative], self.name),
             )
             failed |= {jobs[path][1].relative: reason for path, reason in outcome.failures}

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -27,8 +27,11 @@ from data.images import (
 )
 from data.outputs import record_result
 from serving.enhancer import Enhancer
-from serving.finish import PLAIN, Finish
+from serving.finish import FIELDS, PLAIN, Finish
 from serving.jobs import Job, file_id
+
+if TYPE_CHECKING:
+    from configs.schema import InferenceConfig
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
 ENCODING = 2  # photos that may wait to be written
@@ -60,6 +63,17 @@ def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
         )
     result.fault = next((o.fault for o in outcomes if o.fault), None)
     return result
+
+
+def settings(config: "InferenceConfig") -> dict[str, Any]:
+    """What `enhance_files` takes out of a config."""
+    save = config.save
+    return {
+        "strength": config.model.strength,
+        "finish": Finish(**save.model_dump(include=FIELDS)),
+        "limits": Limits(config.data.max_megapixels, config.data.incomplete),
+        **save.model_dump(exclude={"format", "overwrite", *FIELDS}),
+    }
 
 
 def enhance_files(

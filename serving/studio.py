@@ -15,13 +15,13 @@ from PIL import Image
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
-from configs.schema.inference import InferenceSave
+from configs.schema.inference import InferenceConfig
 from data.images import read_photo, read_rgb8
 from data.images.photo import to_integers
 from serving.enhancer import Enhancer
-from serving.finish import FIELDS, PLAIN, Finish
+from serving.finish import PLAIN, Finish
 from serving.jobs import plan_outputs
-from serving.pipeline import enhance_files
+from serving.pipeline import enhance_files, settings
 
 SCREEN = 1280  # pixels; longer side of what is shown
 KEPT_MAPS = 16  # photos whose maps stay on the disk
@@ -117,9 +117,9 @@ class Studio:
                     progress((number + done) / len(photos))
 
             with self._turn:
-                options = InferenceSave().model_dump(exclude={"format", "overwrite", *FIELDS})
+                options = settings(InferenceConfig()) | {"strength": strength, "finish": finish}
                 mapped = _Mapped(self, photo, weights, shown)
-                outcome = enhance_files([job], mapped, strength=strength, finish=finish, **options)
+                outcome = enhance_files([job], mapped, **options)
             written += [str(job.target)] if outcome.enhanced else []
             failed += [f"{Path(photo).name}: {reason}" for _, reason in outcome.failures]
         return written, failed
