@@ -8,10 +8,10 @@ torchrun --nproc-per-node 2 inference.py PHOTOS   each process takes every secon
 
 import argparse
 import contextlib
-import errno
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
@@ -28,9 +28,12 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
+    "highlights": "save.highlights",
+    "denoise": "save.denoise",
 }  # flag -> config key, for text
 NUMBERS = {"strength": "model.strength", "map_scale": "model.map_scale"}
 SWITCHES = {
+    "dither": "save.dither",
     "side_by_side": "save.side_by_side",
     "illumination": "save.illumination",
     "skip_existing": "save.skip_existing",
@@ -52,6 +55,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--map-scale", metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
     )
+    parser.add_argument("--highlights", metavar="H", help="clip, hue or shoulder: what becomes of values above white")
+    parser.add_argument("--denoise", metavar="D", help="off, auto or always: remove noise from brightened shadows")
+    parser.add_argument("--dither", action="store_true", help="against banding where shadows are brightened much")
     parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
     parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
     parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")
@@ -79,7 +85,7 @@ def _enhance(args: argparse.Namespace) -> int:
         )
     checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
 
-    from serving.jobs import plan_outputs
+    from serving.jobs import make_output, plan_outputs
 
     save = config.save
     if save.skip_existing and save.overwrite:
@@ -94,18 +100,11 @@ def _enhance(args: argparse.Namespace) -> int:
         return EXIT_OK
 
     created = not jobs[0].output.exists()
-    try:
-        jobs[0].output.mkdir(parents=True, exist_ok=True)
-        if not os.access(jobs[0].output, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write")
-    except OSError as error:
-        raise UserError(
-            f"data.output: expected a folder that can be written, found {jobs[0].output}: {error.strerror}"
-        ) from None
+    make_output(jobs[0].output, "data.output")
 
-    from data.images import Limits
+    from data.outputs import record_result
     from serving.enhancer import Enhancer
-    from serving.pipeline import enhance_files
+    from serving.pipeline import enhance_files, settings
 
     processes = _processes(config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
@@ -117,9 +116,8 @@ def _enhance(args: argparse.Namespace) -> int:
     outcome = enhance_files(
         jobs[rank::world],
         enhancer,
-        strength=config.model.strength,
-        **config.save.model_dump(exclude={"format", "overwrite"}),
-        limits=Limits(config.data.max_megapixels, config.data.incomplete),
+        **settings(config),
+        record=partial(record_result, writer=str(rank) if rank else ""),
     )
     if processes:
         outcome = _gathered(outcome, jobs)

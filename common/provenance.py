@@ -39,22 +39,32 @@ def provenance() -> dict:
 
 
 def hardware() -> dict:
-    """Processor, cores, GPU (null where PyTorch was not needed, or has none)."""
+    """Processor, its bf16 arithmetic, cores, GPU (null where PyTorch was not needed, or has none)."""
     torch = sys.modules.get("torch")  # not imported for this alone: it takes seconds
     return {
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "bf16": _bf16(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None,
     }
 
 
-def _processor() -> str:
+def _bf16() -> str | None:
+    """The processor's instructions for bf16, in words; None where they cannot be known."""
+    flags = _cpuinfo("flags")
+    if flags is None:
+        return None
+    names = {"AMX": "amx_bf16", "AVX512-BF16": "avx512_bf16"}
+    has = [name for name, flag in names.items() if flag in flags.split()]
+    missing = [name for name in names if name not in has]
+    return ", ".join([*has, *(f"no {name}" for name in missing)])
+
+
+def _cpuinfo(key: str) -> str | None:
+    """A line of /proc/cpuinfo about the first core; None where there is none."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.partition(":")[0].strip() == key), None)
 
 
 def _git(*arguments: str) -> str | None:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from common.console import note
 from common.errors import UserError
 from common.paths import REPO_ROOT, found, is_file, read_text
 from configs import published
+from configs.changes import as_yaml, flat
 from configs.effects import without_effect
 from configs.fitting import Typed, fit, plain, section_type
 from configs.reading import Scalar, parse
@@ -87,11 +87,11 @@ def load_config(
         config = schema.model_validate(tree)
     except ValidationError as error:
         key = _key(_first(error))
-        if any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in _leaves(given)):
+        if any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in flat(given)):
             where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
-    typed = _leaves(given)
-    notes += without_effect(config, [key for key in _leaves(tree) if key not in typed])
+    typed = flat(given)
+    notes += without_effect(config, [key for key in flat(tree) if key not in typed])
     for place, remarks in ((where, notes), ("command line", without_effect(config, typed, typed=True))):
         for remark in remarks:
             note(f"{place}: {remark}")
@@ -100,7 +100,7 @@ def load_config(
 
 def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML text that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return as_yaml(config.model_dump())
 
 
 def _adapted(tree: dict, schema: type[BaseModel], where: str) -> list[str]:
@@ -131,14 +131,6 @@ def _merged(tree: Any, given: Any) -> Any:
     if not isinstance(tree, dict) or not isinstance(given, dict):
         return given
     return {**tree, **{key: _merged(tree.get(key), value) for key, value in given.items()}}
-
-
-def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value, of all that is no section."""
-    leaves = {}
-    for key, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves
 
 
 def _explain(error: ValidationError, schema: type[BaseModel]) -> str:

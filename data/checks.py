@@ -18,6 +18,7 @@ from data.listing import list_images, other_photos
 
 GRID = 24  # cells to a side of the grid on which photos are compared
 SAME = 0.9  # rank correlation; seen: the same scene 0.95 and more, different scenes under 0.9
+SAME_SCENE = 0.5  # rank correlation of a pair below which its photos hardly show one scene
 LONG = 3.0  # aspect ratio above which squashing a photo to a square distorts it badly
 SHOWN = 3  # names in a verdict
 THREADS = 4
@@ -139,6 +140,31 @@ def check_labels(backlit: Summary, well_lit: Summary) -> Iterator[Verdict]:
     if both := set(backlit.digests) & set(well_lit.digests):
         name = backlit.name(backlit.digests.index(next(iter(sorted(both)))))
         yield Verdict("bad", f"{len(both)} photos are in both folders, byte for byte, such as {name}")
+
+
+def check_pairs(backlit: Summary, truths: Summary) -> Iterator[Verdict]:
+    """Each backlit photo has its ground truth, of the same size and scene."""
+    from metrics.pairing import pair
+
+    pairing = pair(backlit.folder, truths.folder)
+    for names, what in (
+        (pairing.unmatched_enhanced, "backlit photos without a ground truth"),
+        (pairing.unmatched_gt, "ground truths without a backlit photo"),
+        ([name for name, _ in pairing.problems], "backlit photos with several ground truths"),
+    ):
+        if names:
+            yield Verdict("bad", f"{len(names)} {what}, such as {names[0]}")
+    index = {path: number for its in (backlit, truths) for number, path in enumerate(its.paths)}
+    pairs = [
+        (p.name, index[p.enhanced], index[p.truth]) for p in pairing.pairs if {p.enhanced, p.truth} <= index.keys()
+    ]
+    differ = [name for name, a, b in pairs if not np.array_equal(backlit.sizes[a], truths.sizes[b])]
+    strange = [name for name, a, b in pairs if backlit.ranks[a] @ truths.ranks[b] < SAME_SCENE]
+    if differ:
+        yield Verdict("bad", f"{len(differ)} pairs of two sizes, such as {differ[0]}")
+    if strange:
+        yield Verdict("warn", f"{len(strange)} pairs that hardly show one scene, such as {strange[0]}")
+    yield Verdict("ok" if pairs else "bad", f"{len(pairs)} pairs by name")
 
 
 def check_leak(test: Summary, training: Iterable[Summary]) -> Iterator[Verdict]:

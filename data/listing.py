@@ -11,7 +11,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import real_path
 from common.paths import how_to_get, one_form
-from data.outputs import RESULTS_FILE, RecordedResults, is_nobodys, kind_of_folder
+from data.outputs import RESULTS_FILE, RecordedResults, holds_results, is_nobodys, kind_of_folder
 
 NAMES_TOLD = 20  # of a list, one by one
 
@@ -118,7 +118,7 @@ def left_out(folders: Collection[str | Path]) -> str:
 def _instead(folder: Path) -> str:
     """What a folder without photos holds instead, as far as it is ours."""
     names = {entry.name for entry in os.scandir(folder)}
-    if RESULTS_FILE in names:
+    if holds_results(names):
         return f"only results of an earlier enhancement (delete {RESULTS_FILE} to use them as photos)"
     return f"those of {kind}" if (kind := kind_of_folder(names)) else "none"
 
@@ -150,7 +150,7 @@ def _files(folder: Path, suffixes: Collection[str], *, locked: bool, results: bo
         if kind_of_folder(names):
             folders.clear()
             continue
-        if RESULTS_FILE in names and not (results and here == folder):
+        if holds_results(names) and not (results and here == folder):
             recorded.append((here, RecordedResults(here)))
         folders[:] = [
             name

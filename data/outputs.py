@@ -3,24 +3,33 @@ photos.
 """
 
 import json
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
+from common.errors import UserError
 from common.files import append_line, read_file, write_text
 from common.paths import one_form
 
 RESULTS_FILE = ".enhanced.jsonl"  # in a folder of results: a line for each, with its size and time
+WRITER = ".enhanced-{}.jsonl"  # likewise, of one of several processes that write into it
 CACHE_TAG = "CACHEDIR.TAG"  # of the Cache Directory Tagging Specification, which backup programs know too
 RUN_FILES = frozenset({"config.yaml", "provenance.json"})  # by which a run folder is known
 _CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 _NOBODYS = frozenset({"@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"})
 
 
-def record_result(folder: Path, relative: Path) -> None:
-    """Remember that `folder / relative` is a result, as it is now. Raises as `common.files.writing` does."""
+def record_result(folder: Path, relative: Path, made_of: str = "", writer: str = "") -> None:
+    """Remember that `folder / relative` is a result, as it is now. Raises as `common.files.writing` does.
+
+    made_of: stands for its photo and settings. writer: of several processes on several machines, whose appends to one
+    file could collide, each has a name, and a file of that name.
+    """
     status = (folder / relative).stat()
-    line = {"name": relative.as_posix(), "bytes": status.st_size, "time_ns": status.st_mtime_ns}
-    append_line(folder / RESULTS_FILE, json.dumps(line))
+    line = {"name": relative.as_posix(), "bytes": status.st_size, "time_ns": status.st_mtime_ns, "made_of": made_of}
+    file = folder / (WRITER.format(writer) if writer else RESULTS_FILE)
+    append_line(file, json.dumps(line | {"recorded_ns": time.time_ns()}))
 
 
 class RecordedResults:
@@ -28,28 +37,43 @@ class RecordedResults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[int, int]] = {}
-        try:
-            lines = read_file(folder / RESULTS_FILE).decode(errors="replace").splitlines()
-        except (OSError, ValueError):
-            lines = []
-        for line in lines:
+        self._known: dict[str, tuple[int, int, int, str]] = {}  # name -> recorded, bytes, time, made of: the last line
+        for file in [folder / RESULTS_FILE, *folder.glob(WRITER.format("*"))]:
             try:
-                entry = json.loads(line)
-                self._known[one_form(entry["name"])] = entry["bytes"], entry["time_ns"]
-            except (ValueError, LookupError, TypeError):
-                continue  # cut off by a stop; its result counts as somebody else's
+                lines = read_file(file).decode(errors="replace").splitlines()
+            except (OSError, UserError, ValueError):
+                continue
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    name, recorded = one_form(entry["name"]), entry.get("recorded_ns", 0)
+                    if recorded >= self._known.get(name, (0,))[0]:
+                        self._known[name] = recorded, entry["bytes"], entry["time_ns"], entry.get("made_of", "")
+                except (ValueError, LookupError, TypeError, AttributeError):
+                    continue  # cut off by a stop; its result counts as somebody else's
 
     def __contains__(self, relative: Path) -> bool:
         return one_form(relative.as_posix()) in self._known
 
     def holds(self, relative: Path) -> bool:
         """Whether what is there now is what was written, not changed or replaced by another program."""
+        return self.made_of(relative) is not None
+
+    def made_of(self, relative: Path) -> str | None:
+        """What stands for the photo and the settings of the result that is there now; "" where that was not recorded,
+        None where another program wrote or changed it.
+        """
         try:
             status = (self.folder / relative).stat()
         except OSError:
-            return False
-        return self._known.get(one_form(relative.as_posix())) == (status.st_size, status.st_mtime_ns)
+            return None
+        _, *written, made_of = self._known.get(one_form(relative.as_posix()), (0, None, None, ""))
+        return made_of if written == [status.st_size, status.st_mtime_ns] else None
+
+
+def holds_results(names: Iterable[str]) -> bool:
+    """Whether a folder that holds files of these names has recorded results."""
+    return any(name == RESULTS_FILE or fnmatch(name, WRITER.format("*")) for name in names)
 
 
 def tag_cache(folder: str | Path) -> None:

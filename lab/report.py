@@ -21,7 +21,8 @@ from common.cli import EXIT_OK, ArgumentParser, run
 from common.errors import UserError
 from common.files import write_text, writing
 from common.paths import REPO_ROOT
-from lab.tables import TABLES, flat
+from configs.changes import flat
+from lab.tables import TABLES
 
 DOCUMENTS = (REPO_ROOT / "README.md", *sorted((REPO_ROOT / "docs").glob("*.md")))
 

@@ -3,7 +3,9 @@
 import json
 
 from common.paths import REPO_ROOT
+from configs.changes import flat
 from configs.schema import TrainConfig
+from lab.bench import table as bench
 from lab.chaos.table import reliability
 from metrics.choice import LIMITS, VALIDATION
 
@@ -231,101 +233,6 @@ def _sources(rows: dict) -> str:
     )
 
 
-def speed() -> str:
-    """Of inference."""
-    cases = _measured("inference")
-    names = {
-        "photo": "`inference.py`, one photo of {:.1f} megapixels",
-        "folder": "`inference.py`, 50 photos, {:.0f} megapixels",
-        "0.5": "network, {:.1f} megapixels",
-        "3": "network, {:.1f} megapixels",
-    }
-    lines = ["| | plain PyTorch, whole frame | PyTorch fp32 | PyTorch | OpenVINO |", "|---|---|---|---|---|"]
-    for name in ("0.5", "3", "photo", "12", "24", "100", "folder"):
-        if name in cases:
-            case = cases[name]
-            cells = [
-                _speed_cell(case["rows"].get(variant), case["rows"])
-                for variant in ("baseline", "fp32", "torch", "openvino")
-            ]
-            lines.append(
-                f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | "
-                f"{' | '.join(cells)} |"
-            )
-    return (
-        "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {_wheres(cases)}."
-    )
-
-
-def training_speed(cases: dict) -> list[str]:
-    """Two tables of the training cases of `docs/results/bench.json`, as far as they are there: the ways of each, and
-    two processes.
-    """
-    whats = {
-        "rave256": "RAVE step, {side} px, batch {batch}",
-        "rave512": "RAVE step, {side} px, batch {batch}",
-        "guidance": "prompt initialisation step, batch {batch}",
-        "residual": "residual vector of {detail[photos]} photos and {detail[tokens]:,} tokens",
-    }
-    ways = {
-        "fp32": "fp32",
-        "compiled": "fp32, compiled",
-        "bf16": "bf16",
-        "batched": "batched",
-        "cached": "cached embeddings",
-    }
-    tables = []
-    measured = {name: case for name, case in cases.items() if name in whats}
-    if measured:
-        lines = ["| training | the authors' way | here |", "|---|---|---|"]
-        for name, case in measured.items():
-            here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]
-            lines.append(
-                f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |"
-            )
-        notes = (
-            "Seconds (times as fast), peak memory of the process, arithmetic rate beside that of a large matrix product"
-        )
-        if "residual" in measured:
-            sampled = measured["residual"]["detail"]["sampled"]
-            notes += (
-                f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos "
-                f"and {sampled['tokens']} tokens"
-            )
-        tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {_wheres(measured)}.")
-    if "scaling" in cases:
-        scaling = cases["scaling"]
-        lines = ["| | 1 process | 2 processes | times as fast | equal results |", "|---|---|---|---|---|"]
-        names = {
-            "inference": f"`inference.py`, {scaling['photos']} photos, with start-up",
-            "training": "RAVE step, quick-start config",
-        }
-        for job, what in names.items():
-            one, two = (scaling["rows"][f"{job}, {n} processes"] for n in (1, 2))
-            lines.append(
-                f"| {what} | {one['median']:.2f} s | {two['median']:.2f} s | {two['ratio']:.2f} | {two['equal']} |"
-            )
-        tables.append("\n".join(lines) + f"\n\nOne thread for each process; `make bench`, {_where(scaling)}.")
-    return tables
-
-
-def _training_cell(row: dict) -> str:
-    faster = f" ({row['ratio']:.1f}×)" if "ratio" in row else ""
-    memory = f", {row['peak_mb'] / 1000:.1f} GB" if "peak_mb" in row else ""
-    scale, unit = (1, "TFLOP/s") if row.get("limit_tflops", 0) >= 1 else (1000, "GFLOP/s")
-    rate = f", {scale * row['tflops']:.0f} of {scale * row['limit_tflops']:.0f} {unit}" if "tflops" in row else ""
-    seconds = f"{row['median']:.0f}" if row["median"] >= 100 else f"{row['median']:.3g}"
-    return f"{seconds}{faster}{memory}{rate}"
-
-
-def _speed_cell(row: dict | None, rows: dict) -> str:
-    row = rows[row["same_as"]] if row and "same_as" in row else row
-    if row is None:
-        return "–"
-    faster = f" ({row['ratio']:.1f}×)" if row.get("ratio") else ""
-    return f"{row['median']:.2f}{faster}, {row['peak_mb'] / 1000:.1f} GB"
-
-
 def guidance() -> str:
     """What the learned guidance of the CLIP-LIT runs can do, phase by phase."""
     lines = [
@@ -461,8 +368,11 @@ TABLES = {
     "formats": formats,
     "rooms": rooms,
     "experiments": experiments,
-    "speed": speed,
-    "training_speed": lambda: "\n\n".join(training_speed(_measured("training"))),
+    "speed": lambda: bench.speed(_measured("inference"), _wheres),
+    "previews": lambda: bench.previews(_measured("inference"), _where),
+    "int8": lambda: bench.int8(_read("int8"), _where),
+    "training_speed": lambda: "\n\n".join(bench.training_speed(_measured("training"), _wheres)),
+    "growth": lambda: bench.growth(_measured("growth"), _wheres),
     "quickstart": quickstart,
     "weights": weights,
     "harm": harm,
@@ -479,21 +389,13 @@ TABLES = {
 }
 
 
-def flat(section: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    result = {}
-    for key, value in section.items():
-        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return result
-
-
 def _read(name: str) -> dict:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _measured(kind: str) -> dict:
-    """The cases of `make bench`, "inference" or "training"."""
-    return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8"))[kind]
+    """The cases of `make bench`: "inference", "training" or "growth"."""
+    return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8")).get(kind, {})
 
 
 def _where(result: dict) -> str:
@@ -513,4 +415,7 @@ def _commit(result: dict) -> str:
 
 def _device(result: dict) -> str:
     hardware = result["hardware"]
-    return hardware["gpu"] or f"{hardware['cores']} cores of {hardware['processor']}"
+    if hardware["gpu"]:
+        return hardware["gpu"]
+    bf16 = f" with {hardware['bf16']}" if hardware.get("bf16") else ""
+    return f"{hardware['cores']} cores of {hardware['processor']}{bf16}"

@@ -107,6 +107,7 @@ def build(work: Path) -> "gradio.Blocks":
     """The page. `work`: a folder for maps and results."""
     import gradio as gr
 
+    from serving.finish import Finish
     from serving.studio import ENCODERS, Studio, measured, read_direction, told, weight_files
 
     studio, weights = Studio(work), weight_files()
@@ -121,7 +122,10 @@ def build(work: Path) -> "gradio.Blocks":
         names = [(Path(file).name, number) for number, file in enumerate(files or [])]
         return gr.update(choices=names, value=0 if names else None, visible=len(names) > 1)
 
-    def look(files, number, name, strength, progress=gr.Progress()):  # noqa: B008
+    def finished(highlights, denoise, dither):
+        return Finish(highlights=highlights, denoise="auto" if denoise else "off", dither=dither)
+
+    def look(files, number, name, strength, highlights, denoise, dither, progress=gr.Progress()):  # noqa: B008
         """Comparison, map and message; the network runs where the map is not known yet."""
         photo = chosen(files, number)
         if photo is None:
@@ -137,21 +141,24 @@ def build(work: Path) -> "gradio.Blocks":
             f"{Path(photo).name}, shown at {width} × {height} px · {choice.device}, {choice.precision}, "
             f"{choice.backend}"
         )
-        return (view.photo, studio.result(view, name, strength)), grey, message, None
+        result = studio.result(view, name, strength, finished(highlights, denoise, dither))
+        return (view.photo, result), grey, message, None
 
-    def slide(files, number, name, strength):
+    def slide(files, number, name, strength, highlights, denoise, dither):
         """The comparison at another strength, from the map that is there."""
         photo = chosen(files, number)
         try:
             view = studio.view(photo, name) if photo else None
         except UserError:
             view = None
-        return (view.photo, studio.result(view, name, strength)) if view else None
+        finish = finished(highlights, denoise, dither)
+        return (view.photo, studio.result(view, name, strength, finish)) if view else None
 
-    def save(files, name, strength, progress=gr.Progress()):  # noqa: B008
+    def save(files, name, strength, highlights, denoise, dither, progress=gr.Progress()):  # noqa: B008
         if not files:
             raise gr.Error("Expected a photo, found none: drop one into the box first.")
-        written, failed = studio.write(files, name, strength, lambda done: progress(done, desc="Full size"))
+        finish = finished(highlights, denoise, dither)
+        written, failed = studio.write(files, name, strength, lambda done: progress(done, desc="Full size"), finish)
         return gr.update(value=written or None, visible=bool(written)), "\n\n".join(f"⚠️ {line}" for line in failed)
 
     def measure(result, truth):
@@ -182,6 +189,11 @@ def build(work: Path) -> "gradio.Blocks":
                 which = gr.Dropdown([], label="Show", visible=False, interactive=True, elem_id="which")
                 strength = gr.Slider(0, 1, 1, step=0.01, label="Strength", elem_id="strength")
                 name = gr.Dropdown(weights, value=weights[0], label="Weights", interactive=True, elem_id="weights")
+                with gr.Accordion("Finish", open=False):
+                    choices = [("cut at white", "clip"), ("keep their hue", "hue"), ("compress", "shoulder")]
+                    highlights = gr.Dropdown(choices, value="clip", label="Highlights", interactive=True)
+                    denoise = gr.Checkbox(label="Remove noise from shadows", interactive=True)
+                    dither = gr.Checkbox(label="Dither against banding", interactive=True)
                 button = gr.Button("Save at full size", variant="primary", elem_id="save")
                 results = gr.File(
                     label="Results", file_count="multiple", visible=False, interactive=False, elem_id="results"
@@ -225,13 +237,14 @@ def build(work: Path) -> "gradio.Blocks":
                 headers=["nearest", "cosine", "farthest", "cosine "], interactive=False, elem_id="words"
             )
         shown = [comparison, grey, message, results]
-        files.change(opened, files, which).then(look, [files, which, name, strength], shown)
-        which.input(look, [files, which, name, strength], shown)
-        name.change(look, [files, which, name, strength], shown)
-        strength.change(
-            slide, [files, which, name, strength], comparison, show_progress="hidden", trigger_mode="always_last"
-        )
-        button.click(save, [files, name, strength], [results, message])
+        finish = [highlights, denoise, dither]
+        how = [files, which, name, strength, *finish]
+        files.change(opened, files, which).then(look, how, shown)
+        which.input(look, how, shown)
+        name.change(look, how, shown)
+        for setting in (strength, *finish):
+            setting.change(slide, how, comparison, show_progress="hidden", trigger_mode="always_last")
+        button.click(save, [files, name, strength, *finish], [results, message])
         measure_button.click(measure, [result, truth], [figures, measure_message])
         read_button.click(read, [photo, name, encoder, dark, bright, saved], [places, words, read_message])
     return page

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from common.errors import UserError
+from serving.finish import PLAIN, Finish, array, planes, tensor
 from serving.pictures import AnyPhoto, opened
 
 if TYPE_CHECKING:
@@ -84,34 +85,36 @@ class Enhancer:
         return load_unet(self._checkpoint, self._padding_mode, must_enhance=True)
 
     @overload
-    def __call__(self, photo: "Image.Image | str | os.PathLike", strength: float = 1.0) -> "Image.Image": ...
+    def __call__(
+        self, photo: "Image.Image | str | os.PathLike", strength: float = 1.0, finish: Finish = ...
+    ) -> "Image.Image": ...
     @overload
-    def __call__(self, photo: np.ndarray, strength: float = 1.0) -> np.ndarray: ...
+    def __call__(self, photo: np.ndarray, strength: float = 1.0, finish: Finish = ...) -> np.ndarray: ...
     @overload
-    def __call__(self, photo: list, strength: float = 1.0) -> list: ...
-    def __call__(self, photo: AnyPhoto | list, strength: float = 1.0) -> AnyPhoto | list:
+    def __call__(self, photo: list, strength: float = 1.0, finish: Finish = ...) -> list: ...
+    def __call__(self, photo: AnyPhoto | list, strength: float = 1.0, finish: Finish = PLAIN) -> AnyPhoto | list:
         """Enhance a photo, or a list of photos; the result is of the same kind.
 
         photo: a PIL image; an array (H,W,3), uint8, uint16 or float in [0, 1]; or a file's path, which gives a PIL
         image of 8 bits a channel (`inference.py` keeps 16 bits and metadata). RGB, or grey in a PIL image; alpha stays.
         Of a list, photos of one size and type go through the network together where that is faster (on a GPU).
-        strength: 0 (the photo) to 1 (the full result).
+        strength: 0 (the photo) to 1 (the full result). finish: what becomes of highlights, noise and steps.
         Raises ValueError on other shapes, types and strengths, ImageError for a file that is not a photo.
         """
         if not 0 <= strength <= 1:
             raise ValueError(f"strength: expected 0 to 1, found {strength}")
         if not isinstance(photo, list):
             rgb, closed = opened(photo)
-            return closed(self.enhance(rgb, strength, keep_map=False)[0])
+            return closed(self.enhance(rgb, strength, keep_map=False, finish=finish)[0])
         results, alike = [None] * len(photo), defaultdict(list)
         for number, item in enumerate(photo):
             rgb, closed = opened(item)
             waiting = alike[rgb.shape, rgb.dtype]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
-                self._finish(waiting, strength, results)
+                self._finish(waiting, strength, results, finish)
         for waiting in alike.values():
-            self._finish(waiting, strength, results)
+            self._finish(waiting, strength, results, finish)
         return results
 
     def _at_once(self, rgb: np.ndarray) -> int:
@@ -122,19 +125,19 @@ class Enhancer:
     def _tile_of(self, height: int, width: int) -> int:
         return self._tile_size or (TILE if height * width > WHOLE_FRAME else max(height, width))
 
-    def _finish(self, waiting: list, strength: float, results: list) -> None:
+    def _finish(self, waiting: list, strength: float, results: list, finish: Finish = PLAIN) -> None:
         """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""
         if not waiting:
             return
         numbers, photos, closed = zip(*waiting, strict=True)
         waiting.clear()
-        if len(photos) == 1:
-            enhanced = [self.enhance(photos[0], strength, keep_map=False)[0]]
+        if len(photos) == 1 or finish.denoises(photos[0].dtype):
+            enhanced = [self.enhance(rgb, strength, keep_map=False, finish=finish)[0] for rgb in photos]
         else:
-            images = np.concatenate([_planes(rgb) for rgb in photos])
+            images = np.concatenate([planes(rgb) for rgb in photos])
             maps = self._network(photos[0].dtype).whole(images)
             enhanced = [
-                _divided(*pair, strength, rgb.dtype)
+                finish.divided(*pair, strength, rgb.dtype)
                 for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
             ]
         for number, close, result in zip(numbers, closed, enhanced, strict=True):
@@ -148,14 +151,14 @@ class Enhancer:
         rgb = opened(photo)[0]
         illumination, done = np.empty(rgb.shape[:2], np.float32), 0
         for rows, columns, _, tile in self._tiles(rgb):
-            illumination[rows, columns] = _array(tile[0, 0])
+            illumination[rows, columns] = array(tile[0, 0])
             done += tile.shape[2] * tile.shape[3]
             if progress:
                 progress(done / illumination.size)
         return illumination
 
     def enhance(
-        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True
+        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Photo (H,W,3), float32 in [0, 1] or uint8 or uint16 -> result of the same shape and type, and map M.
 
@@ -163,24 +166,31 @@ class Enhancer:
         by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
         memory. Raises ValueError on other shapes and types.
         """
+        if finish.denoises(rgb.dtype):  # which looks at the noise of all shadows first
+            illumination = self.illumination(rgb)
+            return self.relight(rgb, illumination, strength, finish), illumination if keep_map else None
         result = np.empty(rgb.shape, rgb.dtype)
         illumination = np.empty(rgb.shape[:2], np.float32) if keep_map else None
         for rows, columns, images, tile in self._tiles(rgb):
-            result[rows, columns] = _divided(images, tile, strength, rgb.dtype)
+            place = rows.start, columns.start
+            result[rows, columns] = finish.divided(images, tile, strength, rgb.dtype, place)
             if illumination is not None:
-                illumination[rows, columns] = _array(tile[0, 0])
+                illumination[rows, columns] = array(tile[0, 0])
         return result, illumination
 
-    def relight(self, rgb: np.ndarray, illumination: np.ndarray, strength: float) -> np.ndarray:
+    def relight(self, rgb: np.ndarray, illumination: np.ndarray, strength: float, finish: Finish = PLAIN) -> np.ndarray:
         """What `enhance` gives with another strength, from its photo (H,W,3) and map (H,W), without the network."""
         from data.images.photo import strips
+        from serving.denoise import Denoiser
 
+        clean = Denoiser(rgb, illumination, strength) if finish.denoises(rgb.dtype) else None
         result, without_torch = np.empty(rgb.shape, rgb.dtype), self.choice.backend == "openvino"
         for rows in strips(rgb):
             tile = illumination[None, None, rows]
             if not without_torch:
-                tile = _tensor(tile).to(self._network(rgb.dtype).device)
-            result[rows] = _divided(_planes(rgb[rows]), tile, strength, rgb.dtype)
+                tile = tensor(tile).to(self._network(rgb.dtype).device)
+            images = planes(clean.strip(rows) if clean else rgb[rows])
+            result[rows] = finish.divided(images, tile, strength, rgb.dtype, (rows.start, 0))
         return result
 
     def _tiles(self, rgb: np.ndarray) -> Iterator[Part]:
@@ -188,20 +198,20 @@ class Enhancer:
             raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
         if self._map_scale > 1:
             return self._guided_strips(rgb)
-        return self._exact_tiles(lambda rows, columns: _planes(rgb[rows, columns]), *rgb.shape[:2], rgb.dtype)
+        return self._exact_tiles(lambda rows, columns: planes(rgb[rows, columns]), *rgb.shape[:2], rgb.dtype)
 
     def _exact_tiles(
         self, read: Callable[[slice, slice], np.ndarray], height: int, width: int, dtype: np.dtype
     ) -> Iterator[Part]:
         network, tile_size = self._network(dtype), self._tile_of(height, width)
-        if network.frames and max(height, width) <= tile_size:
+        if max(height, width) <= tile_size:
             frame = slice(0, height), slice(0, width)
             images = read(*frame)
             yield *frame, images, network.whole(images)
             return
         from serving.tiles import illumination_tiles
 
-        yield from illumination_tiles(network, lambda *part: _tensor(read(*part)), height, width, tile_size)
+        yield from illumination_tiles(network, lambda *part: tensor(read(*part)), height, width, tile_size)
 
     def _guided_strips(self, rgb: np.ndarray) -> Iterator[Part]:
         """As `_tiles`, from the exact map of the photo at reduced size."""
@@ -211,14 +221,14 @@ class Enhancer:
         from models.guided import coefficients, guided, luma, reduced
 
         scale, everything = self._map_scale, slice(0, rgb.shape[1])
-        small = torch.cat([reduced(_tensor(_planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
+        small = torch.cat([reduced(tensor(planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
         illumination = torch.empty_like(small[:, :1])
         tiles = self._exact_tiles(lambda rows, columns: small[:, :, rows, columns].numpy(), *small.shape[2:], rgb.dtype)
         for rows, columns, _, tile in tiles:
-            illumination[:, :, rows, columns] = _tensor(_array(tile))
+            illumination[:, :, rows, columns] = tensor(array(tile))
         ab = coefficients(luma(small), illumination)
         for rows in strips(rgb):
-            images = _tensor(_planes(rgb[rows]))
+            images = tensor(planes(rgb[rows]))
             yield rows, everything, images, guided(ab, luma(images), scale, rows.start)
 
     def _network(self, dtype: np.dtype) -> "Network":
@@ -258,35 +268,3 @@ def _device(asked: str) -> str:
     from accelerate import PartialState  # not Accelerator, whose precision is one for the whole process
 
     return str(PartialState().device)
-
-
-def _planes(rgb: np.ndarray) -> np.ndarray:
-    """(H,W,3) of any type -> (1,3,H,W) float32 in [0, 1]."""
-    return (rgb.astype(np.float32) / _top(rgb.dtype)).transpose(2, 0, 1)[None]
-
-
-def _tensor(array: np.ndarray) -> "Tensor":
-    import torch
-
-    return torch.from_numpy(array)
-
-
-def _array(values: "Tensor | np.ndarray") -> np.ndarray:
-    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
-
-
-def _divided(
-    images: "Tensor | np.ndarray", illumination: "Tensor | np.ndarray", strength: float, dtype: np.dtype
-) -> np.ndarray:
-    """(1,3,H,W) and (1,1,H,W) -> the result (H,W,3), of a photo's type."""
-    from models.retinex import enhance
-
-    if not isinstance(illumination, np.ndarray):
-        images = (_tensor(images) if isinstance(images, np.ndarray) else images).to(illumination.device)
-    values = _array(enhance(images, illumination**strength)[0]).transpose(1, 2, 0)
-    return values if dtype == np.float32 else np.rint(values * _top(dtype)).astype(dtype)
-
-
-def _top(dtype: np.dtype) -> np.float32:
-    """The value that means 1."""
-    return np.float32(1 if dtype == np.float32 else np.iinfo(dtype).max)

@@ -1,5 +1,6 @@
 """Which file goes where: the plan of a run over folders and files. Touches no file."""
 
+import errno
 import os
 import unicodedata
 from collections import Counter
@@ -86,23 +87,40 @@ def plan_outputs(
     for folder in roots:
         if file_id(folder) in originals:
             raise UserError(f"{keys[1]}: expected another folder than that of the photos, found {folder}")
-    names = _unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
+    names = unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
-    written = {folder: RecordedResults(folder) for folder in roots}
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if file_id(target) in originals:
                 raise UserError(
                     f"{keys[1]}: expected a folder where no photo is overwritten, found {target}, one of the inputs"
                 )
-        for target in () if keep or overwrite else (job.target, *map(job.beside, extras)):
+    if not (keep or overwrite):
+        refuse_strangers(jobs, extras, keys[1])
+    return jobs
+
+
+def make_output(folder: Path, key: str) -> None:
+    """Make the folder of the results. Raises UserError where it cannot be written. key: what named it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write")
+    except OSError as error:
+        raise UserError(f"{key}: expected a folder that can be written, found {folder}: {error.strerror}") from None
+
+
+def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> None:
+    """Raises UserError where a file of a result's name was written, or changed, by another program. key: for it."""
+    recorded = cache(RecordedResults)
+    for job in jobs:
+        for target in (job.target, *map(job.beside, extras)):
             folder = target.parents[len(job.relative.parts) - 1]
-            if target.is_file() and not written[folder].holds(job.relative):
+            if target.is_file() and not recorded(folder).holds(job.relative):
                 raise UserError(
-                    f"{keys[1]}: expected a folder without other files of the results' names, found {target}; "
+                    f"{key}: expected a folder without other files of the results' names, found {target}; "
                     "choose another folder, --skip-existing or --overwrite"
                 )
-    return jobs
 
 
 def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:
@@ -123,7 +141,7 @@ def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:
     return photos
 
 
-def _unique_names(relative: dict[Path, Path], suffix: str | None) -> dict[Path, Path]:
+def unique_names(relative: dict[Path, Path], suffix: str | None) -> dict[Path, Path]:
     """Names of results that differ on every file system: also where case or Unicode form do not count."""
 
     def suffix_of(source: Path) -> str:

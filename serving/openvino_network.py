@@ -41,7 +41,6 @@ class OpenVinoNetwork:
     """
 
     device = "cpu"
-    frames = True
 
     def __init__(self, load: Callable[[], "IlluminationUNet"], precision: str, *, identity: str | None = None) -> None:
         self._load = load

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -27,7 +27,11 @@ from data.images import (
 )
 from data.outputs import record_result
 from serving.enhancer import Enhancer
+from serving.finish import FIELDS, PLAIN, Finish
 from serving.jobs import Job, file_id
+
+if TYPE_CHECKING:
+    from configs.schema import InferenceConfig
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
 ENCODING = 2  # photos that may wait to be written
@@ -61,11 +65,23 @@ def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
     return result
 
 
+def settings(config: "InferenceConfig") -> dict[str, Any]:
+    """What `enhance_files` takes out of a config."""
+    save = config.save
+    return {
+        "strength": config.model.strength,
+        "finish": Finish(**save.model_dump(include=FIELDS)),
+        "limits": Limits(config.data.max_megapixels, config.data.incomplete),
+        **save.model_dump(exclude={"format", "overwrite", *FIELDS}),
+    }
+
+
 def enhance_files(
     jobs: list[Job],
     enhancer: Enhancer,
     *,
     strength: float = 1.0,
+    finish: Finish = PLAIN,
     quality: int | Literal["keep"] = 95,
     png_level: int = PNG_LEVEL,
     metadata: Literal["all", "none"] = "all",
@@ -73,14 +89,15 @@ def enhance_files(
     illumination: bool = False,
     skip_existing: bool = False,
     limits: Limits = STANDARD,
+    record: Callable[[Path, Path], None] = record_result,
 ) -> Outcome:
     """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
 
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
     photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is
-    a terminal. Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more,
-    whatever the folder.
+    a terminal. `record` is called with the folder and the relative path of each file that was written. Results are
+    those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
@@ -91,6 +108,7 @@ def enhance_files(
     bar = tqdm(total=len(todo), unit="photo", disable=None)
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
+    enhance = partial(enhancer.enhance, finish=finish)
     read = partial(read_photo, integers=True, limits=limits)
     save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
 
@@ -115,11 +133,11 @@ def enhance_files(
                 photo = item.attempt(_checked, photo, job, side_by_side)
             if number + 1 < len(todo) and room():
                 following = reader.submit(read, todo[number + 1].source)
-            computed = item.attempt(enhancer.enhance, photo.rgb, strength, keep_map=illumination) if photo else None
+            computed = item.attempt(enhance, photo.rgb, strength, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
                 item.writing = writer.submit(
-                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing
+                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing, record
                 )
             photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING:
@@ -206,6 +224,7 @@ def _write(
     illumination: np.ndarray | None,
     save: Callable[[Path, Photo], str | None],
     keep: bool,
+    record: Callable[[Path, Path], None],
 ) -> str | None:
     """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays.
 
@@ -216,7 +235,7 @@ def _write(
         if keep and file_id(target):
             return None
         note = save(target, photo)
-        record_result(target.parents[len(job.relative.parts) - 1], job.relative)
+        record(target.parents[len(job.relative.parts) - 1], job.relative)
         return note
 
     note = write(job.target, result)

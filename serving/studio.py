@@ -15,12 +15,13 @@ from PIL import Image
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
-from configs.schema.inference import InferenceSave
+from configs.schema.inference import InferenceConfig
 from data.images import read_photo, read_rgb8
 from data.images.photo import to_integers
 from serving.enhancer import Enhancer
+from serving.finish import PLAIN, Finish
 from serving.jobs import plan_outputs
-from serving.pipeline import enhance_files
+from serving.pipeline import enhance_files, settings
 
 SCREEN = 1280  # pixels; longer side of what is shown
 KEPT_MAPS = 16  # photos whose maps stay on the disk
@@ -91,19 +92,24 @@ class Studio:
                     self._map_file(*gone).unlink(missing_ok=True)
             return self._views[photo, weights]
 
-    def result(self, view: View, weights: str, strength: float) -> np.ndarray:
+    def result(self, view: View, weights: str, strength: float, finish: Finish = PLAIN) -> np.ndarray:
         """The enhanced photo at screen size, (h,w,3) uint8. The network does not run."""
-        return self.enhancer(weights).relight(view.photo, view.illumination, strength)
+        return self.enhancer(weights).relight(view.photo, view.illumination, strength, finish)
 
     def write(
-        self, photos: Sequence[str], weights: str, strength: float, progress: Progress | None = None
+        self,
+        photos: Sequence[str],
+        weights: str,
+        strength: float,
+        progress: Progress | None = None,
+        finish: Finish = PLAIN,
     ) -> tuple[list[str], list[str]]:
         """Results at full size, with the bytes that `inference.py` writes: their paths, and a line for each that
         failed.
         """
         written, failed = [], []
         for number, photo in enumerate(photos):
-            key = hashlib.sha256(f"{photo}|{weights}|{strength}".encode()).hexdigest()[:16]
+            key = hashlib.sha256(f"{photo}|{weights}|{strength}|{finish}".encode()).hexdigest()[:16]
             (job,) = plan_outputs([photo], self._work / "results" / key)
 
             def shown(done: float, number: int = number) -> None:
@@ -111,9 +117,9 @@ class Studio:
                     progress((number + done) / len(photos))
 
             with self._turn:
-                options = InferenceSave().model_dump(exclude={"format", "overwrite"})
+                options = settings(InferenceConfig()) | {"strength": strength, "finish": finish}
                 mapped = _Mapped(self, photo, weights, shown)
-                outcome = enhance_files([job], mapped, strength=strength, **options)
+                outcome = enhance_files([job], mapped, **options)
             written += [str(job.target)] if outcome.enhanced else []
             failed += [f"{Path(photo).name}: {reason}" for _, reason in outcome.failures]
         return written, failed
@@ -137,10 +143,10 @@ class _Mapped(Enhancer):
         self._studio, self._photo, self._weights, self._progress = studio, photo, weights, progress
 
     def enhance(
-        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True
+        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
     ) -> tuple[np.ndarray, np.ndarray | None]:
         illumination = np.array(self._studio._map(self._photo, self._weights, rgb, self._progress))
-        result = self._studio.enhancer(self._weights).relight(rgb, illumination, strength)
+        result = self._studio.enhancer(self._weights).relight(rgb, illumination, strength, finish)
         return result, illumination if keep_map else None
 
 

@@ -34,9 +34,6 @@ class Network(Protocol):
     branches: Sequence[nn.Module]
     """What follows the pooling in each of the four branches: (1,32,n,n) -> (1,8,n,n), float32 on the CPU."""
 
-    frames: bool
-    """Whether `whole` is faster than the two parts, for a photo that fits."""
-
     device: torch.device | str
 
     def whole(self, images: np.ndarray) -> Tensor | np.ndarray:
@@ -169,7 +166,13 @@ class _PooledGrids:
         """x (32,h,w): the features in the tile's window."""
         rows, columns = (_members(span, side) for span, side in zip(tile, self.sides, strict=True))
         # down the columns of a window in float32, which is as exact as x and many times as fast; all else in float64
-        self.sums += (rows.to(x.device) @ x.float()).cpu().double() @ columns.double().T
+        down = rows.to(x.device)
+        if x.stride(0) == 1:  # channels last: one product, without a copy in the other order
+            sums = (down @ x.permute(1, 2, 0).float().flatten(1)).unflatten(1, (x.shape[2], x.shape[0]))
+            sums = sums.permute(2, 0, 1)
+        else:
+            sums = down @ x.float()
+        self.sums += sums.cpu().double() @ columns.double().T
 
     def grids(self, branches: Sequence[nn.Module]) -> Tensor:
         """All four grids after their branches, (1,32,G,G): channels and sides of each beside those of the others."""

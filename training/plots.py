@@ -58,8 +58,10 @@ def _panel(draw: Callable[..., bool], *arguments: Any) -> "Figure | None":
     """A figure of one panel, or None where there is nothing to draw."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=PANEL, layout="constrained")
-    return figure if draw(figure.subplots(), *arguments) else None
+    figure = Figure(figsize=PANEL)  # fixed margins: a layout that fits itself draws everything several times
+    margins = {"left": 0.11, "right": 0.89 if draw is _validation else 0.97, "top": 0.91}
+    axes = figure.subplots(gridspec_kw={**margins, "bottom": 0.26 if draw is _validation else 0.14})
+    return figure if draw(axes, *arguments) else None
 
 
 def _losses(axes: "Axes", metrics: list[dict]) -> bool:
@@ -126,11 +128,12 @@ def _map(axes: "Axes", metrics: list[dict]) -> bool:
 
 
 def _overlay(axes: "Axes", logs: Mapping[str, list[dict]], name: str, title: str) -> bool:
-    for run, metrics in logs.items():
+    for number, (run, metrics) in enumerate(logs.items()):
         lines = [m for m in metrics if name in m]
         if lines:
             points = {"marker": "o", "ms": 3} if name.startswith("val_") else {"lw": 1}
             label = f"\u200b{run}" if run.startswith("_") else run  # which matplotlib would leave out
+            points["color"] = f"C{number % 10}"  # a run has the same one in every panel
             axes.plot([m["iteration"] for m in lines], [m[name] for m in lines], label=label, **points)
     if not axes.get_lines():
         return False

@@ -1,14 +1,22 @@
-"""What a run writes: log lines, validation, previews, checkpoints, and its summary. Main process only."""
+"""What a run writes: log lines, validation, previews, checkpoints, summary and report. Main process only."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.console import note
+from common.errors import UserError, reason_of
 from models.checkpoints import save_tensors
 from models.guidance import save_guidance
 from training.build import Parts, Task
+from training.guards import TrainingDiverged
 from training.phases import Phase
 from training.plots import plot_curves
+from training.report import write_report
 from training.state import TrainState
 from training.tracking import photo_grid, read_metrics
 from training.validation import enhance_photos, to_uint8
@@ -58,7 +66,9 @@ class Recorder:
         state, device, weights = self.state, self.parts.accelerator.device, self.state.snapshot("unet")
         validation, folder = self.parts.validation, self.parts.folder
         if validation:
+            clock = time.perf_counter()
             values = validation.run(weights, device)
+            values["validation_seconds"] = time.perf_counter() - clock
             folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
             if state.total:
                 psnr, ssim = values["val_psnr"], values["val_ssim"]
@@ -72,7 +82,7 @@ class Recorder:
             if validation:
                 columns.append([validation.truth.pixels[i] for i in range(len(self.preview))])
                 titles.append("ground truth")
-            file = folder.path / "previews" / f"iteration_{state.total:06}.png"
+            file = folder.previews / f"iteration_{state.total:06}.png"
             picture = photo_grid(list(zip(*columns, strict=True)), titles, file)
             folder.show(state.total, picture)
 
@@ -109,6 +119,33 @@ class Recorder:
         if guidance:
             about = {**facts, "encoder": guidance.encoder.name, "iteration": str(state.total)}
             save_guidance(guidance.pair, folder.guidance_file, about)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """However the block ends: how it did is written into the run folder, and the report."""
+        how, why = "finished", ""
+        try:
+            yield
+        except KeyboardInterrupt:
+            how, why = "stopped", "a stop was asked for"
+            raise
+        except BaseException as error:
+            how, why = "diverged" if isinstance(error, TrainingDiverged) else "failed", reason_of(error, 1000)
+            raise
+        finally:
+            if self.main:
+                self._close({"exit": how, "reason": why})
+
+    def _close(self, outcome: dict) -> None:
+        state, folder = self.state, self.parts.folder
+        counted = {name: getattr(state, name) for name in ("restarts", "collapses")}
+        try:
+            folder.close({**outcome, "iterations": state.total, "seconds": round(state.seconds, 2), **counted})
+            write_report(folder.path)
+        except (UserError, OSError) as error:  # what was trained is saved, and counts for more
+            note(f"no report: {error}")
+        else:
+            self.tell(f"report     {folder.report_file}")
 
     def finish(self) -> None:
         """The last state, curves and the summary, by which a run counts as finished."""

@@ -6,11 +6,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from torch.utils.tensorboard import SummaryWriter
 
 from common.console import note, say
 from common.errors import UserError
@@ -21,16 +20,17 @@ from common.provenance import provenance
 from configs.load import dump_config
 from configs.schema import TrainConfig
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 LARGEST_LOG = 2**28  # bytes of a metrics.jsonl; a million lines
 
 
-class RunFolder:
-    """`save_dir/exp_name`: config.yaml, provenance.json, metrics.jsonl, tensorboard/, checkpoints/, previews/,
-    curves.png.
-    """
+class RunFiles:
+    """What is where in a run folder."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.path = Path(config.exp.save_dir) / config.exp.exp_name
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.state_file = self.path / "checkpoints" / "last.pt"
@@ -38,10 +38,22 @@ class RunFolder:
         self.best_val_file = self.path / "checkpoints" / "best_val.safetensors"
         self.guidance_file = self.path / "checkpoints" / "guidance.safetensors"
         self.direction_file = self.path / "checkpoints" / "direction.safetensors"
-        self.commit = str(provenance()["commit"])  # of the code that writes
         self.provenance_file = self.path / "provenance.json"
         self.photos_file = self.path / "photos.json"
+        self.previews = self.path / "previews"
         self.summary_file = self.path / "summary.json"  # written last: where it is, the run is finished
+        self.outcome_file = self.path / "outcome.json"  # how the run ended, also where it did not finish
+        self.report_file = self.path / "report.html"
+
+
+class RunFolder(RunFiles):
+    """`save_dir/exp_name`: config.yaml, provenance.json, metrics.jsonl, tensorboard/, checkpoints/, previews/,
+    curves.png, report.html.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(Path(config.exp.save_dir) / config.exp.exp_name)
+        self.commit = str(provenance()["commit"])  # of the code that writes
         self.lines = 0  # of metrics.jsonl
         self._events: SummaryWriter | None = None
 
@@ -92,6 +104,7 @@ class RunFolder:
         lie and in length; the run is not finished any more.
         """
         self.summary_file.unlink(missing_ok=True)
+        self.outcome_file.unlink(missing_ok=True)
         write_text(self.config_file, dump_config(config))
         if self.metrics_file.is_file():
             kept = _log_lines(self.metrics_file)[:lines]  # what follows is done again
@@ -123,17 +136,23 @@ class RunFolder:
             events.add_image("preview", picture, iteration, dataformats="HWC")
 
     @contextmanager
-    def _tensorboard(self, purge_step: int | None = None) -> Iterator[SummaryWriter]:
+    def _tensorboard(self, purge_step: int | None = None) -> "Iterator[SummaryWriter]":
+        from torch.utils.tensorboard import SummaryWriter  # takes seconds, and reading a run needs none
+
         with telling_errors(self.path / "tensorboard" / "events"):
             if self._events is None:
                 self._events = SummaryWriter(self.path / "tensorboard", purge_step=purge_step)
             yield self._events
 
     def finish(self, summary: dict) -> None:
-        """Write the summary, by which a run counts as finished, and close the log."""
+        """Write the summary, by which a run counts as finished."""
         write_text(self.summary_file, _json(summary))
+
+    def close(self, outcome: dict) -> None:
+        """Close the log, and write how the run ended."""
         with self._tensorboard() as events:
             events.close()
+        write_text(self.outcome_file, _json(outcome))
 
 
 def make_folder(path: str, key: str) -> None:
@@ -157,7 +176,15 @@ def _log_lines(file: Path) -> list[str]:
 
 def read_metrics(file: Path) -> list[dict]:
     """The lines of a metrics.jsonl; none where it does not exist yet. Damaged lines are left out with a note."""
-    lines = []
+    lines, damaged = parse_metrics(file)
+    for number in damaged:
+        note(f"{file}: line {number} is left out, expected the JSON of an iteration")
+    return lines
+
+
+def parse_metrics(file: Path) -> tuple[list[dict], list[int]]:
+    """The lines of a metrics.jsonl, and the numbers of those that are damaged."""
+    lines, damaged = [], []
     for number, line in enumerate(_log_lines(file) if is_file(file) else [], 1):
         try:
             content = json.loads(line)
@@ -166,8 +193,8 @@ def read_metrics(file: Path) -> list[dict]:
         if isinstance(content, dict) and "iteration" in content:
             lines.append(content)
         else:
-            note(f"{file}: line {number} is left out, expected the JSON of an iteration")
-    return lines
+            damaged.append(number)
+    return lines, damaged
 
 
 def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path, side: int = 192) -> np.ndarray:

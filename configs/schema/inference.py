@@ -55,6 +55,14 @@ class InferenceSave(Section):
     twentieth smaller. Pixels are the same."""
     metadata: Literal["all", "none"] = "all"
     """`all`: what the format can hold of EXIF, XMP, IPTC, resolution, texts, the file's time; `none`: pixels alone."""
+    highlights: Literal["clip", "hue", "shoulder"] = "clip"
+    """What becomes of values above white. `clip`: each channel is cut (published results), which turns hues; `hue`: the
+    three channels are scaled together; `shoulder`: compressed from 0.8 on, so that nothing more becomes white."""
+    denoise: Literal["off", "auto", "always"] = "off"
+    """`auto`: noise is removed from the shadows of 8-bit photos, as far as they are brightened; `always`: of 16-bit
+    photos too."""
+    dither: bool = False
+    """Noise of one step of 8 bits where a photo is brightened more than 4 times, against banding."""
     side_by_side: bool = False
     """Also write photo and result as one picture, into `OUTPUT_side_by_side`."""
     illumination: bool = False

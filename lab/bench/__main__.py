@@ -1,9 +1,9 @@
 """How fast, and in how much memory, beside the plain way in the same run (`make bench`).
 
-python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder rave256 rave512 guidance residual scaling]
-                    [--repeats 5] [--json docs/results/bench.json]
+python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder previews rave256 rave512 lite256 unet256 guidance residual
+                    scaling megapixels photos words embedded] [--repeats 5] [--json docs/results/bench.json]
 
-What each case is: lab/bench/inference.py and lab/bench/training.py. The plain way ("baseline"): lab/bench/plain.py.
+What each case is: the modules of lab/bench. The plain way ("baseline"): lab/bench/plain.py.
 """
 
 import argparse
@@ -16,26 +16,36 @@ from common.errors import UserError
 from common.files import write_text
 from common.paths import REPO_ROOT
 from common.provenance import provenance
-from lab.bench import inference, plain, training
+from lab.bench import convolutions, growth, inference, plain, previews, training
 
+KINDS = {
+    inference: "inference",
+    previews: "inference",
+    training: "training",
+    convolutions: "training",
+    growth: "growth",
+}
 RESULTS = REPO_ROOT / "docs" / "results" / "bench.json"
 
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = [*inference.CASES, *training.CASES]
+    cases = [case for kind in KINDS for case in kind.CASES]
     parser.add_argument("--cases", nargs="+", default=cases, choices=cases, metavar="CASE", help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="of all but large photos (default: %(default)s)")
     parser.add_argument("--json", default=str(RESULTS), metavar="FILE", help="default: %(default)s")
     # what this script starts itself with
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # variant, photo, result
     parser.add_argument("--train-worker", nargs=2, help=argparse.SUPPRESS)  # case, way
+    parser.add_argument("--growth-worker", nargs=3, help=argparse.SUPPRESS)  # case, number, folder
     parser.add_argument("--plain-run", nargs=2, help=argparse.SUPPRESS)  # folder, folder of results
     args = parser.parse_args(argv)
     if args.worker:
         inference.work(*args.worker)
     elif args.train_worker:
         training.work(*args.train_worker)
+    elif args.growth_worker:
+        growth.work(*args.growth_worker)
     elif args.plain_run:
         plain.plain_run(inference.WEIGHTS, *map(Path, args.plain_run))
     elif args.repeats < 1:
@@ -50,13 +60,13 @@ def _measure(cases: list[str], repeats: int, path: Path) -> None:
     # found once: the figures, written case by case, are a change themselves
     found = {"uncommitted_changes": provenance()["uncommitted_changes"]}
     for case in cases:
-        kind = inference if case in inference.CASES else training
+        kind = next(kind for kind in KINDS if case in kind.CASES)
         measured = kind.measure(case, repeats)
         for name, row in measured["rows"].items():
             print(f"{case:>8} {kind.shown(name, row)}", flush=True)
         threads = os.environ.get("OMP_NUM_THREADS")
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        section = results.setdefault("inference" if kind is inference else "training", {})
+        section = results.setdefault(KINDS[kind], {})
         section[case] = {"OMP_NUM_THREADS": threads and int(threads), **measured, **provenance(), **found}
         write_text(path, json.dumps(results, indent=2) + "\n")
 

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from training.guidance_task import GuidanceTask
     from training.unet_task import UNetTask
 
-STEPS = {"rave256": (256, 4), "rave512": (512, 2)}  # side in pixels, photos a step
-CASES = (*STEPS, "guidance", "residual", "scaling")
 ENCODERS = ("ViT-B-32", "RN101")  # guidance, identity; random weights
+LITE = ("efficientnet-lite0", "efficientnet-lite0")
+STEPS = {"rave256": (256, 4, ENCODERS), "rave512": (512, 2, ENCODERS), "lite256": (256, 8, LITE)}  # pixels, photos
+CASES = (*STEPS, "guidance", "residual", "scaling")
 WAYS = {
     "fp32": ["train.precision=fp32"],
     "compiled": ["train.precision=fp32", "train.compile=true"],
@@ -137,8 +138,8 @@ def work(case: str, way: str) -> None:
 
     For each line in, one out: for "step" its seconds and loss, for "flops" a step's count of them.
     """
-    side, batch = STEPS[case]
-    config = step_config(side, batch, ENCODERS, WAYS.get(way, WAYS["fp32"]))
+    side, batch, encoders = STEPS[case]
+    config = step_config(side, batch, encoders, WAYS.get(way, WAYS["fp32"]))
     if way == "baseline":
         steps = authors_steps(config)
     else:
@@ -231,8 +232,8 @@ def _steps(case: str, repeats: int) -> dict:
     limits = {precision: _limit_tflops(device, precision) for precision in ("fp32", *(["bf16"] if here else []))}
     for way, row in rows.items():
         row["limit_tflops"] = limits["bf16" if way == "bf16" else "fp32"]
-    side, batch = STEPS[case]
-    return {"side": side, "batch": batch, "encoders": ENCODERS, "rows": rows}
+    side, batch, encoders = STEPS[case]
+    return {"side": side, "batch": batch, "encoders": encoders, "rows": rows}
 
 
 # ---------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ def _attack(names: list[str], scale: float, seed: int, file: Path) -> int:
     bad = 0
     # found once: the figures, written attack by attack, are a change themselves
     where = provenance() | {"scale": scale, "seed": seed}
+    # what repeats the attacks: where the figures went says nothing on another machine
+    where["command"] = f"python -m lab.chaos --scale {scale:g} --seed {seed} --only {' '.join(names)}"
     with tempfile.TemporaryDirectory(prefix="chaos") as temporary:
         for name in names:
             started = time.perf_counter()

@@ -143,7 +143,9 @@ def test_no_other_file_is_given_away(address, tmp_path):
 def test_a_photo_is_one_that_was_uploaded(address, photo):
     """A call by hand, which names a file of the server as the uploaded one."""
     uploaded = [{"path": str(photo), "meta": {"_type": "gradio.FileData"}}]
-    code, answer = status(f"{address}/gradio_api/call/save", {"data": [uploaded, "rave.safetensors", 1.0]})
+    code, answer = status(
+        f"{address}/gradio_api/call/save", {"data": [uploaded, "rave.safetensors", 1.0, "clip", False, False]}
+    )
     if code == 200:
         event = json.loads(answer)["event_id"]
         answer = status(f"{address}/gradio_api/call/save/{event}")[1]

@@ -9,7 +9,8 @@ import torch
 from data.images import read_photo
 from models.checkpoints import save_unet
 from models.guided import map_at_scale
-from serving.enhancer import Enhancer, _planes
+from serving.enhancer import Enhancer
+from serving.finish import planes
 from tests.serving.helpers import noise
 
 
@@ -96,7 +97,7 @@ def test_maps_at_reduced_size(enhancer, tmp_path, monkeypatch, dtype):
     results = Enhancer(tmp_path / "unet.safetensors", **options, map_scale=1).enhance(rgb)
     assert all(np.array_equal(*pair) for pair in zip(results, expected, strict=True))
     preview = Enhancer(tmp_path / "unet.safetensors", **options, map_scale=4, tile_size=32)
-    images = torch.from_numpy(_planes(rgb))
+    images = torch.from_numpy(planes(rgb))
     with torch.inference_mode():
         illumination = map_at_scale(enhancer.unet, images, 4)
     monkeypatch.setattr("data.images.photo.STRIP", 700)

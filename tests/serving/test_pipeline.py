@@ -94,7 +94,7 @@ def test_too_large_a_photo_is_that_photos_failure(enhancer, tmp_path, monkeypatc
     save_photo(tmp_path / "in" / "b.png")
     calls = []
 
-    def once(rgb, strength, keep_map):
+    def once(rgb, strength, keep_map, finish):
         calls.append(rgb)
         if len(calls) == 1:
             raise error

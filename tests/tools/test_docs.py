@@ -10,9 +10,10 @@ from PIL import Image, ImageStat
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
+from lab.bench.table import training_speed
 from lab.report import DOCUMENTS as TABLED
 from lab.report import filled
-from lab.tables import training_speed
+from lab.tables import _wheres
 from tools.__main__ import names
 
 MORE = ("CONTRIBUTING.md", "CHANGELOG.md", "lab/README.md", "docs/photos/README.md", "pretrained_models/README.md")
@@ -21,7 +22,10 @@ EACH = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.relative_t
 SCRIPTS = ("train", "train_rave", "inference", "compute_metrics")
 LONG = ("quickstart", "compare-methods", "fetch-published", "export")  # they need no input, and start
 # what the data of a command that reads photos is missing, in a folder where there is nothing
-MISSING = "expected a folder, found nothing there|expected a photo or folder|found nothing there|no such file"
+MISSING = (
+    "expected a folder, found nothing there|expected a photo or folder|found nothing there|no such file|"
+    "expected a folder that can be reached"
+)
 SECTIONS = "exp|data|train|unet_model|guidance_model|guidance|clip|loss|model|save|metrics"
 
 
@@ -59,7 +63,7 @@ def test_tables_are_those_of_the_json_files():
 
 
 def test_training_cases_have_tables_once_they_are_measured():
-    assert training_speed({}) == []
+    assert training_speed({}, _wheres) == []
     where = {
         "OMP_NUM_THREADS": None,
         "commit": "0123456789",
@@ -73,7 +77,7 @@ def test_training_cases_have_tables_once_they_are_measured():
         for job in ("inference", "training")
         for n in (1, 2)
     }
-    steps, scaling = training_speed({"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}})
+    steps, scaling = training_speed({"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}}, _wheres)
     assert "| RAVE step, 256 px, batch 4 | 2, 1.5 GB | fp32 2 (1.5×), 1.5 GB |" in steps
     assert "| RAVE step, quick-start config | 2.00 s | 2.00 s | 1.90 | yes |" in scaling
 

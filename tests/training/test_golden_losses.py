@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -29,9 +31,12 @@ def test_losses_are_those_recorded(mode, tmp_path):
     assert_recorded(mode, log_of(mode, tmp_path))
 
 
-def launch(*arguments: str) -> subprocess.Popen:
-    """Two processes that find each other through gloo, as on a machine with two GPUs through NCCL."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
+def launch(*arguments: str, nodes: Sequence[str] = ("--standalone", "--nproc-per-node=2")) -> subprocess.Popen:
+    """Two processes that find each other through gloo, as on a machine with two GPUs through NCCL.
+
+    nodes: what the launcher is told of machines and processes.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", *nodes, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO_ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, **pipes)
@@ -47,6 +52,29 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     assert process.returncode == 0, printed
     for mode in MODES:
         assert_recorded(mode, read_log(tmp_path / mode / "runs" / "golden"))
+
+
+@pytest.mark.slow
+def test_two_machines_train_what_one_process_trains(overrides, tmp_path):
+    """Two launchers of one process each, as on two machines, which meet at an address of this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ("--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
+    states = {}
+    for name, machines in {
+        "one": [("--nproc-per-node=1",)],
+        "two": [(*meeting, f"--node-rank={n}") for n in (0, 1)],
+    }.items():
+        short = ["train.num_iters=3", "unet_model.num_reconstruction_iters=2", "unet_model.max_extensions=0"]
+        command = [str(REPO_ROOT / "train_rave.py"), *arguments([*overrides, *short, f"exp.exp_name={name}"])]
+        processes = [launch(*command, nodes=machine) for machine in machines]
+        printed = [process.communicate(timeout=600)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(machines), printed
+        states[name] = torch.load(tmp_path / "runs" / name / "checkpoints" / "last.pt", weights_only=True)["modules"]
+    assert "2 processes" in printed[0] and "schedule" not in printed[1]  # the first machine speaks
+    for name, tensor in states["one"]["unet"].items():
+        torch.testing.assert_close(states["two"]["unet"][name], tensor, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ def test_sigterm_saves_the_state_and_has_its_own_exit_code(overrides, capsys):
     run = Path(config(overrides).exp.save_dir) / "tiny"
     assert torch.load(run / "checkpoints/last.pt", weights_only=True)["total"] == 6
     assert f"state saved to {run}/checkpoints/last.pt; go on with --resume" in capsys.readouterr().out
+    assert json.loads((run / "outcome.json").read_text())["exit"] == "stopped" and (run / "report.html").is_file()
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -43,7 +43,8 @@ from training.validation import (
 
 def test_run_folder_holds_everything(overrides):
     run = train(config(overrides))
-    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "checkpoints/last.pt"):
+    records = ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "outcome.json", "report.html")
+    for name in (*records, "checkpoints/last.pt"):
         assert (run / name).stat().st_size > 0
     assert list((run / "tensorboard").glob("events*"))
     for picture in ("curves.png", "previews/iteration_000000.png", "previews/iteration_000008.png"):
@@ -306,6 +307,10 @@ def test_non_finite_loss_stops_before_the_update(overrides):
 
     with pytest.raises(TrainingDiverged, match="rave, iteration 4: loss nan"):
         train(config(overrides), on_iteration=spoil)
+    run = Path(config(overrides).exp.save_dir) / "tiny"
+    outcome = json.loads((run / "outcome.json").read_text())
+    assert outcome["exit"] == "diverged" and outcome["reason"].startswith("rave, iteration 4: loss nan")
+    assert outcome["reason"] in (run / "report.html").read_text(encoding="utf-8")
     weights, state = before[-1]
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.snapshot("unet").items())
 

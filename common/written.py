@@ -1,0 +1,47 @@
+"""Files of figures that stand beside a user's own: ours are known again by their content, others are not replaced."""
+
+import json
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import open_file
+from common.pages import GENERATOR
+from common.paths import found
+
+HEAD = 4096  # bytes in which a page says who made it, and a table has its heading
+LARGEST = 2**28  # bytes of a JSON of figures
+PROVENANCE = ("command", "commit", "versions")  # keys of a JSON of ours (`common.provenance`)
+
+
+def check_replaceable(path: Path, key: str, *, heading: str = "", overwrite: bool = False) -> None:
+    """Raises UserError where `path` is no file, or one that we did not write.
+
+    key: what named it. heading: how the first line of a table of ours begins. overwrite: other files are replaced too.
+    """
+    what = found(path)
+    if what in ("nothing there", "a broken link"):
+        return
+    if what != "a file":
+        raise UserError(f"{key}: expected a file, found {what}: {path}")
+    if not overwrite and not _is_ours(path, heading):
+        raise UserError(
+            f"{key}: expected a new name or a file written here before, found another one: {path}; choose another "
+            "name or remove it"
+        )
+
+
+def _is_ours(path: Path, heading: str) -> bool:
+    with open_file(path, limit=LARGEST) as file:
+        head = file.read(HEAD)
+        if not head:
+            return True  # nothing is lost
+        text = head.decode("utf-8-sig", errors="replace").lstrip()
+        if text.startswith("{"):
+            try:
+                content = json.loads(head + file.read())
+            except (ValueError, RecursionError):
+                return False
+            return isinstance(content, dict) and all(name in content for name in PROVENANCE)
+    if text.lower().startswith("<!doctype html"):
+        return f'<meta name="generator" content="{GENERATOR}">' in text
+    return bool(heading) and text.startswith(heading)

@@ -1,0 +1,230 @@
+"""The report on a run as one HTML file that opens anywhere, made of what the run's folder holds.
+
+`write_report` writes it; `write_comparison` writes one on several runs side by side.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.console import note
+from common.errors import UserError
+from common.files import read_file, write_text
+from common.pages import figure_uri, page, picture_uri
+from common.progress import duration
+from common.written import check_replaceable
+from configs.changes import as_yaml, changed, differing
+from configs.schema import TrainConfig
+from training.advice import advise
+from training.plots import overlays, panels
+from training.runs import Run, read_run
+
+RUN_PAGE = Path(__file__).with_name("run_report.html.j2")
+COMPARISON_PAGE = Path(__file__).with_name("comparison.html.j2")
+MOST_PREVIEWS = 24  # in a report, evenly spread; the folder has them all
+PREVIEW = (620, 1600)  # px
+LEFT_OUT = ("exp.exp_name", "exp.save_dir", "exp.cache_dir", "exp.overwrite")  # where runs are, not what they are
+ROWS = {
+    "input": "untouched input",
+    "best": "best by validation",
+    "snapshot": "best by loss",
+    "last": "last iteration",
+}
+
+
+def write_report(folder: str | Path, file: str | Path | None = None) -> Run:
+    """Write the report on a run (default: report.html in it); one note tells what the folder lacks. Returns the run.
+
+    Raises UserError where `folder` holds no run, and where `file` is another program's or cannot be written.
+    """
+    run = read_run(folder)
+    target = Path(file or run.files.report_file)
+    check_replaceable(target, "report")
+    write_text(target, run_page(run, target.parent))
+    if run.missing:
+        note(f"{run.files.path}: the report is without {', '.join(run.missing)}")
+    return run
+
+
+def run_page(run: Run, place: Path) -> str:
+    """The HTML on a run. place: the folder in which the page will lie, for its links."""
+    return page(
+        RUN_PAGE,
+        run=run,
+        ended=run.ended,
+        advice=advise(run),
+        curves={name: figure_uri(figure) for name, figure in panels(run.metrics).items()},
+        previews=_previews(run),
+        scores=[(title, run.scores[name]) for name, title in ROWS.items() if name in run.scores],
+        guidance=_guidance(run),
+        direction=_direction_report(run, place),
+        changed=as_yaml(changed(run.config, TrainConfig)),
+        config=as_yaml(run.config),
+        duration=duration,
+        weights=_weights(run),
+        origin=_origin(run.provenance),
+        processor=_hardware(run.provenance)[:1],
+    )
+
+
+def write_comparison(runs: Sequence[Run], file: str | Path) -> None:
+    """Write one page on several runs. Raises UserError as `write_report` does."""
+    check_replaceable(Path(file), "--report")
+    names = unique_names(runs)
+    logs = {name: run.metrics for name, run in zip(names, runs, strict=True)}
+    html = page(
+        COMPARISON_PAGE,
+        runs=names,
+        rows=table(runs),
+        differing=differing_keys(runs),
+        curves={name: figure_uri(figure) for name, figure in overlays(logs).items()},
+        previews=[(name, uri) for name, run in zip(names, runs, strict=True) if (uri := _last_preview(run))],
+    )
+    write_text(file, html)
+
+
+def table(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Row title -> one cell for each run: how it ended, length, scores."""
+
+    def score(name: str, key: str, form: str, run: Run) -> str:
+        value = run.scores.get(name, {}).get(key)
+        return "–" if value is None else format(value, form)
+
+    rows = [
+        ("method", [run.method or "–" for run in runs]),
+        ("ended", [run.ended[0] for run in runs]),
+        ("iterations", [f"{run.iterations:,}" for run in runs]),
+        ("seconds", ["–" if run.seconds is None else f"{run.seconds:,.0f}" for run in runs]),
+    ]
+    for name, title in ROWS.items():
+        if any(name in run.scores for run in runs):
+            rows.append((f"{title}: PSNR / dB", [score(name, "psnr", ".2f", run) for run in runs]))
+            rows.append((f"{title}: SSIM", [score(name, "ssim", ".3f", run) for run in runs]))
+    rows.append(("best at iteration", [score("best", "iteration", ",", run) for run in runs]))
+    return rows
+
+
+def differing_keys(runs: Sequence[Run]) -> dict[str, list]:
+    """Config key -> its value in each run, of those that differ and say what a run is."""
+    rows = differing([run.config for run in runs])
+    return {key: row for key, row in rows.items() if key not in LEFT_OUT}
+
+
+def unique_names(runs: Sequence[Run]) -> list[str]:
+    """The runs by the shortest ends of their paths that tell them apart."""
+    paths = [run.files.path.resolve() for run in runs]
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return names
+
+
+def _previews(run: Run) -> list[tuple[int, str]]:
+    """(iteration, JPEG data URI); a picture that cannot be read is left out."""
+    iterations = list(run.previews)
+    count = min(len(iterations), MOST_PREVIEWS)
+    chosen = dict.fromkeys(iterations[round(i * (len(iterations) - 1) / max(count - 1, 1))] for i in range(count))
+    pictures = [(iteration, _picture(run.previews[iteration])) for iteration in chosen]
+    return [(iteration, uri) for iteration, uri in pictures if uri]
+
+
+def _last_preview(run: Run) -> str | None:
+    return _picture(list(run.previews.values())[-1]) if run.previews else None
+
+
+def _picture(path: Path) -> str | None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture_uri(picture.convert("RGB"), *PREVIEW)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError):
+        return None
+
+
+def _guidance(run: Run) -> list[tuple[str, str]]:
+    """What guides, in figures of the log and keys of the config."""
+    rows = []
+    encoder = run.setting("clip.guidance.model")
+    if encoder:
+        rows.append(("encoder", f"{encoder}, {run.setting('clip.guidance.pretrained') or 'random weights'}"))
+    guided = [line for line in run.steps if {"projection", "set_point", "backlit_projection"} <= line.keys()]
+    if run.method == "rave":
+        shift = run.setting("guidance.remove_first_n_tokens")
+        rows.append(("direction", f"{run.setting('guidance.direction')}{f', shifted by {shift}' if shift else ''}"))
+    if guided:
+        start, goal, end = (guided[-1][key] for key in ("backlit_projection", "set_point", "projection"))
+        rows.append(("mean projection of backlit photos", f"{start:+.4f}"))
+        kind = ", mean of the last batch's" if run.setting("guidance.set_point") == "photo" else ""
+        rows.append((f"set point{kind}", f"{goal:+.4f}"))
+        rows.append(("enhanced photos, at the end", f"{end:+.4f}"))
+    for report in run.reports[-1:]:
+        rows.append(("puts on the right side, held-back photos", f"{100 * report['guidance_accuracy']:.1f} %"))
+        names = {"s_backlit": "backlit", "s_enhanced": "enhanced", "s_welllit": "well-lit"}
+        means = [f"{title} {report[key]:.3f}" for key, title in names.items() if key in report]
+        rows.append(("mean negative similarity S", ", ".join(means)))
+        for side, title in (("backlit", "backlit"), ("welllit", "well-lit")):
+            if f"tokens_{side}" in report:
+                rows.append((f"tokens nearest to {title}", report[f"tokens_{side}"]))
+    return rows
+
+
+def _direction_report(run: Run, place: Path) -> dict[str, Any] | None:
+    """What `python -m tools interpret-residual` wrote for this run, beside its folder, in figures and a link."""
+    folder = run.files.path.with_name(f"{run.files.path.name}_direction")
+    try:
+        report = json.loads(read_file(folder / "report.json"))
+        part = next(part for part in report["shifts"] if part["n"] == report["n"])
+        return {
+            "link": Path(os.path.relpath(folder / "report.html", place)).as_posix(),
+            "auc": float(part["auc"]),
+            "light_share": float(report["light_share"]),
+            "words": [str(word) for word in part["content_words"]],
+        }
+    except (OSError, UserError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
+        return None
+
+
+def _origin(record: dict) -> list[tuple[str, str]]:
+    """Command, commit, hardware and versions, of what a record of a run has."""
+    commit = record.get("commit") or "unknown"
+    changes = ", with uncommitted changes" if record.get("uncommitted_changes") else ""
+    versions = record.get("versions")
+    packages = [f"{name} {its}" for name, its in versions.items()] if isinstance(versions, dict) else []
+    rows = [
+        ("command", str(record.get("command", ""))),
+        ("commit", f"{commit}{changes}" if record else ""),
+        ("hardware", ", ".join(_hardware(record))),
+        ("versions", ", ".join([*([f"Python {record['python']}"] if "python" in record else []), *packages])),
+    ]
+    again = record.get("resumed")
+    for entry in again if isinstance(again, list) else []:
+        if isinstance(entry, dict):
+            rows.append(
+                ("resumed", f"at iteration {entry.get('iteration')}, commit {entry.get('commit') or 'unknown'}")
+            )
+    return [(title, text) for title, text in rows if text]
+
+
+def _hardware(record: dict) -> list[str]:
+    """GPU, processor and cores, as far as they are known, what trained first."""
+    facts = record.get("hardware")
+    if not isinstance(facts, dict):
+        return []
+    cores = f"{facts['cores']} cores" if facts.get("cores") else None
+    return [str(fact) for fact in (facts.get("gpu"), facts.get("processor"), cores) if fact]
+
+
+def _weights(run: Run) -> list[tuple[str, Path]]:
+    files = run.files
+    named = {
+        "best snapshot": files.best_file,
+        "best by validation": files.best_val_file,
+        "guidance": files.guidance_file,
+        "direction": files.direction_file,
+        "state, for --resume": files.state_file,
+    }
+    return [(title, file.relative_to(files.path)) for title, file in named.items() if file.is_file()]
