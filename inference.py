@@ -28,6 +28,7 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
+    "same_for": "model.same_for",
     "highlights": "save.highlights",
     "denoise": "save.denoise",
 }  # flag -> config key, for text
@@ -50,7 +51,10 @@ def main(argv: list[str]) -> int:
         "-o", "--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)"
     )
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
-    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
+    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result), or auto: by each photo")
+    parser.add_argument(
+        "--same-for", metavar="S", help="folder: the photos of a folder are one scene, brightened alike"
+    )
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg (or jpg), webp or tiff (or tif)")
     parser.add_argument(
         "--map-scale", metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
@@ -108,7 +112,7 @@ def _enhance(args: argparse.Namespace) -> int:
 
     processes = _processes(config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
-    enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength"}))
+    enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
     if rank == 0:
         say(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
         say(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
@@ -117,6 +121,7 @@ def _enhance(args: argparse.Namespace) -> int:
         jobs[rank::world],
         enhancer,
         **settings(config),
+        scenes=jobs,
         record=partial(record_result, writer=str(rank) if rank else ""),
     )
     if processes:

@@ -106,6 +106,14 @@ def test_flags_of_the_finish_reach_the_pixels(weights, tmp_path, flags):
     assert np.array_equal(plain, result) == (flags == ["--dither"])
 
 
+def test_strength_by_itself_and_by_scene(weights, photos, tmp_path, capsys):
+    assert call(weights, photos, "--output", tmp_path / "out", "--strength", "auto", "--same-for", "folder") == 0
+    assert read_rgb8(tmp_path / "out" / "a.png").mean() > 70  # dark: the full result
+    assert abs(read_rgb8(tmp_path / "out" / "sub" / "b.jpg").mean() - 80) < 60
+    with pytest.raises(UserError, match="--same-for: expected 'photo' or 'folder', found 'scene'"):
+        call(weights, photos, "--same-for", "scene")
+
+
 def test_skip_existing_leaves_results_alone(weights, photos, tmp_path):
     call(weights, photos, "--output", tmp_path / "out")
     os.utime(tmp_path / "out" / "a.png", (1, 1))
@@ -166,7 +174,7 @@ def test_dry_run_writes_nothing(weights, photos, tmp_path, capsys):
         (["--strenght", "1"], "unrecognized arguments: --strenght"),
         (["--set", "model.strenght=1"], r"unknown key 'model.strenght'; did you mean 'model.strength'\?"),
         (["--strength", "1.5"], "--strength: expected less than or equal to 1"),
-        (["--strength", "much"], "--strength: expected .*number, found the text 'much'"),
+        (["--strength", "much"], "--strength: expected number or 'auto', found the text 'much'"),
         (["--format", "gif"], "--format: expected 'keep', 'png'"),
         (["--input", "x"], "found both"),
         (["--cfg", "nothing.yaml"], "no such file"),
