@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from common.files import DiskFull
+from common.progress import Progress
 from data.images import (
     PNG_LEVEL,
     STANDARD,
@@ -101,9 +101,10 @@ def enhance_files(
     by all photos of `scenes` where `jobs` are a part of them.
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
-    photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is
-    a terminal. `record` is called with the folder and the relative path of each file that was written. Results are
-    those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
+    photos of which all that is wanted is there, and writes no file that is there. Progress is a bar on a terminal, a
+    line now and then in a log. `record` is called with the folder and the relative path of each file that was written.
+    Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the
+    folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
@@ -111,7 +112,7 @@ def enhance_files(
         todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, extras)])]
     outcome = Outcome(skipped=len(jobs) - len(todo))
     reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-    bar = tqdm(total=len(todo), unit="photo", disable=None)
+    progress = Progress("enhancing", len(todo))
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
     decided = of_scenes(scenes or jobs, enhancer, strength, limits) if same_for == "folder" and todo else {}
@@ -120,7 +121,7 @@ def enhance_files(
     save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
 
     def settle() -> None:
-        bar.update()
+        progress.add()
         _settle(begun.popleft(), outcome, enhancer)
 
     def room() -> bool:
@@ -155,7 +156,7 @@ def enhance_files(
     finally:  # also after Ctrl-C: what is being written is finished, what waits is dropped
         for pool in (reader, writer):
             pool.shutdown(cancel_futures=True)
-        bar.close()
+        progress.close()
     return outcome
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -357,3 +358,22 @@ def test_two_processes_share_the_photos(weights, photos, tmp_path, device):
     assert shared.stderr.count("failed: ") == alone.stderr.count("failed: ") == 1
     for name in ("a.png", "sub/b.jpg"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_quiet_and_json(weights, photos, capsys):
+    (photos / "broken.jpg").write_text("no photo")
+    assert call(weights, photos, "--quiet", "--json") == 3
+    printed = capsys.readouterr()
+    (line,) = printed.out.splitlines()
+    result = json.loads(line)
+    assert (result["photos"], result["enhanced"], result["skipped"]) == (3, 2, 0)
+    assert [entry["photo"] for entry in result["failed"]] == [str(photos / "broken.jpg")]
+    assert result["output"] == str(photos.with_name("photos_enhanced")) and "failed: " in printed.err
+
+
+def test_a_dry_run_of_many_photos_is_short(weights, photos, capsys):
+    for number in range(30):
+        Image.new("RGB", (4, 3)).save(photos / f"more{number:02}.png")
+    assert call(weights, photos, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 35 and lines[-1] == "... and 12 more"
