@@ -111,7 +111,7 @@ def test_strength_by_itself_and_by_scene(weights, photos, tmp_path, capsys):
     assert call(weights, photos, "--output", tmp_path / "out", "--strength", "auto", "--same-for", "folder") == 0
     assert read_rgb8(tmp_path / "out" / "a.png").mean() > 70  # dark: the full result
     assert abs(read_rgb8(tmp_path / "out" / "sub" / "b.jpg").mean() - 80) < 60
-    with pytest.raises(UserError, match="--same-for: expected 'photo' or 'folder', found 'scene'"):
+    with pytest.raises(UserError, match="--same-for: expected 'photo' or 'folder', found the text 'scene'"):
         call(weights, photos, "--same-for", "scene")
 
 
