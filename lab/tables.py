@@ -375,6 +375,7 @@ TABLES = {
     "previews": lambda: bench.previews(_measured("inference"), _where),
     "int8": lambda: bench.int8(_read("int8"), _where),
     "training_speed": lambda: "\n\n".join(bench.training_speed(_measured("training"), _wheres)),
+    "network": lambda: bench.network(_measured("network"), _wheres),
     "growth": lambda: bench.growth(_measured("growth"), _wheres),
     "quickstart": quickstart,
     "weights": weights,
@@ -397,7 +398,7 @@ def _read(name: str) -> dict:
 
 
 def _measured(kind: str) -> dict:
-    """The cases of `make bench`: "inference", "training" or "growth"."""
+    """The cases of `make bench`: "inference", "training", "network" or "growth"."""
     return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8")).get(kind, {})
 
 
