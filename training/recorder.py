@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.console import note, say
 from common.errors import UserError, reason_of
+from common.progress import duration
 from models.checkpoints import save_tensors
 from models.guidance import save_guidance
 from training.build import Parts, Task
@@ -183,6 +184,7 @@ class Recorder:
         folder.finish(summary)
         if parts.guidance:
             parts.guidance.delete_enhanced_sets()
+        self.tell(f"finished   {state.total:,} iterations, {duration(state.seconds)} of training; all in {folder.path}")
         self.tell(f"weights    {folder.best_file}")
         if parts.validation:
             self.tell(f"           {folder.best_val_file}, the best by validation")
