@@ -1,6 +1,6 @@
 """Make photos, train RAVE, enhance held-out photos, measure: offline (`make demo`).
 
-Everything lands in runs/quickstart/: curves.png, before_after.png, enhanced/, results.json and the run itself.
+Everything lands in runs/quickstart/: report.html, before_after.png, enhanced/, results.json and the run itself.
 """
 
 import contextlib
