@@ -10,6 +10,7 @@ from lab.chaos.table import reliability
 from metrics.choice import LIMITS, VALIDATION
 
 RESULTS = REPO_ROOT / "docs" / "results"
+BUSY = 1.5  # load a core, above which other work ran beside a measurement; its times are long, their ratios hold
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
 
 
@@ -422,4 +423,7 @@ def _device(result: dict) -> str:
     if hardware["gpu"]:
         return hardware["gpu"]
     bf16 = f" with {hardware['bf16']}" if hardware.get("bf16") else ""
-    return f"{hardware['cores']} cores of {hardware['processor']}{bf16}"
+    threads = result.get("OMP_NUM_THREADS")
+    cores = f"{threads} of {hardware['cores']}" if threads else f"{hardware['cores']}"
+    busy = ", beside other work" if result.get("load", 0) > BUSY * hardware["cores"] else ""
+    return f"{cores} cores of {hardware['processor']}{bf16}{busy}"

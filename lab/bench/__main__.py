@@ -64,10 +64,10 @@ def _measure(cases: list[str], repeats: int, path: Path) -> None:
         measured = kind.measure(case, repeats)
         for name, row in measured["rows"].items():
             print(f"{case:>8} {kind.shown(name, row)}", flush=True)
-        threads = os.environ.get("OMP_NUM_THREADS")
+        threads, load = os.environ.get("OMP_NUM_THREADS"), round(os.getloadavg()[0], 1)
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         section = results.setdefault(KINDS[kind], {})
-        section[case] = {"OMP_NUM_THREADS": threads and int(threads), **measured, **provenance(), **found}
+        section[case] = {"OMP_NUM_THREADS": threads and int(threads), "load": load, **measured, **provenance(), **found}
         write_text(path, json.dumps(results, indent=2) + "\n")
 
 
