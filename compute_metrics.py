@@ -21,12 +21,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
-from common.console import note, one_line, say
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
+from common.console import note, quietly, say
 from common.errors import UserError
 from common.files import real_path, write_text, writing
-from common.paths import find_folder, found
+from common.paths import find_folder
+from common.progress import track
 from common.provenance import provenance
+from common.tables import lines
+from common.written import check_replaceable
 
 if TYPE_CHECKING:
     from configs.schema import MetricsConfig
@@ -46,14 +49,15 @@ FLAGS = {
         "JSON to write (default: ENHANCED_metrics.json beside the folder of results)",
     ),
     "csv": ("metrics.csv_file", "FILE", "CSV to write (default: beside the JSON)"),
+    "report": ("metrics.report_file", "FILE", "HTML page to write with the worst and best results and difference maps"),
     "protocol": ("metrics.protocol", "NAME", "rgb, paper or both"),
     "lpips": ("metrics.lpips", "MODE", "auto, on or off"),
     "stlpips": ("metrics.stlpips", "MODE", "auto, alex, vgg or off"),
 }
 ALL_SHOWN = 40  # images; of more, only the EXTREMES worst and best are shown
 EXTREMES = 5
-NAME_WIDTH = 48
 UNMATCHED_SHOWN = 10
+HEADINGS = ("name,rgb_", "name,paper_")  # of a CSV of ours
 THREADS = 4  # at most
 AT_ONCE = 16_000_000  # pixels measured at the same time, or one pair: 24 megapixels took 3.5 GB
 
@@ -63,14 +67,17 @@ def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, default_cfg="metrics.yaml", example="metrics.protocol=rgb")
     for flag, (key, metavar, text) in FLAGS.items():
         parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of these names, whoever wrote them")
+    add_output(parser)
     args = parser.parse_args(argv)
 
     from configs.load import load_config  # not for --help, which would take twice as long
     from configs.schema import MetricsConfig
 
     typed = {key: f"--{flag}" for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
-    with named_as_typed(typed):
+    with named_as_typed(typed), quietly(args.quiet):
         given = {key: getattr(args, flag.removeprefix("--")) for key, flag in typed.items()}
+        given |= {"metrics.overwrite": True} if args.overwrite else {}
         return _compare(load_config(MetricsConfig, args.cfg, args.overrides, given))
 
 
@@ -80,11 +87,12 @@ def _compare(config: "MetricsConfig") -> int:
     gt_dir = _folder(config.data.gt_images_path, "--gt", "data.gt_images_path")
     if real_path(enhanced_dir) == real_path(gt_dir):
         note(f"results and ground truths are one folder, each photo is compared with itself: {gt_dir}")
-    json_file, csv_file = _output_files(config, enhanced_dir)
+    json_file, csv_file, page_file = _output_files(config, enhanced_dir)
 
     from data.images import Limits
     from metrics.full_reference import Lpips  # not before everything above is known to be right: it takes seconds
     from metrics.pairing import pair
+    from metrics.report import metrics_page
     from metrics.stlpips import StLpips
 
     pairing = pair(enhanced_dir, gt_dir)
@@ -116,7 +124,11 @@ def _compare(config: "MetricsConfig") -> int:
     write_text(json_file, text)
     with writing(csv_file) as temporary:
         _write_csv(temporary, scores, protocols)
-    say("", f"written: {json_file}", f"         {csv_file}")
+    if page_file:
+        write_text(
+            page_file, metrics_page(summary, pairing.pairs, {k: title for k, (title, _) in METRICS.items()}, limits)
+        )
+    say("", f"written: {json_file}", *(f"         {file}" for file in (csv_file, page_file) if file))
     sys.stdout.flush()  # failures come last, also where both streams end up in one file
     for name, reason in failed:
         say(f"failed: {name}: {reason}", file=sys.stderr)
@@ -129,26 +141,30 @@ def _folder(value: str | None, flag: str, key: str) -> Path:
     return find_folder(value, key)
 
 
-def _output_files(config: "MetricsConfig", enhanced_dir: Path) -> tuple[Path, Path]:
-    """Where JSON and CSV go; their folders are made now, so that a bad path costs no measuring."""
+def _output_files(config: "MetricsConfig", enhanced_dir: Path) -> tuple[Path, Path, Path | None]:
+    """Where JSON, CSV and page go; their folders are made now, so that a bad path costs no measuring."""
     folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
     json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))
-    _check_output("metrics.json_file", json_file, "--json")
+    overwrite = config.metrics.overwrite
+    _check_output("metrics.json_file", json_file, "--json", overwrite)
     csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))
-    _check_output("metrics.csv_file", csv_file, "--csv")
+    _check_output("metrics.csv_file", csv_file, "--csv", overwrite)
     if json_file.absolute() == csv_file.absolute():
         raise UserError(f"metrics.json_file, metrics.csv_file: expected two files, found one: {json_file}")
-    return json_file, csv_file
+    page_file = Path(config.metrics.report_file) if config.metrics.report_file else None
+    if page_file:
+        _check_output("metrics.report_file", page_file, "--report", overwrite)
+        if page_file.absolute() in (json_file.absolute(), csv_file.absolute()):
+            raise UserError(f"metrics.report_file: expected a file of its own, found that of the figures: {page_file}")
+    return json_file, csv_file, page_file
 
 
-def _check_output(key: str, path: Path, flag: str) -> None:
+def _check_output(key: str, path: Path, flag: str, overwrite: bool) -> None:
     from data.listing import image_suffixes
 
-    what = found(path)
-    if what not in ("a file", "nothing there", "a broken link"):
-        raise UserError(f"{key}: expected a file, found {what}: {path}")
     if path.suffix.lower() in image_suffixes():
         raise UserError(f"{key}: expected a name that is no photo's, found {path}")
+    check_replaceable(path, key, heading=HEADINGS, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,18 +177,13 @@ def _measure(
     pairs: list, protocols: list[str], lpips: Any, stlpips: Any, limits: Any
 ) -> tuple[dict[str, dict], list[tuple[str, str]]]:
     """({name: {protocol: {metric: value}}}, [(name, why it failed)])."""
-    from tqdm import tqdm
-
     scores, failed = {}, []
     room = _Room(AT_ONCE)
     # threads, because SSIM, which takes most of the time, leaves the interpreter free
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     try:
         done = pool.map(lambda item: _measure_one(item, protocols, lpips, stlpips, limits, room), pairs)
-        # disable=None: no bar where stderr is not a terminal
-        for item, (values, problem) in zip(
-            pairs, tqdm(done, total=len(pairs), unit="photo", disable=None), strict=True
-        ):
+        for item, (values, problem) in zip(pairs, track(done, "measuring", len(pairs)), strict=True):
             if values:
                 scores[item.name] = values
             if problem:
@@ -264,15 +275,15 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
     wanted = [name for name in METRICS if name != "stlpips" or not reasons[name]]  # optional: the JSON says why
     rows = [["protocol", "images", *(METRICS[name][0] for name in wanted)]]
     rows += [[name, str(entry["count"]), *_cells(entry["mean"], wanted)] for name, entry in protocols.items()]
-    _print_table(rows)
+    say(*lines(rows))
     if skipped:
-        print(f"paper: one result per name(1), name(2) family, so {skipped} not measured with it")
+        say(f"paper: one result per name(1), name(2) family, so {skipped} not measured with it")
     if reasons["lpips"]:
         say(f"{METRICS['lpips'][0]}: {reasons['lpips']}")
     for name, entry in protocols.items():
         for metric, count in entry["measured"].items():
             if 0 < count < entry["count"]:
-                print(f"{name}: {METRICS[metric][0]} of {count} images, the others are too small for it")
+                say(f"{name}: {METRICS[metric][0]} of {count} images, the others are too small for it")
 
     first = summary["protocol"]
     worst_first = sorted(scores, key=lambda name: scores[name].get(first, {}).get("psnr", math.inf))
@@ -289,11 +300,9 @@ def _print_report(scores: dict[str, dict], summary: dict[str, Any], skipped: int
         rows += [[f"{title}:"]] if title else []
         for name in names:
             cells = [cell for protocol in protocols for cell in _cells(scores[name].get(protocol, {}), metrics)]
-            shown = one_line(name)
-            rows.append([shown if len(shown) <= NAME_WIDTH else f"...{shown[-NAME_WIDTH + 3 :]}", *cells])
+            rows.append([name, *cells])
     if scores:
-        print()
-        _print_table(rows)
+        say("", *lines(rows))
 
     for kind, what in (
         ("enhanced", "results without a ground truth"),
@@ -311,17 +320,6 @@ def _cells(values: dict[str, float | None], metrics: list[str] | None = None) ->
         "-" if values.get(metric) is None else METRICS[metric][1].format(values[metric])
         for metric in metrics or METRICS
     ]
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    """First column left, others right; a row of one cell is a title and takes no part in the widths."""
-    widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1), strict=True)]
-    for name, *cells in rows:
-        print(
-            "   ".join(
-                [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=False))]
-            ).rstrip()
-        )
 
 
 def console() -> None:

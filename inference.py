@@ -8,14 +8,15 @@ torchrun --nproc-per-node 2 inference.py PHOTOS   each process takes every secon
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
-from common.console import say
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
+from common.console import quietly, say
 from common.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ FLAGS = {
     "output": "data.output",
     "checkpoint": "model.checkpoint",
     "format": "save.format",
+    "same_for": "model.same_for",
     "highlights": "save.highlights",
     "denoise": "save.denoise",
 }  # flag -> config key, for text
 NUMBERS = {"strength": "model.strength", "map_scale": "model.map_scale"}
+SHOWN = 20  # lines of one kind about photos; the rest is counted
 SWITCHES = {
     "dither": "save.dither",
     "side_by_side": "save.side_by_side",
@@ -50,7 +53,10 @@ def main(argv: list[str]) -> int:
         "-o", "--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)"
     )
     parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
-    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
+    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result), or auto: by each photo")
+    parser.add_argument(
+        "--same-for", metavar="S", help="folder: the photos of a folder are one scene, brightened alike"
+    )
     parser.add_argument("--format", metavar="F", help="keep, png, jpeg (or jpg), webp or tiff (or tif)")
     parser.add_argument(
         "--map-scale", metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
@@ -64,16 +70,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files of the results' names, whoever wrote them"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the config and what would be written where")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be written where, write nothing")
+    add_output(parser, "results, failures, seconds")
     args = parser.parse_args(argv)
-    with named_as_typed(_typed(args)):
+    with named_as_typed(_typed(args)), quietly(args.quiet):
         return _enhance(args)
 
 
 def _enhance(args: argparse.Namespace) -> int:
     # each where it is first needed: --help and mistakes are reported before slow imports
     from common.paths import find_file
-    from configs.load import dump_config, load_config
+    from configs.changes import as_yaml, changed
+    from configs.load import load_config
     from configs.schema import InferenceConfig
 
     numbers = [f"{key}={getattr(args, flag)}" for flag, key in NUMBERS.items() if getattr(args, flag) is not None]
@@ -95,8 +103,12 @@ def _enhance(args: argparse.Namespace) -> int:
         inputs, config.data.output, save.format, keep=save.skip_existing, overwrite=save.overwrite, extras=extras
     )
     if args.dry_run:
-        print(dump_config(config))
-        say(f"weights: {checkpoint}", *(f"{job.source} -> {job.target}" for job in jobs))
+        say(
+            f"# {args.cfg}, what differs from the defaults",
+            *as_yaml(changed(config.model_dump(), InferenceConfig)).splitlines(),
+        )
+        say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
+        say(*_some([f"{job.source} -> {job.target}" for job in jobs]))
         return EXIT_OK
 
     created = not jobs[0].output.exists()
@@ -108,7 +120,7 @@ def _enhance(args: argparse.Namespace) -> int:
 
     processes = _processes(config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
-    enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength"}))
+    enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
     if rank == 0:
         say(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
         say(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
@@ -117,6 +129,7 @@ def _enhance(args: argparse.Namespace) -> int:
         jobs[rank::world],
         enhancer,
         **settings(config),
+        scenes=jobs,
         record=partial(record_result, writer=str(rank) if rank else ""),
     )
     if processes:
@@ -127,7 +140,19 @@ def _enhance(args: argparse.Namespace) -> int:
     if created:
         with contextlib.suppress(OSError):
             jobs[0].output.rmdir()  # which only takes an empty folder
-    return _report(outcome, jobs, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    code = _report(outcome, jobs, seconds)
+    if args.json:
+        failed = [{"photo": str(path), "reason": reason} for path, reason in outcome.failures]
+        counts = {"photos": len(jobs), "enhanced": outcome.enhanced, "skipped": outcome.skipped, "failed": failed}
+        place = {"output": str(jobs[0].output), "weights": str(checkpoint), "device": str(enhancer.choice)}
+        print(json.dumps({**place, **counts, "seconds": round(seconds, 2)}))
+    return code
+
+
+def _some(lines: list[str]) -> list[str]:
+    """The lines; of many, the first, and how many more there are."""
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"... and {len(lines) - SHOWN:,} more"]
 
 
 def _left_out(inputs: list[str]) -> str:
@@ -177,8 +202,11 @@ def _typed(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
+    alike: dict[str, list[str]] = {}
     for path, note in outcome.notes:
-        say(f"note: {path}: {note}")
+        alike.setdefault(note, []).append(f"note: {path}: {note}")
+    for lines in alike.values():
+        say(*_some(lines))
     counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
     per_photo, per_second = seconds / max(outcome.enhanced, 1), outcome.pixels / 1e6 / max(seconds, 1e-9)
     speed = f"{per_photo:.2f} s/photo, {per_second:.2f} megapixels/s"

@@ -40,6 +40,13 @@ def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1")
     return parser
 
 
+def add_output(parser: ArgumentParser, what: str | None = None) -> None:
+    """`--quiet`, and `--json` where the last line on stdout can be one JSON object about `what`."""
+    parser.add_argument("--quiet", action="store_true", help="tell errors, failures and notes only")
+    if what:
+        parser.add_argument("--json", action="store_true", help=f"the last line on stdout is one JSON object: {what}")
+
+
 def add_set(parser: ArgumentParser, text: str) -> None:
     """`--set KEY=VALUE`, as often as wanted, into `overrides`; `text` is its help."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=text)

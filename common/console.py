@@ -1,9 +1,12 @@
 """What the scripts print: nothing from outside moves the cursor, turns the reading direction or ends a line."""
 
+import contextlib
 import io
 import os
+import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +19,9 @@ _SPELT_OUT = {
 }  # control, direction and other format marks, bytes that are no Unicode, line ends
 _JOINERS = "\u200c\u200d"  # in Persian words and in emoji
 _CURSOR_UP = "\x1b[A"  # tqdm's, between bars
+_COLOURS = {"error": 31, "failed": 31, "note": 33, "new best": 32}  # of a line's first word, on a terminal
+_MARKED = re.compile(rf"(?:{'|'.join(_COLOURS)})\b")
+_QUIET: list[bool] = []  # not empty: only errors, failures and notes are told
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -35,10 +41,32 @@ def one_line(text: str) -> str:
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print each as one line, on stdout or `file`; of several processes, the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        for line in lines:
-            print(one_line(line), file=file)
+    """Print each as one line, on stdout or `file`, above progress bars; of several processes, the first speaks."""
+    if speaks() or (file is not None and is_first()):
+        tqdm = sys.modules.get("tqdm")  # without it there is no bar
+        with tqdm.tqdm.external_write_mode(file or sys.stdout) if tqdm else contextlib.nullcontext():
+            for line in lines:
+                print(one_line(line), file=file)
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def speaks() -> bool:
+    """Whether this process tells how it goes on stdout: it is the first, and nobody asked for quiet."""
+    return is_first() and not _QUIET
+
+
+@contextlib.contextmanager
+def quietly(quiet: bool) -> Iterator[None]:
+    """Inside, where `quiet`, nothing is told but what goes to stderr: errors, failures and notes."""
+    _QUIET.extend([True] if quiet else [])
+    try:
+        yield
+    finally:
+        del _QUIET[: 1 if quiet else 0]
 
 
 def note(text: str) -> None:
@@ -58,11 +86,16 @@ class Output(io.TextIOWrapper):
     def write(self, text: str) -> int:
         start = "\r" if text.startswith("\r") else ""
         safe = start + _CURSOR_UP.join(visible(part, "\n\t") for part in text[len(start) :].split(_CURSOR_UP))
+        if self._coloured() and (word := _MARKED.match(safe)):
+            safe = f"\x1b[{_COLOURS[word[0]]}m{word[0]}\x1b[0m{safe[word.end() :]}"
         try:
             super().write(safe)
         except OSError as error:
             self._drop(error)
         return len(text)
+
+    def _coloured(self) -> bool:
+        return self.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def flush(self) -> None:
         try:

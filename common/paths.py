@@ -63,7 +63,7 @@ def find_folder(value: str, key: str) -> Path:
 
 def how_to_get(value: str | Path) -> str:
     """For the end of an error about a missing path: what tells how to get it, where a shipped config names the path."""
-    path = os.path.relpath(value)
+    path = os.path.relpath(value or os.curdir)
     for place, how in EXPLAINED.items():
         if Path(path).is_relative_to(place):
             return f" ({how})"

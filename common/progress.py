@@ -1,4 +1,117 @@
-"""How far work is: a bar on a terminal, a line now and then in a log."""
+"""How far work is: a bar on a terminal; in a log, which cannot redraw a line, a line now and then."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from common.console import say, speaks
+
+LINE_SECONDS = 30.0  # between lines in a log
+WORDS = {"it": "iterations", "B": "bytes"}  # units that are told by a sign beside speeds
+ItemT = TypeVar("ItemT")
+
+
+class Progress:
+    """Progress on `what`, over `total` units (None: nobody knows), of which `done` are done already.
+
+    every: seconds between lines in a log. note: what is told beside it, such as a loss. Where nothing is to be told
+    (`common.console.speaks`), it is silent.
+    """
+
+    def __init__(
+        self, what: str, total: int | None = None, unit: str = "photo", *, done: int = 0, every: float = LINE_SECONDS
+    ) -> None:
+        self.every = every
+        self.what, self.total, self.unit, self.done, self.note = what, total, unit, done, ""
+        self._bar = None
+        self.restart_clock()
+        if speaks() and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, desc=what, unit=unit, initial=done, leave=False, dynamic_ncols=True, unit_scale=unit == "B"
+            )
+
+    def restart_clock(self) -> None:
+        """Speed is measured from here on: what came before was no unit's time."""
+        self._first, self._start = self.done, time.monotonic()
+        self._told = self._start
+        if getattr(self, "_bar", None):
+            self._bar.unpause()
+
+    def add(self, count: int = 1) -> None:
+        """So many units more."""
+        self.at(self.done + count)
+
+    def at(self, done: int, total: int | None = None) -> None:
+        """So many units are done, of `total` where that has changed; fewer than before where work begins anew."""
+        self.total = self.total if total is None else total
+        back, step, self.done = done < self.done, done - self.done, done
+        if back:
+            self.restart_clock()
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.set_postfix_str(self.note, refresh=False)
+            self._bar.update(step)
+        elif time.monotonic() - self._told >= self.every:
+            self._told = time.monotonic()
+            say(self.line())
+
+    def line(self) -> str:
+        """How far it is: done, of how many, note, speed, time left."""
+        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        of = f" of {self.total:,}" if self.total else ""
+        made, seconds = self._since()
+        left = f"{duration((self.total - self.done) * seconds / made)} left" if self.total and made > 0 else ""
+        parts = [f"{self.what}: {self.done:,}{of} {self._units}{share}", self.note, self.rate(), left]
+        return ", ".join(filter(None, parts))
+
+    def ended(self) -> str:
+        """What it came to, once it is over: how many, how long, note, speed."""
+        made, seconds = self._since()
+        last = "" if made == self.done else f", the last {made:,}"
+        parts = [f"{self.what}: {self.done:,} {self._units}{last} in {duration(seconds)}", self.note, self.rate()]
+        return ", ".join(filter(None, parts))
+
+    def rate(self) -> str:
+        """Speed since the clock was started: "12.3 it/s", "2.1 photos/s", "3.5 s/photo"."""
+        made, seconds = self._since()
+        if made <= 0 or seconds <= 0:
+            return ""
+        if made < seconds:
+            return f"{seconds / made:.1f} s/{self.unit}"
+        return f"{made / seconds:.1f} {self.unit if self.unit in WORDS else self._units}/s"
+
+    def _since(self) -> tuple[int, float]:
+        """Units and seconds since the clock was started."""
+        return self.done - self._first, time.monotonic() - self._start
+
+    @property
+    def _units(self) -> str:
+        return WORDS.get(self.unit, f"{self.unit}s")
+
+    def close(self) -> None:
+        """The bar goes, if there was one."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def track(items: Iterable[ItemT], what: str, total: int | None = None, unit: str = "photo") -> Iterator[ItemT]:
+    """The items, with progress told as they are asked for. total: how many; None: `len(items)`."""
+    with Progress(what, len(items) if total is None else total, unit) as progress:
+        for item in items:
+            yield item
+            progress.add()
 
 
 def duration(seconds: float | None) -> str:

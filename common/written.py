@@ -13,10 +13,13 @@ LARGEST = 2**28  # bytes of a JSON of figures
 PROVENANCE = ("command", "commit", "versions")  # keys of a JSON of ours (`common.provenance`)
 
 
-def check_replaceable(path: Path, key: str, *, heading: str = "", overwrite: bool = False) -> None:
+def check_replaceable(
+    path: Path, key: str, *, heading: str | tuple[str, ...] = (), overwrite: bool | None = None
+) -> None:
     """Raises UserError where `path` is no file, or one that we did not write.
 
-    key: what named it. heading: how the first line of a table of ours begins. overwrite: other files are replaced too.
+    key: what named it. heading: how the first line of a table of ours may begin. overwrite: other files are
+    replaced too; None: there is no such switch.
     """
     what = found(path)
     if what in ("nothing there", "a broken link"):
@@ -24,13 +27,14 @@ def check_replaceable(path: Path, key: str, *, heading: str = "", overwrite: boo
     if what != "a file":
         raise UserError(f"{key}: expected a file, found {what}: {path}")
     if not overwrite and not _is_ours(path, heading):
+        switch = "" if overwrite is None else ", or give --overwrite"
         raise UserError(
             f"{key}: expected a new name or a file written here before, found another one: {path}; choose another "
-            "name or remove it"
+            f"name, remove it{switch}"
         )
 
 
-def _is_ours(path: Path, heading: str) -> bool:
+def _is_ours(path: Path, heading: str | tuple[str, ...]) -> bool:
     with open_file(path, limit=LARGEST) as file:
         head = file.read(HEAD)
         if not head:
@@ -44,4 +48,4 @@ def _is_ours(path: Path, heading: str) -> bool:
             return isinstance(content, dict) and all(name in content for name in PROVENANCE)
     if text.lower().startswith("<!doctype html"):
         return f'<meta name="generator" content="{GENERATOR}">' in text
-    return bool(heading) and text.startswith(heading)
+    return text.startswith(heading or ())

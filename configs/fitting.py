@@ -87,7 +87,7 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _is_choice(value: Any, annotation: Any) -> bool:
-    """Whether a value that is no text is one that the annotation takes: `auto | true | false`."""
-    return not isinstance(value, str) and any(
-        value is option or (isinstance(option, type) and type(value) is option) for option in _options(annotation)
-    )
+    """Whether a value that is no text is one that the annotation takes: `auto | true | false`. Whole numbers are
+    numbers too."""
+    kinds = (int, float) if type(value) is int else (type(value),)
+    return not isinstance(value, str) and any(value is option or option in kinds for option in _options(annotation))

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import file_digest, read_file, writing
+from common.progress import track
 from data.images import STANDARD, ImageError, Limits, read_rgb8
 
 VERSION = "v3"  # of what decoding and resizing give; another one makes the cache anew
@@ -141,7 +141,7 @@ def in_parallel(work: Callable[[ItemT], ResultT], items: Sequence[ItemT], what: 
     with ThreadPoolExecutor(min(cores, MOST_WORKERS)) as pool:
         try:
             results = pool.map(work, items)
-            return list(tqdm(results, desc=what, total=len(items), unit="photo", leave=False, disable=None, delay=1))
+            return list(track(results, what, len(items)))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -10,6 +10,7 @@ from lab.chaos.table import reliability
 from metrics.choice import LIMITS, VALIDATION
 
 RESULTS = REPO_ROOT / "docs" / "results"
+BUSY = 1.5  # load a core, above which other work ran beside a measurement; its times are long, their ratios hold
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
 
 
@@ -372,6 +373,7 @@ TABLES = {
     "previews": lambda: bench.previews(_measured("inference"), _where),
     "int8": lambda: bench.int8(_read("int8"), _where),
     "training_speed": lambda: "\n\n".join(bench.training_speed(_measured("training"), _wheres)),
+    "network": lambda: bench.network(_measured("network"), _wheres),
     "growth": lambda: bench.growth(_measured("growth"), _wheres),
     "quickstart": quickstart,
     "weights": weights,
@@ -394,7 +396,7 @@ def _read(name: str) -> dict:
 
 
 def _measured(kind: str) -> dict:
-    """The cases of `make bench`: "inference", "training" or "growth"."""
+    """The cases of `make bench`: "inference", "training", "network" or "growth"."""
     return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8")).get(kind, {})
 
 
@@ -418,4 +420,7 @@ def _device(result: dict) -> str:
     if hardware["gpu"]:
         return hardware["gpu"]
     bf16 = f" with {hardware['bf16']}" if hardware.get("bf16") else ""
-    return f"{hardware['cores']} cores of {hardware['processor']}{bf16}"
+    threads = result.get("OMP_NUM_THREADS")
+    cores = f"{threads} of {hardware['cores']}" if threads else f"{hardware['cores']}"
+    busy = ", beside other work" if result.get("load", 0) > BUSY * hardware["cores"] else ""
+    return f"{cores} cores of {hardware['processor']}{bf16}{busy}"

@@ -16,8 +16,18 @@ from torch import Tensor, nn
 
 from common.errors import UserError, reason_of
 from common.files import file_digest
+from common.paths import is_file
 from models.checkpoints import load_matching, read_tensors
-from models.clip_weights import cached, known_config, no_weights, openai_archives, reach_hub, tag_config, weights_of
+from models.clip_weights import (
+    cached,
+    known_config,
+    no_weights,
+    openai_archives,
+    reach_hub,
+    tag_config,
+    tag_file,
+    weights_of,
+)
 from models.weight_files import LARGEST_WEIGHTS, is_archive
 
 OUR_MODELS = Path(__file__).resolve().parent / "encoders"  # open_clip configs of this repository
@@ -155,6 +165,22 @@ def built_by_timm(network: nn.Module, name: str, classes: tuple[list[str], Tenso
         std=config["std"],
         classes=classes,
     )
+
+
+def is_here(model: str, pretrained: str | None) -> bool:
+    """Whether the weights of a tag or file are on this machine, or come with a package; the network is not asked.
+
+    Raises UserError for a tag that the model does not have.
+    """
+    if pretrained is None or is_file(pretrained):
+        return True
+    if model == "auto" or Path(pretrained).suffix:
+        return False
+    if model.startswith(IMAGE_ONLY_PREFIX):
+        name = model.removeprefix(IMAGE_ONLY_PREFIX)
+        config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+        return config is None or cached(str(config.hf_hub_id), ("model.safetensors", "pytorch_model.bin")) is not None
+    return model not in open_clip.list_models() or tag_file(model, pretrained) is not None
 
 
 def _with_tag(wanted: Wanted) -> Built:

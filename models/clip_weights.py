@@ -38,15 +38,19 @@ def weights_of(model: str, tag: str, trusted: Collection[str] = ()) -> Path:
     trusted: see `models.clip_encoder.load_clip`.
     Raises UserError, in one line, where the file cannot be had.
     """
-    config = tag_config(model, tag)
-    repository, files = _hub_files(config)
-    found = cached(repository, files) or in_clip_cache(config, trusted)
-    if found:
+    if found := tag_file(model, tag, trusted):
         return found
+    repository, files = _hub_files(tag_config(model, tag))
     try:
         return _download(repository, files)
     except Exception as error:  # the hub's client passes on the errors of whichever libraries it uses
         raise no_weights(f"{model}/{tag}", repository, error, Path.home() / CLIP_CACHE) from None
+
+
+def tag_file(model: str, tag: str, trusted: Collection[str] = ()) -> Path | None:
+    """The file with the weights of an open_clip tag in a cache of this machine. Raises UserError for an unknown tag."""
+    config = tag_config(model, tag)
+    return cached(*_hub_files(config)) or in_clip_cache(config, trusted)
 
 
 def cached(repository: str, files: Sequence[str]) -> Path | None:

@@ -122,10 +122,13 @@ def build(work: Path) -> "gradio.Blocks":
         names = [(Path(file).name, number) for number, file in enumerate(files or [])]
         return gr.update(choices=names, value=0 if names else None, visible=len(names) > 1)
 
+    def far(auto, strength):
+        return "auto" if auto else strength
+
     def finished(highlights, denoise, dither):
         return Finish(highlights=highlights, denoise="auto" if denoise else "off", dither=dither)
 
-    def look(files, number, name, strength, highlights, denoise, dither, progress=gr.Progress()):  # noqa: B008
+    def look(files, number, name, auto, strength, highlights, denoise, dither, progress=gr.Progress()):  # noqa: B008
         """Comparison, map and message; the network runs where the map is not known yet."""
         photo = chosen(files, number)
         if photo is None:
@@ -141,10 +144,10 @@ def build(work: Path) -> "gradio.Blocks":
             f"{Path(photo).name}, shown at {width} × {height} px · {choice.device}, {choice.precision}, "
             f"{choice.backend}"
         )
-        result = studio.result(view, name, strength, finished(highlights, denoise, dither))
+        result = studio.result(view, name, far(auto, strength), finished(highlights, denoise, dither))
         return (view.photo, result), grey, message, None
 
-    def slide(files, number, name, strength, highlights, denoise, dither):
+    def slide(files, number, name, auto, strength, highlights, denoise, dither):
         """The comparison at another strength, from the map that is there."""
         photo = chosen(files, number)
         try:
@@ -152,13 +155,14 @@ def build(work: Path) -> "gradio.Blocks":
         except UserError:
             view = None
         finish = finished(highlights, denoise, dither)
-        return (view.photo, studio.result(view, name, strength, finish)) if view else None
+        return (view.photo, studio.result(view, name, far(auto, strength), finish)) if view else None
 
-    def save(files, name, strength, highlights, denoise, dither, progress=gr.Progress()):  # noqa: B008
+    def save(files, name, auto, strength, highlights, denoise, dither, progress=gr.Progress()):  # noqa: B008
         if not files:
             raise gr.Error("Expected a photo, found none: drop one into the box first.")
         finish = finished(highlights, denoise, dither)
-        written, failed = studio.write(files, name, strength, lambda done: progress(done, desc="Full size"), finish)
+        power = far(auto, strength)
+        written, failed = studio.write(files, name, power, lambda done: progress(done, desc="Full size"), finish)
         return gr.update(value=written or None, visible=bool(written)), "\n\n".join(f"⚠️ {line}" for line in failed)
 
     def measure(result, truth):
@@ -188,6 +192,7 @@ def build(work: Path) -> "gradio.Blocks":
                 files = gr.File(label="Photos", file_count="multiple", type="filepath", height=170, elem_id="photos")
                 which = gr.Dropdown([], label="Show", visible=False, interactive=True, elem_id="which")
                 strength = gr.Slider(0, 1, 1, step=0.01, label="Strength", elem_id="strength")
+                auto = gr.Checkbox(label="Strength by each photo's brightness", interactive=True)
                 name = gr.Dropdown(weights, value=weights[0], label="Weights", interactive=True, elem_id="weights")
                 with gr.Accordion("Finish", open=False):
                     choices = [("cut at white", "clip"), ("keep their hue", "hue"), ("compress", "shoulder")]
@@ -238,13 +243,13 @@ def build(work: Path) -> "gradio.Blocks":
             )
         shown = [comparison, grey, message, results]
         finish = [highlights, denoise, dither]
-        how = [files, which, name, strength, *finish]
+        how = [files, which, name, auto, strength, *finish]
         files.change(opened, files, which).then(look, how, shown)
         which.input(look, how, shown)
         name.change(look, how, shown)
-        for setting in (strength, *finish):
+        for setting in (auto, strength, *finish):
             setting.change(slide, how, comparison, show_progress="hidden", trigger_mode="always_last")
-        button.click(save, [files, name, strength, *finish], [results, message])
+        button.click(save, [files, name, auto, strength, *finish], [results, message])
         measure_button.click(measure, [result, truth], [figures, measure_message])
         read_button.click(read, [photo, name, encoder, dark, bright, saved], [places, words, read_message])
     return page

@@ -34,7 +34,9 @@ class Choice:
 
     def __str__(self) -> str:
         version = metadata.version("openvino" if self.backend == "openvino" else "torch")
-        return f"{self.device}, {self.precision}, {self.backend} {version} ({self.why})"
+        reasons = self.why.split("; ")
+        most = next((reason for reason in reasons if "asked for" in reason), reasons[0])  # one, for a console's line
+        return f"{self.device}, {self.precision}, {self.backend} {version} ({most})"
 
 
 def choose(backend: str, precision: str, device: str) -> Choice:

@@ -72,7 +72,7 @@ class Worker:
     def enhancer(self) -> object:
         from serving.enhancer import Enhancer
 
-        return Enhancer(self.weights, **self.config.model.model_dump(exclude={"checkpoint", "strength"}))
+        return Enhancer(self.weights, **self.config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tasks = [Task(**json.loads(text)) for text in batch["task"]]

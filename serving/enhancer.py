@@ -25,6 +25,7 @@ import numpy as np
 from common.errors import UserError
 from serving.finish import PLAIN, Finish, array, planes, tensor
 from serving.pictures import AnyPhoto, opened
+from serving.strength import Strength, resolved
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from models.unet import IlluminationUNet
     from serving.tiles import Network
 
-WHOLE_FRAME = 500_000  # pixels, about 1.6 GB; larger photos go through the network in tiles, which gives the same map
+WHOLE_FRAME = 500_000  # pixels, about 1 GB; larger photos go through the network in tiles, which gives the same map
+WHOLE_FRAME_OPENVINO = 1_500_000  # pixels, which take it 1.1 GB; and no PyTorch
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are as fast, but for a tenth
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
 
@@ -46,12 +48,12 @@ class Enhancer:
 
     checkpoint: weights, `.safetensors` or a published `.pth`; None: those that `inference.py` takes.
     device "auto" (what Accelerate finds), "cpu" or "cuda"; precision "auto", "fp32" or "bf16"; backend "auto",
-    "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a
-    tile in pixels; None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE`, others whole.
-    Results do not depend on it. map_scale 1, 2 or 4: the map is computed at that part of the photo's sides and brought
-    up along the photo's edges (`models.guided`), for previews. bf16 serves photos of 8 bits a channel. Deeper ones
-    (uint16, floats) are computed in float32: beside their steps the rounding of bf16 is large, and smooth gradients
-    would go up and down.
+    "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a tile in pixels;
+    None: photos of more than `WHOLE_FRAME` pixels (with OpenVINO `WHOLE_FRAME_OPENVINO`) in tiles of `TILE`, others
+    whole. Results do not depend on it. map_scale 1, 2 or 4: the map is computed at that part of the photo's sides and
+    brought up along the photo's edges (`models.guided`), for previews. bf16 serves photos of 8 bits a channel. Deeper
+    ones (uint16, floats) are computed in float32: beside their steps the rounding of bf16 is large, and smooth
+    gradients would go up and down.
     Raises UserError for weights that cannot be used, and for a device or a backend that is not there.
     """
 
@@ -86,23 +88,24 @@ class Enhancer:
 
     @overload
     def __call__(
-        self, photo: "Image.Image | str | os.PathLike", strength: float = 1.0, finish: Finish = ...
+        self, photo: "Image.Image | str | os.PathLike", strength: Strength = 1.0, finish: Finish = ...
     ) -> "Image.Image": ...
     @overload
-    def __call__(self, photo: np.ndarray, strength: float = 1.0, finish: Finish = ...) -> np.ndarray: ...
+    def __call__(self, photo: np.ndarray, strength: Strength = 1.0, finish: Finish = ...) -> np.ndarray: ...
     @overload
-    def __call__(self, photo: list, strength: float = 1.0, finish: Finish = ...) -> list: ...
-    def __call__(self, photo: AnyPhoto | list, strength: float = 1.0, finish: Finish = PLAIN) -> AnyPhoto | list:
+    def __call__(self, photo: list, strength: Strength = 1.0, finish: Finish = ...) -> list: ...
+    def __call__(self, photo: AnyPhoto | list, strength: Strength = 1.0, finish: Finish = PLAIN) -> AnyPhoto | list:
         """Enhance a photo, or a list of photos; the result is of the same kind.
 
         photo: a PIL image; an array (H,W,3), uint8, uint16 or float in [0, 1]; or a file's path, which gives a PIL
         image of 8 bits a channel (`inference.py` keeps 16 bits and metadata). RGB, or grey in a PIL image; alpha stays.
         Of a list, photos of one size and type go through the network together where that is faster (on a GPU).
-        strength: 0 (the photo) to 1 (the full result). finish: what becomes of highlights, noise and steps.
+        strength: 0 (the photo) to 1 (the full result), or "auto", by the photo's own brightness. finish: what becomes
+        of highlights, noise and steps.
         Raises ValueError on other shapes, types and strengths, ImageError for a file that is not a photo.
         """
-        if not 0 <= strength <= 1:
-            raise ValueError(f"strength: expected 0 to 1, found {strength}")
+        if strength != "auto" and not 0 <= strength <= 1:
+            raise ValueError(f"strength: expected 0 to 1 or 'auto', found {strength}")
         if not isinstance(photo, list):
             rgb, closed = opened(photo)
             return closed(self.enhance(rgb, strength, keep_map=False, finish=finish)[0])
@@ -123,9 +126,10 @@ class Enhancer:
         return max(1, BATCH // (height * width)) if together and self._map_scale == 1 else 1
 
     def _tile_of(self, height: int, width: int) -> int:
-        return self._tile_size or (TILE if height * width > WHOLE_FRAME else max(height, width))
+        most = WHOLE_FRAME_OPENVINO if self.choice.backend == "openvino" else WHOLE_FRAME
+        return self._tile_size or (TILE if height * width > most else max(height, width))
 
-    def _finish(self, waiting: list, strength: float, results: list, finish: Finish = PLAIN) -> None:
+    def _finish(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
         """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""
         if not waiting:
             return
@@ -137,7 +141,7 @@ class Enhancer:
             images = np.concatenate([planes(rgb) for rgb in photos])
             maps = self._network(photos[0].dtype).whole(images)
             enhanced = [
-                finish.divided(*pair, strength, rgb.dtype)
+                finish.divided(*pair, resolved(strength, rgb), rgb.dtype)
                 for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
             ]
         for number, close, result in zip(numbers, closed, enhanced, strict=True):
@@ -158,14 +162,15 @@ class Enhancer:
         return illumination
 
     def enhance(
-        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
+        self, rgb: np.ndarray, strength: Strength = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Photo (H,W,3), float32 in [0, 1] or uint8 or uint16 -> result of the same shape and type, and map M.
 
-        The map is (H,W) float32, or None without `keep_map`. `strength` in [0, 1]: the photo is divided
-        by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
+        The map is (H,W) float32, or None without `keep_map`. `strength` in [0, 1], or "auto": the photo is
+        divided by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
         memory. Raises ValueError on other shapes and types.
         """
+        strength = resolved(strength, rgb)
         if finish.denoises(rgb.dtype):  # which looks at the noise of all shadows first
             illumination = self.illumination(rgb)
             return self.relight(rgb, illumination, strength, finish), illumination if keep_map else None
@@ -178,11 +183,14 @@ class Enhancer:
                 illumination[rows, columns] = array(tile[0, 0])
         return result, illumination
 
-    def relight(self, rgb: np.ndarray, illumination: np.ndarray, strength: float, finish: Finish = PLAIN) -> np.ndarray:
+    def relight(
+        self, rgb: np.ndarray, illumination: np.ndarray, strength: Strength, finish: Finish = PLAIN
+    ) -> np.ndarray:
         """What `enhance` gives with another strength, from its photo (H,W,3) and map (H,W), without the network."""
         from data.images.photo import strips
         from serving.denoise import Denoiser
 
+        strength = resolved(strength, rgb)
         clean = Denoiser(rgb, illumination, strength) if finish.denoises(rgb.dtype) else None
         result, without_torch = np.empty(rgb.shape, rgb.dtype), self.choice.backend == "openvino"
         for rows in strips(rgb):

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from common.files import DiskFull
+from common.progress import Progress
 from data.images import (
     PNG_LEVEL,
     STANDARD,
@@ -29,6 +29,7 @@ from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.finish import FIELDS, PLAIN, Finish
 from serving.jobs import Job, file_id
+from serving.strength import Strength, of_scenes
 
 if TYPE_CHECKING:
     from configs.schema import InferenceConfig
@@ -70,6 +71,7 @@ def settings(config: "InferenceConfig") -> dict[str, Any]:
     save = config.save
     return {
         "strength": config.model.strength,
+        "same_for": config.model.same_for,
         "finish": Finish(**save.model_dump(include=FIELDS)),
         "limits": Limits(config.data.max_megapixels, config.data.incomplete),
         **save.model_dump(exclude={"format", "overwrite", *FIELDS}),
@@ -80,7 +82,9 @@ def enhance_files(
     jobs: list[Job],
     enhancer: Enhancer,
     *,
-    strength: float = 1.0,
+    strength: Strength = 1.0,
+    same_for: Literal["photo", "folder"] = "photo",
+    scenes: list[Job] | None = None,
     finish: Finish = PLAIN,
     quality: int | Literal["keep"] = 95,
     png_level: int = PNG_LEVEL,
@@ -93,11 +97,14 @@ def enhance_files(
 ) -> Outcome:
     """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
 
+    `same_for` "folder": the photos of each folder are one scene, whose strength is decided once (`serving.strength`),
+    by all photos of `scenes` where `jobs` are a part of them.
     `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
     (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
-    photos of which all that is wanted is there, and writes no file that is there. Progress goes to stderr, if that is
-    a terminal. `record` is called with the folder and the relative path of each file that was written. Results are
-    those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the folder.
+    photos of which all that is wanted is there, and writes no file that is there. Progress is a bar on a terminal, a
+    line now and then in a log. `record` is called with the folder and the relative path of each file that was written.
+    Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the
+    folder.
     """
     extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
@@ -105,15 +112,16 @@ def enhance_files(
         todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, extras)])]
     outcome = Outcome(skipped=len(jobs) - len(todo))
     reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-    bar = tqdm(total=len(todo), unit="photo", disable=None)
+    progress = Progress("enhancing", len(todo))
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
+    decided = of_scenes(scenes or jobs, enhancer, strength, limits) if same_for == "folder" and todo else {}
     enhance = partial(enhancer.enhance, finish=finish)
     read = partial(read_photo, integers=True, limits=limits)
     save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
 
     def settle() -> None:
-        bar.update()
+        progress.add()
         _settle(begun.popleft(), outcome, enhancer)
 
     def room() -> bool:
@@ -133,7 +141,8 @@ def enhance_files(
                 photo = item.attempt(_checked, photo, job, side_by_side)
             if number + 1 < len(todo) and room():
                 following = reader.submit(read, todo[number + 1].source)
-            computed = item.attempt(enhance, photo.rgb, strength, keep_map=illumination) if photo else None
+            power = decided.get(job.source, strength)
+            computed = item.attempt(enhance, photo.rgb, power, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
                 item.writing = writer.submit(
@@ -147,7 +156,7 @@ def enhance_files(
     finally:  # also after Ctrl-C: what is being written is finished, what waits is dropped
         for pool in (reader, writer):
             pool.shutdown(cancel_futures=True)
-        bar.close()
+        progress.close()
     return outcome
 
 

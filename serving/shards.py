@@ -106,6 +106,11 @@ class Records:
 def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tuple[Places, list[Task], int]:
     """Where, what is left to do, and how many results are there already. Writes nothing. Raises UserError."""
     save = config.save
+    if config.model.same_for != "photo":
+        raise UserError(
+            "model.same_for: expected photo, as no process here sees a whole folder, "
+            f"found {config.model.same_for}; inference.py takes it"
+        )
     extras = tuple(what for what in ("side_by_side", "illumination") if getattr(save, what))
     settings = _settings(config, weights)
 

@@ -22,6 +22,7 @@ from serving.enhancer import Enhancer
 from serving.finish import PLAIN, Finish
 from serving.jobs import plan_outputs
 from serving.pipeline import enhance_files, settings
+from serving.strength import Strength
 
 SCREEN = 1280  # pixels; longer side of what is shown
 KEPT_MAPS = 16  # photos whose maps stay on the disk
@@ -92,7 +93,7 @@ class Studio:
                     self._map_file(*gone).unlink(missing_ok=True)
             return self._views[photo, weights]
 
-    def result(self, view: View, weights: str, strength: float, finish: Finish = PLAIN) -> np.ndarray:
+    def result(self, view: View, weights: str, strength: Strength, finish: Finish = PLAIN) -> np.ndarray:
         """The enhanced photo at screen size, (h,w,3) uint8. The network does not run."""
         return self.enhancer(weights).relight(view.photo, view.illumination, strength, finish)
 
@@ -100,7 +101,7 @@ class Studio:
         self,
         photos: Sequence[str],
         weights: str,
-        strength: float,
+        strength: Strength,
         progress: Progress | None = None,
         finish: Finish = PLAIN,
     ) -> tuple[list[str], list[str]]:
@@ -143,7 +144,7 @@ class _Mapped(Enhancer):
         self._studio, self._photo, self._weights, self._progress = studio, photo, weights, progress
 
     def enhance(
-        self, rgb: np.ndarray, strength: float = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
+        self, rgb: np.ndarray, strength: Strength = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
     ) -> tuple[np.ndarray, np.ndarray | None]:
         illumination = np.array(self._studio._map(self._photo, self._weights, rgb, self._progress))
         result = self._studio.enhancer(self._weights).relight(rgb, illumination, strength, finish)

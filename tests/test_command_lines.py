@@ -30,7 +30,7 @@ FLAGS = {
         "--illumination",
         "--skip-existing",
     ],
-    "compute_metrics": ["--gt", "--enhanced", "--json", "--csv", "--protocol", "--lpips"],
+    "compute_metrics": ["--gt", "--enhanced", "--json", "--csv", "--report", "--protocol", "--lpips"],
 }
 SCHEMAS = {"inference": InferenceConfig, "compute_metrics": MetricsConfig}
 CHOSEN = [
@@ -189,6 +189,8 @@ check_dataset --backlit photos --gt V
 check_dataset --backlit photos --image-size V
 clean_cache V
 clean_cache --cache-dir V
+compare_runs V photos
+compare_runs V V --report V
 compare_weights --backlit V --gt gt --weights V
 compare_weights --backlit photos --gt gt --weights V
 compare_weights --backlit photos --gt gt --weights photos --list V
@@ -198,6 +200,8 @@ export --format V --output x.onnx
 export --format onnx --output x.onnx --checkpoint V
 interpret_residual --cfg V
 make_backlit V out
+run_report V
+run_report photos --out V
 make_backlit photos out --size V
 make_backlit photos out --per-photo V
 make_backlit photos out --masks V

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 import compute_metrics
 from common.errors import UserError
 from metrics.full_reference import PROTOCOLS, psnr_paper, psnr_rgb, ssim_paper, ssim_rgb
+from metrics.report import difference_map
 from metrics.stlpips import StLpips
 
 ROOT = Path(compute_metrics.__file__).parent
@@ -197,6 +199,7 @@ def test_many_images_show_the_extremes(tmp_path, capsys):
     assert _call(tmp_path, "--protocol", "rgb") == 0
     out = capsys.readouterr().out
     order = [int(line[5:7]) for line in out.splitlines() if line.startswith("photo")]
+    assert len(out.splitlines()) < 30
     psnr = {int(image["name"][5:7]): image["psnr"] for image in _summary(tmp_path)["images"]}
     by_psnr = sorted(psnr, key=psnr.get)
     assert order == by_psnr[:5] + by_psnr[:-6:-1]
@@ -301,3 +304,44 @@ def test_st_lpips_beside_the_others(folders, capsys):
     image = next(image for image in summary["images"] if image["name"] == "b.png")
     assert image["stlpips"] == image["paper"]["stlpips"] == distance > 0
     assert "stlpips_reason" not in summary["mean"] and "ST-LPIPS" in capsys.readouterr().out
+
+
+def test_a_page_shows_the_worst_and_the_best_with_difference_maps(tmp_path, capsys):
+    for number in range(12):
+        truth = _picture(number, (16, 24))
+        for name, pixels in (("gt", truth), ("enhanced", np.maximum(truth, 15 * number))):  # a higher number is worse
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / name / f"<b>{number:02}.png")
+    page = tmp_path / "page.html"
+    assert _call(tmp_path, "--protocol", "rgb", "--report", str(page), "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    html = page.read_text(encoding="utf-8")
+    assert "<b>1" not in html and not re.search(r"https?://|<script|@import|url\(", html)
+    assert re.findall(r"&lt;b&gt;(\d\d)\.png <span", html) == [
+        *("11", "10", "09", "08", "07"),
+        *("00", "01", "02", "03", "04"),
+    ]
+    sources = re.findall(r"src=[\"']([^\"']*)", html)
+    assert len(sources) == 1 + 10 * 3 and all(source.startswith("data:image/") for source in sources)
+
+
+def test_difference_maps_tell_brighter_from_darker():
+    truth = np.full((2, 3, 3), 100, np.uint8)
+    assert (difference_map(truth, truth) == 255).all()
+    brighter, darker = difference_map(truth + 100, truth)[0, 0], difference_map(truth - 100, truth)[0, 0]
+    assert brighter[0] > brighter[2] and darker[0] < darker[2]
+    assert (difference_map(truth + 20, truth) > brighter).all()  # paler
+
+
+def test_files_of_others_are_not_replaced(folders, capsys):
+    folder, _ = folders
+    for name, content in (("enhanced_metrics.json", '{"mine": 1}'), ("enhanced_metrics.csv", "name,age\n")):
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match=rf"metrics\.\w+_file: expected a new name or .* another one: .*{name}"):
+            _call(folder)
+        assert (folder / name).read_text() == content
+        (folder / name).unlink()
+    assert _call(folder) == 0 and _call(folder) == 0  # ours are
+    (folder / "enhanced_metrics.csv").write_text("name,age\n")
+    assert _call(folder, "--overwrite") == 0
+    assert (folder / "enhanced_metrics.csv").read_text().startswith("name,rgb_psnr")

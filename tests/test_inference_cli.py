@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -106,6 +107,14 @@ def test_flags_of_the_finish_reach_the_pixels(weights, tmp_path, flags):
     assert np.array_equal(plain, result) == (flags == ["--dither"])
 
 
+def test_strength_by_itself_and_by_scene(weights, photos, tmp_path, capsys):
+    assert call(weights, photos, "--output", tmp_path / "out", "--strength", "auto", "--same-for", "folder") == 0
+    assert read_rgb8(tmp_path / "out" / "a.png").mean() > 70  # dark: the full result
+    assert abs(read_rgb8(tmp_path / "out" / "sub" / "b.jpg").mean() - 80) < 60
+    with pytest.raises(UserError, match="--same-for: expected 'photo' or 'folder', found the text 'scene'"):
+        call(weights, photos, "--same-for", "scene")
+
+
 def test_skip_existing_leaves_results_alone(weights, photos, tmp_path):
     call(weights, photos, "--output", tmp_path / "out")
     os.utime(tmp_path / "out" / "a.png", (1, 1))
@@ -166,7 +175,7 @@ def test_dry_run_writes_nothing(weights, photos, tmp_path, capsys):
         (["--strenght", "1"], "unrecognized arguments: --strenght"),
         (["--set", "model.strenght=1"], r"unknown key 'model.strenght'; did you mean 'model.strength'\?"),
         (["--strength", "1.5"], "--strength: expected less than or equal to 1"),
-        (["--strength", "much"], "--strength: expected .*number, found the text 'much'"),
+        (["--strength", "much"], "--strength: expected number or 'auto', found the text 'much'"),
         (["--format", "gif"], "--format: expected 'keep', 'png'"),
         (["--input", "x"], "found both"),
         (["--cfg", "nothing.yaml"], "no such file"),
@@ -349,3 +358,22 @@ def test_two_processes_share_the_photos(weights, photos, tmp_path, device):
     assert shared.stderr.count("failed: ") == alone.stderr.count("failed: ") == 1
     for name in ("a.png", "sub/b.jpg"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_quiet_and_json(weights, photos, capsys):
+    (photos / "broken.jpg").write_text("no photo")
+    assert call(weights, photos, "--quiet", "--json") == 3
+    printed = capsys.readouterr()
+    (line,) = printed.out.splitlines()
+    result = json.loads(line)
+    assert (result["photos"], result["enhanced"], result["skipped"]) == (3, 2, 0)
+    assert [entry["photo"] for entry in result["failed"]] == [str(photos / "broken.jpg")]
+    assert result["output"] == str(photos.with_name("photos_enhanced")) and "failed: " in printed.err
+
+
+def test_a_dry_run_of_many_photos_is_short(weights, photos, capsys):
+    for number in range(30):
+        Image.new("RGB", (4, 3)).save(photos / f"more{number:02}.png")
+    assert call(weights, photos, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 35 and lines[-1] == "... and 12 more"

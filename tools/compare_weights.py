@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import note, say
 from common.errors import UserError
 from common.files import write_text
 from common.paths import one_form, read_text
+from common.progress import track
 from common.provenance import provenance
 from data.images import read_all
 from data.listing import list_images, named
@@ -173,13 +173,11 @@ def main(argv: list[str]) -> int:
     truths = [_reduced(truth) for _, truth in _spread(list(photos.values()), PROBED)]
     rows = {}
     for name, row in scored.items():
-        scores = [
-            score(row, path, *photo) for path, photo in tqdm(photos.items(), desc=name, leave=False, disable=None)
-        ]
+        scores = [score(row, path, *photo) for path, photo in track(photos.items(), name)]
         rows[name] = {group: means([scores[i] for i in members]) for group, members in groups.items() if members}
         for part, paths in stay.items():
             if paths and row.has(paths):
-                progress = tqdm(paths, desc=f"{name}, {part}", leave=False, disable=None)
+                progress = track(paths, f"{name}, {part}")
                 rows[name][f"change, {part}"] = changes([changed(row, path) for path in progress])
         if row.method:
             rows[name]["probes"] = probe(row.method, truths)
@@ -264,7 +262,7 @@ def read_kinds(file: str) -> dict[str, str]:
 def _print_row(name: str, row: dict, groups: list[str], stay: Iterable[str], header: bool) -> None:
     groups = [group for group in groups if ", " not in group]  # combined ones are in the JSON
     if header:
-        tqdm.write(
+        say(
             f"{'PSNR / dB, SSIM':36}"
             + "".join(f" {group:>16}" for group in groups)
             + f" {'clipped':>8} {'hue':>6}"
@@ -283,7 +281,7 @@ def _print_row(name: str, row: dict, groups: list[str], stay: Iterable[str], hea
     probes = row.get("probes", {})
     for key, digits in (("largest_jump", 3), ("fall", 3), ("region_lift", 2), ("sky_change", 3), ("noise_gain", 2)):
         cells += _cell(probes.get(key), 6, digits)
-    tqdm.write(f"{name:36}{cells}{_cell(whole['seconds_per_megapixel'], 6, 2)}")
+    say(f"{name:36}{cells}{_cell(whole['seconds_per_megapixel'], 6, 2)}")
 
 
 def _cell(value: float | None, width: int, digits: int, unit: str = "") -> str:

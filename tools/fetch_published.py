@@ -15,11 +15,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
+from common.progress import Progress
 
 SHA256 = {
     "clip_lit/enhancement_model.pth": "67aa1bdbac345842670e494b02953f299e5088bcb3f98a18bd60b06fef48b5c9",
@@ -106,18 +105,14 @@ def _download(url: str, partial: Path) -> str:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             resumed = start > 0 and answer.status == 206  # a server that knows no ranges sends the whole file
             total = int(answer.headers.get("Content-Length") or 0) + (start if resumed else 0)
-            bar = tqdm(
-                total=total or None,
-                initial=start if resumed else 0,
-                unit="B",
-                unit_scale=True,
-                desc=partial.stem,
-                leave=False,
-            )
-            with bar, partial.open("ab" if resumed else "wb") as file:
+            done = start if resumed else 0
+            with (
+                Progress(partial.stem, total or None, "B", done=done) as progress,
+                partial.open("ab" if resumed else "wb") as file,
+            ):
                 while block := answer.read(CHUNK):
                     file.write(block)
-                    bar.update(len(block))
+                    progress.add(len(block))
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:  # nothing is left to send: the file is whole, or another one
             return "fetched"

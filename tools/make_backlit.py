@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import writing
 from common.paths import find_folder, one_form
+from common.progress import track
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
 from data.listing import list_images
@@ -100,7 +100,7 @@ def make_pairs(
 
     rows, failures = [], []
     root = Path(os.path.abspath(root))  # noqa: PTH100 (as the jobs name it: links stay)
-    for job in tqdm(jobs, unit="photo", disable=None):
+    for job in track(jobs, "simulating"):
         path, name = job.source, job.relative.with_suffix("")
         try:
             truth = _to_tensor(_shrunk(read_rgb8(path), size))

@@ -1,6 +1,6 @@
 """Make photos, train RAVE, enhance held-out photos, measure: offline (`make demo`).
 
-Everything lands in runs/quickstart/: curves.png, before_after.png, enhanced/, results.json and the run itself.
+Everything lands in runs/quickstart/: report.html, before_after.png, enhanced/, results.json and the run itself.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     summary["seconds"] = round(time.perf_counter() - start, 1)
     write_results({"mean": summary}, folder / "results.json")
     print(
-        f"\nlook at   {folder}/before_after.png, {folder}/curves.png\nnumbers   {folder}/results.json\ntook     "
+        f"\nlook at   {folder}/before_after.png, {folder}/report.html\nnumbers   {folder}/results.json\ntook     "
         f" {summary['seconds']:.0f} s"
     )
     return EXIT_OK

@@ -19,7 +19,7 @@ from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
 from models.clip_encoder import ClipEncoder
 from training.directions import check_guidance, describe, run_direction
-from training.embeddings import load_encoder
+from training.embeddings import load_encoder, missing_weights
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.phases import Phase, describe_schedule, schedule
@@ -87,6 +87,13 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     for note in (*notes, *more):
         say(f"note       {note}")
     return Plan(phases, backlit, well_lit, pairs, truths)
+
+
+def tell_weights(config: TrainConfig, planned: Plan) -> None:
+    """Say whether the encoders' weights are here; nothing is downloaded for it. Raises UserError for unknown tags."""
+    if any(phase.encodes for phase in planned.phases):
+        missing = missing_weights(config.clip)
+        say(f"weights    {'not on this machine: ' + ', '.join(missing) if missing else 'of the encoders are here'}")
 
 
 def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: RunFolder) -> Parts:

@@ -1,9 +1,11 @@
 """The command line of the training scripts: validate, print the resolved config, call the loop."""
 
-import os
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, run
+from common.console import quietly, say
 from common.errors import UserError
 from common.paths import find_folder
 from training.stop import leaving_at_once
@@ -21,11 +23,18 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
         "--resume", action="store_true", help="go on with the run of this config, from its last saved state"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check config and folders, print config and schedule, write nothing"
+        "--dry-run",
+        action="store_true",
+        help="check config, folders and weights, print what would be done, write nothing",
     )
+    parser.add_argument(
+        "--full-config", action="store_true", help="print every key of the config, not only what differs from defaults"
+    )
+    add_output(parser, "run folder, how it ended, scores, seconds")
     args = parser.parse_args(argv)
 
-    from configs.load import dump_config, load_config  # not for --help, which would take twice as long
+    from configs.changes import as_yaml, changed  # not for --help, which would take twice as long
+    from configs.load import load_config
     from configs.schema import TrainConfig
 
     config = load_config(TrainConfig, args.cfg, args.overrides)
@@ -35,15 +44,24 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
         raise UserError(f"{args.cfg}: exp.mode: {script} trains {mine}, found '{mode}', which {SCRIPTS[mode]} trains")
     for key in ("backlit_images_path", "welllit_images_path"):
         find_folder(getattr(config.data, key), f"data.{key}")
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
-        print(dump_config(config))
-
-    with leaving_at_once():  # PyTorch takes seconds to import: only once the config is known to be good
-        from training.loop import train
-
+    tree = config.model_dump()
+    part = tree if args.full_config else changed(tree, TrainConfig)
+    what = "all keys" if args.full_config else "what differs from the defaults; --full-config: all keys"
     left_out: list[str] = []
-    train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out)
+    with quietly(args.quiet):
+        say(f"# {args.cfg}, {what}", *as_yaml(part).splitlines(), "")
+        with leaving_at_once():  # PyTorch takes seconds to import: only once the config is known to be good
+            from training.loop import train
+
+        on_end = _print_result if args.json else None
+        train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out, on_end=on_end)
     return EXIT_SOME_FAILED if left_out else EXIT_OK
+
+
+def _print_result(folder: Path) -> None:
+    from training.runs import read_run
+
+    print(json.dumps(read_run(folder).result()))
 
 
 def console() -> None:

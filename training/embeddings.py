@@ -15,17 +15,18 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 
 from common.console import note
 from common.errors import UserError
 from common.files import DiskFull, file_digest, writing
 from common.paths import REPO_ROOT, is_file
+from common.progress import Progress, track
 from configs.schema import Clip, Encoder
 from data.backlight import Relighting
 from data.images import STANDARD, ImageError, Limits, read_rgb8
 from data.resized import VERSION
 from models.clip_encoder import ClipEncoder, load_clip
+from models.clip_networks import is_here
 from training.checksum import checksum
 
 
@@ -43,6 +44,17 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
         seed=clip.seed,
         quick_gelu=encoder.quick_gelu,
     )
+
+
+def missing_weights(clip: Clip) -> list[str]:
+    """The encoders whose weights are not on this machine, "RN101/openai (identity)". Raises UserError as `is_here`."""
+    named = {"guidance": clip.guidance, "identity": clip.identity}
+    return [
+        f"{encoder.model}/{encoder.pretrained} ({name})"
+        for name, encoder in named.items()
+        if not is_here(encoder.model, encoder.pretrained)
+        and not (encoder.pretrained and is_file(REPO_ROOT / encoder.pretrained))
+    ]
 
 
 def embed_photos(
@@ -72,7 +84,7 @@ def embed_photos(
     new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known and h not in skipped}
     batches = [list(new.items())[start : start + batch_size] for start in range(0, len(new), batch_size)]
     with (
-        tqdm(total=len(new), desc=f"embedding {key}", unit="photo", leave=False, disable=None if new else True) as bar,
+        Progress(f"embedding {key}", len(new)) as progress,
         ThreadPoolExecutor(torch.get_num_threads()) as pool,  # decoding and resizing take as long as the encoder
         torch.no_grad(),
     ):
@@ -91,7 +103,7 @@ def embed_photos(
             if prepared:
                 images = torch.cat(list(prepared.values())).contiguous(memory_format=torch.channels_last)
                 known.update(zip(prepared, encoder.embed_images(images).cpu(), strict=True))
-            bar.update(len(batch))
+            progress.add(len(batch))
     if new and known:
         _write_cache(cache_file, {"embeddings": torch.stack(list(known.values()))}, photos=list(known))
     found = [known[digest] for digest in hashes if digest in known]
@@ -151,9 +163,7 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
 
     starts = range(0, len(tokens), chunk)  # large chunks: texts are sorted by length inside
     with ThreadPoolExecutor(2) as pool:  # tokenising one chunk takes as long as a small text tower takes for another
-        chunks = tqdm(
-            pool.map(embed, starts), desc="embedding the vocabulary", total=len(starts), leave=False, disable=None
-        )
+        chunks = track(pool.map(embed, starts), "embedding the vocabulary", len(starts), unit="chunk")
         embeddings = torch.cat(list(chunks))
     _write_cache(cache_file, {"tokens": embeddings})
     return embeddings

@@ -18,10 +18,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import open_file, writing
+from common.progress import track
 from configs.schema import TrainConfig
 from data.augment import training_augmentation
 from data.folders import BatchOrder, LabelledPhotos, PhotoArray, PhotoStages, ResizedPhotos, mix, permutation
@@ -178,9 +178,7 @@ class GuidanceTask:
         file = self.folder.resolve() / f"{digest.hexdigest()[:32]}.npy"
         with self.accelerator.main_process_first():
             if not _whole(file):
-                photos = tqdm(
-                    self.backlit, desc="enhancing the training photos", unit="photo", leave=False, disable=None
-                )
+                photos = track(self.backlit, "enhancing the training photos")
                 header = {"descr": "|u1", "fortran_order": False, "shape": self.backlit.pixels.shape}
                 digest = hashlib.sha256()
                 with writing(file) as temporary, temporary.open("wb") as output:
@@ -235,9 +233,9 @@ class GuidanceTask:
         """(K,N,D): every photo under augmentations 1 to K, the same K for every set."""
         if id(photos) not in self._embedded:
             seeds = [mix(self.config.exp.seed, -1 - slot) for slot in range(self._slots)]
-            bar = tqdm(seeds, desc="embedding augmented photos", leave=False, disable=None)
+            rounds = track(seeds, "embedding augmented photos", unit="round")
             self._embedded[id(photos)] = torch.stack(
-                [self._embed_set(photos, range(len(photos)), seed) for seed in bar]
+                [self._embed_set(photos, range(len(photos)), seed) for seed in rounds]
             )
         return self._embedded[id(photos)]
 

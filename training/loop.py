@@ -6,7 +6,6 @@ What a training consists of is put together in `training.build`; what a step com
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,16 +13,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.console import say
+from common.progress import Progress
 from configs.schema import TrainConfig
 from data.caches import limit_caches
-from training.build import Parts, Task, build, plan
+from training.build import Parts, Task, build, plan, tell_weights
 from training.directions import save_direction
 from training.guards import Decision, TrainingDiverged, after_iteration, on_dead_map
 from training.phases import Phase
-from training.recorder import Recorder
+from training.recorder import Recorder, loss_terms
 from training.resume import check_resume, lengthen, photo_record
 from training.runtime import keep_memory, make_accelerator
 from training.state import TrainState
@@ -38,11 +37,13 @@ def train(
     dry_run: bool = False,
     left_out: list[str] | None = None,
     on_iteration: Callable[["Trainer"], None] | None = None,
+    on_end: Callable[[Path], None] | None = None,
 ) -> Path | None:
     """Train a UNet by the method of `exp.mode`. Returns the run folder, or None for a dry run, which writes nothing.
 
     left_out: a list to which the reasons of photos that cannot be read are added, on the main process.
-    on_iteration: called before each step.
+    on_iteration: called before each step. on_end: called with the run folder, on the main process, however the
+    training ended once it had begun.
     Raises UserError for paths, photos, encoders or a state that cannot be used, TrainingDiverged where the training
     breaks down.
     """
@@ -50,6 +51,7 @@ def train(
     accelerator = make_accelerator(config.train.device, config.train.precision, config.train.process_timeout)
     planned = plan(config, accelerator)
     if dry_run:
+        tell_weights(config, planned)
         return None
     make_folder(config.exp.save_dir, "exp.save_dir")
     make_folder(config.exp.cache_dir, "exp.cache_dir")
@@ -84,8 +86,12 @@ def train(
                 save_direction(residual, folder.direction_file, config.guidance, encoder, parts.photos_used)
         accelerator.wait_for_everyone()
         say(f"run        {folder.path}{f', resumed at iteration {state.total}' if resume else ''}")
-        with trainer.recorder.ending():
-            trainer.run()
+        try:
+            with trainer.recorder.ending():
+                trainer.run()
+        finally:
+            if on_end is not None and main:
+                on_end(folder.path)
     return folder.path
 
 
@@ -112,56 +118,50 @@ class Trainer:
 
     def run(self) -> None:
         """All phases, from wherever the state stands. Where a stop is asked for, the state is saved first."""
-        state, recorder, stop = self.state, self.recorder, self.stop
-        bar = tqdm(
-            total=self._iterations_left() + state.total,
-            initial=state.total,
-            disable=not recorder.main,
-            unit="it",
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 20,  # seconds; a log file wants few lines
-        )
+        state, recorder = self.state, self.recorder
         try:
             if state.log_lines == 0:
                 recorder.check(self.phases[state.phase])
                 recorder.save()
             recorder.start_clock()
             while state.phase < len(self.phases):
-                phase = self.phases[state.phase]
-                task = self.tasks[phase.trains]
-                bar.set_description(phase.name)
-                self._check_if_due(phase)
-                clock = time.perf_counter()
-                if self.guidance:
-                    self.guidance.set_enhancers(state.enhancers)
-                batches = iter(task.batches(phase, state.total))
-                while state.iteration < state.planned:
-                    batch = next(batches)
-                    if state.iteration == 0:
-                        bar.unpause()  # a phase's first batch may have embedded all photos: not an iteration's time
-                    with stop.held():
-                        if self.on_iteration:
-                            self.on_iteration(self)
-                        values = self._step(phase, task, batch)
-                        state.seconds += time.perf_counter() - clock
-                        self._after_step(phase, task, values, bar)
-                    self._check_if_due(phase)
-                    if state.total % self.config.train.save_iter == 0:
-                        recorder.save()
-                    clock = time.perf_counter()
-                with stop.held():
-                    self._finish_phase(phase)
+                self._run_phase(self.phases[state.phase])
             recorder.finish()
         except KeyboardInterrupt:
             file = recorder.parts.folder.state_file
-            if stop.whole:
+            if self.stop.whole:
                 recorder.save()
                 recorder.tell(f"state saved to {file}; go on with --resume")
             else:  # the state may count a step that was not made
                 recorder.tell(f"stopped inside an iteration; --resume goes on from the state saved before: {file}")
             raise
-        finally:
-            bar.close()
+
+    def _run_phase(self, phase: Phase) -> None:
+        """What is left of a phase, and its end."""
+        state, recorder, task = self.state, self.recorder, self.tasks[phase.trains]
+        self._check_if_due(phase)
+        clock = time.perf_counter()
+        if self.guidance:
+            self.guidance.set_enhancers(state.enhancers)
+        batches = iter(task.batches(phase, state.total))
+        with Progress(phase.name, state.planned, "it", done=state.iteration) as progress:
+            while state.iteration < state.planned:
+                batch = next(batches)
+                if state.iteration == 0:
+                    progress.restart_clock()  # the first batch may have embedded all photos: not an iteration's time
+                with self.stop.held():
+                    if self.on_iteration:
+                        self.on_iteration(self)
+                    values = self._step(phase, task, batch)
+                    state.seconds += time.perf_counter() - clock
+                    self._after_step(phase, task, values, progress)
+                self._check_if_due(phase)
+                if state.total % self.config.train.save_iter == 0:
+                    recorder.save()
+                clock = time.perf_counter()
+        recorder.tell(progress.ended())
+        with self.stop.held():
+            self._finish_phase(phase)
 
     def _step(self, phase: Phase, task: Task, batch: object) -> dict[str, float]:
         """One iteration: losses, gradient, one Adam step. Returns the values to log; none for a step not made."""
@@ -209,20 +209,19 @@ class Trainer:
             read["input_psnr"] = -10 * math.log10(max(read.pop("input_error"), 1e-10))
         return read
 
-    def _after_step(self, phase: Phase, task: Task, values: dict[str, float], bar: tqdm) -> None:
+    def _after_step(self, phase: Phase, task: Task, values: dict[str, float], progress: Progress) -> None:
         state = self.state
         if not values:
             first = not any(p.trains == "unet" for p in self.phases[: state.phase])
             self._carry_out(on_dead_map(phase, state, first=first))
         elif self._looks_for_best(task):
-            speed = self.recorder.log(phase, task, values, self._learning_rate(phase))
-            bar.set_postfix({"loss": f"{values['loss']:.3f}", "photos/s": f"{speed:.1f}"})
+            self.recorder.log(phase, task, values, self._learning_rate(phase))
+            progress.note = loss_terms(phase, values)
             if state.mean_score() > state.best_score:
                 state.best_score = state.mean_score()
                 state.keep_best(self.candidate)
         self._carry_out(after_iteration(phase, state))
-        bar.total = state.total + self._iterations_left()
-        bar.update(state.total - bar.n)
+        progress.at(state.iteration, state.planned)
         ends = state.phase == self._last_of_unet() and state.iteration == state.planned
         state.check_due = task is self.unet and (ends or state.total % self.config.train.val_iter == 0)
 
@@ -296,7 +295,3 @@ class Trainer:
 
     def _last_of_unet(self) -> int:
         return max(number for number, phase in enumerate(self.phases) if phase.trains == "unet")
-
-    def _iterations_left(self) -> int:
-        later = sum(phase.iterations for phase in self.phases[self.state.phase + 1 :])
-        return self.state.planned - self.state.iteration + later

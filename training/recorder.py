@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from common.console import note
+from common.console import note, say
 from common.errors import UserError, reason_of
+from common.progress import duration
 from models.checkpoints import save_tensors
 from models.guidance import save_guidance
 from training.build import Parts, Task
@@ -38,12 +38,12 @@ class Recorder:
         self.logged_seconds, self.logged_total = self.state.seconds, self.state.total
 
     def tell(self, line: str) -> None:
-        """A line on the console, above the progress bar."""
+        """A line on the console."""
         if self.main:
-            tqdm.write(line)
+            say(line)
 
-    def log(self, phase: Phase, task: Task, values: dict[str, float], learning_rate: float) -> float:
-        """A line of the log about the last iteration. Returns the speed since the line before, in photos a second."""
+    def log(self, phase: Phase, task: Task, values: dict[str, float], learning_rate: float) -> None:
+        """A line of the log about the last iteration, with the speed since the line before."""
         state = self.state
         seconds, steps = max(state.seconds - self.logged_seconds, 1e-9), state.total - self.logged_total
         speed = {
@@ -57,7 +57,6 @@ class Recorder:
             line = {"phase": phase.name, **extra, **values, "learning_rate": learning_rate, **speed}
             self.parts.folder.log(state.total, line)
         self.start_clock()
-        return speed["photos_per_second"]
 
     def check(self, phase: Phase) -> None:
         """Validation and previews of the present weights."""
@@ -70,10 +69,12 @@ class Recorder:
             values = validation.run(weights, device)
             values["validation_seconds"] = time.perf_counter() - clock
             folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
-            if state.total:
-                psnr, ssim = values["val_psnr"], values["val_ssim"]
-                self.tell(f"iteration {state.total:5}  {phase.name}: validation PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
-            if values["val_psnr"] > state.best_val_psnr:
+            best = values["val_psnr"] > state.best_val_psnr
+            if state.total and (best or self._at_the_end(phase)):  # other checks are no news; the log has them
+                what = "new best  " if best else "at the end"
+                scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
+                self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
+            if best:
                 state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
         if self.preview is not None:
             enhanced = torch.cat(list(enhance_photos(weights, self.preview, device)))
@@ -86,6 +87,13 @@ class Recorder:
             picture = photo_grid(list(zip(*columns, strict=True)), titles, file)
             folder.show(state.total, picture)
 
+    def _last(self, module: str) -> Phase:
+        """The last phase that trains a module."""
+        return next(phase for phase in reversed(self.parts.phases) if phase.trains == module)
+
+    def _at_the_end(self, phase: Phase) -> bool:
+        return phase is self._last("unet") and self.state.iteration == self.state.planned
+
     def report(self, phase: Phase) -> None:
         """What the guidance can do by now."""
         if not self.main:
@@ -95,10 +103,11 @@ class Recorder:
         names = [name for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report]
         similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in names)
         accuracy = 100 * report["guidance_accuracy"]
-        self.tell(f"iteration {total:5}  {phase.name}: accuracy {accuracy:.1f} %, mean S: {similarity}")
-        for name in ("backlit", "welllit"):
-            if f"tokens_{name}" in report:
-                self.tell(f"                 tokens nearest to {name}: {report[f'tokens_{name}']}")
+        self.tell(f"guidance   accuracy {accuracy:.1f} %, mean S: {similarity}")
+        if phase is self._last("guidance"):
+            for name in ("backlit", "welllit"):
+                if f"tokens_{name}" in report:
+                    self.tell(f"           tokens nearest to {name}: {report[f'tokens_{name}']}")
 
     def save(self) -> None:
         """The state, from which --resume goes on, and the weights so far."""
@@ -175,4 +184,13 @@ class Recorder:
         folder.finish(summary)
         if parts.guidance:
             parts.guidance.delete_enhanced_sets()
+        self.tell(f"finished   {state.total:,} iterations, {duration(state.seconds)} of training; all in {folder.path}")
         self.tell(f"weights    {folder.best_file}")
+        if parts.validation:
+            self.tell(f"           {folder.best_val_file}, the best by validation")
+
+
+def loss_terms(phase: Phase, values: dict[str, float]) -> str:
+    """The loss of an iteration and, where there are several, its terms by name."""
+    terms = [f"{name} {values[name]:.3g}" for name in phase.terms if name in values]
+    return f"loss {values['loss']:.3g}" + (f" ({', '.join(terms)})" if len(terms) > 1 else "")

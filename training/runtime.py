@@ -74,5 +74,6 @@ def describe_device(accelerator: Accelerator) -> str:
     )
     processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' if count > 1 else ''}" if accelerator.device.type == "cpu" else ""
     return f"{name}, {precision}{threads}{processes}"

@@ -24,8 +24,12 @@ class InferenceModel(Section):
     """UNet weights: our `.safetensors` or a published `.pth`."""
     padding_mode: Literal["reflect", "zeros"] = "reflect"
     """Padding of the plain convolutions at inference (published results: reflect)."""
-    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """0 returns the photo, 1 the full result; in between the illumination map is raised to this power."""
+    strength: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 1.0
+    """0 returns the photo, 1 the full result; in between the illumination map is raised to this power. `auto`: by each
+    photo's own brightness, smoothly from 1 (dark) to 0 (well lit)."""
+    same_for: Literal["photo", "folder"] = "photo"
+    """`folder`: the photos of a folder are one scene (a burst, a panorama, a time-lapse) and are brightened by the same
+    number of stops, so that the series does not flicker; each is read twice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -39,7 +43,7 @@ class InferenceModel(Section):
     up along the photo's edges by a guided filter, many times as fast and not quite the same."""
     tile_size: Annotated[int, Field(ge=32)] | None = None
     """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5
-    megapixels."""
+    megapixels (1.5 with OpenVINO)."""
 
 
 class InferenceSave(Section):

@@ -28,6 +28,10 @@ class MetricsOptions(Section):
     """JSON with the means and each image's values; null: `ENHANCED_metrics.json` beside the folder of results."""
     csv_file: PathText | None = None
     """CSV with each image's values; null: beside the JSON, with `.csv`."""
+    report_file: PathText | None = None
+    """HTML page with the worst and the best results, their ground truths and difference maps; null: none."""
+    overwrite: bool = False
+    """Replace files of these names also where they were not written by a measurement."""
 
 
 class MetricsConfig(Section):

@@ -1,7 +1,7 @@
 """How fast, and in how much memory, beside the plain way in the same run (`make bench`).
 
-python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder previews rave256 rave512 lite256 unet256 guidance residual
-                    scaling megapixels photos words embedded] [--repeats 5] [--json docs/results/bench.json]
+python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder previews rave256 rave512 lite256 guidance residual scaling
+                    frame unet256 megapixels photos words embedded] [--repeats 5] [--json docs/results/bench.json]
 
 What each case is: the modules of lab/bench. The plain way ("baseline"): lab/bench/plain.py.
 """
@@ -22,7 +22,7 @@ KINDS = {
     inference: "inference",
     previews: "inference",
     training: "training",
-    convolutions: "training",
+    convolutions: "network",
     growth: "growth",
 }
 RESULTS = REPO_ROOT / "docs" / "results" / "bench.json"
@@ -64,10 +64,10 @@ def _measure(cases: list[str], repeats: int, path: Path) -> None:
         measured = kind.measure(case, repeats)
         for name, row in measured["rows"].items():
             print(f"{case:>8} {kind.shown(name, row)}", flush=True)
-        threads = os.environ.get("OMP_NUM_THREADS")
+        threads, load = os.environ.get("OMP_NUM_THREADS"), round(os.getloadavg()[0], 1)
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         section = results.setdefault(KINDS[kind], {})
-        section[case] = {"OMP_NUM_THREADS": threads and int(threads), **measured, **provenance(), **found}
+        section[case] = {"OMP_NUM_THREADS": threads and int(threads), "load": load, **measured, **provenance(), **found}
         write_text(path, json.dumps(results, indent=2) + "\n")
 
 

@@ -1,34 +1,84 @@
-"""What a training step of the network costs beside its convolutions alone (case "unet256").
+"""What the network costs beside its convolutions alone: a training step ("unet256"), and a whole photo ("frame").
 
-"step": forward and backward of `IlluminationUNet` on a batch, as training runs it. "convolutions": the same 21 layers,
-forward and backward, each by itself on inputs of its size and in the layout that is fastest, padded with zeros: no
-activations, no additions, no borders, no pooling.
+"step": forward and backward of `IlluminationUNet` on a batch, as training runs it; "network", "OpenVINO": a photo, as
+`serving` runs it. "convolutions": the same 21 layers, each by itself on inputs of its size and in the layout that is
+fastest, padded with zeros: no activations, no additions, no borders, no pooling. A frame's rows have their arithmetic
+rate beside that of a large matrix product: no convolution can be faster.
 """
 
+import importlib.util
 import statistics
 from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 
 from lab.bench.clock import seconds_of, summary
 
-CASES = {"unet256": (256, 8)}  # side in pixels, photos
+STEP = (256, 8)  # side in pixels, photos
+FRAME = (612, 816)  # pixels
+CASES = ("frame", "unet256")
+FLOPS = 2 * 278_752  # a pixel: a multiplication and an addition for each weight
 
 
 def measure(case: str, repeats: int) -> dict:
-    """Rows "step" and "convolutions" in fp32, and in bf16 where the processor has it; `ratio`: step / convolutions."""
-    from serving.backends import has_bf16
+    """The rows of one case."""
+    return _frame(repeats) if case == "frame" else _steps(repeats)
 
-    side, batch = CASES[case]
+
+def _frame(repeats: int) -> dict:
+    import torch
+
+    from common.paths import REPO_ROOT
+    from configs.schema import InferenceModel
+    from lab.bench.training import _limit_tflops
+    from models.checkpoints import load_unet
+    from serving.backends import Choice, build, has_bf16
+
+    unet = load_unet(REPO_ROOT / InferenceModel().checkpoint)
+    image = np.random.default_rng(0).random((1, 3, *FRAME), np.float32)
     precisions = ["fp32", *(["bf16"] if has_bf16("torch", "cpu") else [])]
     work = {}
     for precision in precisions:
-        step, alone = _step(side, batch, precision), _convolutions(side, batch, precision)
-        work |= {f"step, {precision}": step, f"convolutions, {precision}": alone}
+        work[f"network, {precision}"] = partial(build(Choice("torch", precision, "cpu", ""), lambda: unet).whole, image)
+        work[f"convolutions, {precision}"] = _convolutions((1, *FRAME), precision, backward=False)
+    if importlib.util.find_spec("openvino"):
+        for precision in precisions:
+            work[f"OpenVINO, {precision}"] = partial(
+                build(Choice("openvino", precision, "cpu", ""), lambda: unet).whole, image
+            )
+    with torch.inference_mode():
+        seconds = _in_turns(work, repeats)
+    limits = {precision: _limit_tflops("cpu", precision) for precision in precisions}
+    rows = {}
+    for name, values in seconds.items():
+        rows[name] = summary(values)
+        rows[name]["tflops"] = FLOPS * FRAME[0] * FRAME[1] / rows[name]["median"] / 1e12
+        rows[name]["limit_tflops"] = limits[name.rpartition(" ")[2]]
+    return {"height": FRAME[0], "width": FRAME[1], "rows": rows}
+
+
+def _in_turns(work: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for number in range(repeats + 1):
         for name, once in work.items():
             spent = seconds_of(once)
             if number:  # the first warms up
                 seconds[name].append(spent)
+    return seconds
+
+
+def _steps(repeats: int) -> dict:
+    """Rows "step" and "convolutions" in fp32, and in bf16 where the processor has it; `ratio`: step / convolutions."""
+    from serving.backends import has_bf16
+
+    side, batch = STEP
+    precisions = ["fp32", *(["bf16"] if has_bf16("torch", "cpu") else [])]
+    work = {}
+    for precision in precisions:
+        step, alone = _step(side, batch, precision), _convolutions((batch, side, side), precision)
+        work |= {f"step, {precision}": step, f"convolutions, {precision}": alone}
+    seconds = _in_turns(work, repeats)
     rows = {name: summary(values) for name, values in seconds.items()}
     for precision in precisions:
         step, alone = (rows[f"{name}, {precision}"] for name in ("step", "convolutions"))
@@ -42,6 +92,7 @@ def measure(case: str, repeats: int) -> dict:
 def shown(name: str, row: dict) -> str:
     """One row for the console."""
     ratio = f", {row['ratio']:.2f} times the convolutions alone" if "ratio" in row else ""
+    ratio += f", {1000 * row['tflops']:.0f} of {1000 * row['limit_tflops']:.0f} GFLOP/s" if "tflops" in row else ""
     return f"{name:20} {row['median']:8.3f} s ({row['lowest']:.3f} to {row['highest']:.3f}){ratio}"
 
 
@@ -63,7 +114,8 @@ def _step(side: int, batch: int, precision: str) -> Callable[[], None]:
     return once
 
 
-def _convolutions(side: int, batch: int, precision: str) -> Callable[[], None]:
+def _convolutions(size: tuple[int, int, int], precision: str, *, backward: bool = True) -> Callable[[], None]:
+    """size: photos, height, width."""
     import torch
     import torch.nn.functional as F
 
@@ -79,7 +131,7 @@ def _convolutions(side: int, batch: int, precision: str) -> Callable[[], None]:
             layers.append((weight, name != "cond1"))
     shapes = {(weight.shape[1], weight.dtype) for weight, _ in layers}
     inputs = {
-        (channels, kind): torch.rand(batch, channels, side, side, dtype=kind).contiguous(
+        (channels, kind): torch.rand(size[0], channels, *size[1:], dtype=kind).contiguous(
             memory_format=torch.channels_last
         )
         for channels, kind in shapes
@@ -89,8 +141,9 @@ def _convolutions(side: int, batch: int, precision: str) -> Callable[[], None]:
         for weight, passes_on in layers:
             x = inputs[weight.shape[1], weight.dtype]
             result = F.conv2d(x, weight, padding=1)
-            torch.ops.aten.convolution_backward(
-                result, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (passes_on, True, False)
-            )
+            if backward:
+                torch.ops.aten.convolution_backward(
+                    result, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (passes_on, True, False)
+                )
 
     return once

@@ -65,14 +65,6 @@ def training_speed(cases: dict, wheres: Wheres) -> list[str]:
                 f"and {sampled['tokens']} tokens"
             )
         tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {wheres(measured)}.")
-    if "unet256" in cases:
-        case = cases["unet256"]
-        lines = ["| | s | megapixels/s | times its convolutions alone |", "|---|---|---|---|"]
-        for name, row in case["rows"].items():
-            ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-            lines.append(f"| {name} | {row['median']:.3g} | {row['megapixels_per_second']:.2f} | {ratio} |")
-        what = f"The network alone, forward and backward, {case['side']} px, batch {case['batch']}"
-        tables.append("\n".join(lines) + f"\n\n{what}; `make bench`, {wheres({'unet256': case})}.")
     if "scaling" in cases:
         scaling = cases["scaling"]
         lines = ["| | 1 process | 2 processes | times as fast | equal results |", "|---|---|---|---|---|"]
@@ -106,6 +98,28 @@ def _speed_cell(row: dict | None, rows: dict) -> str:
         return "–"
     faster = f" ({row['ratio']:.1f}×)" if row.get("ratio") else ""
     return f"{row['median']:.2f}{faster}, {row['peak_mb'] / 1000:.1f} GB"
+
+
+def network(cases: dict, wheres: Wheres) -> str:
+    """The network beside its convolutions alone and beside a matrix product."""
+    tables = []
+    if "frame" in cases:
+        case = cases["frame"]
+        lines = ["| | s | GFLOP/s | a large matrix product |", "|---|---|---|---|"]
+        for name, row in case["rows"].items():
+            rates = f"{1000 * row['tflops']:.0f} | {1000 * row['limit_tflops']:.0f}"
+            lines.append(f"| {name} | {row['median']:.3g} | {rates} |")
+        what = f"The network alone, one photo of {case['width']} × {case['height']} pixels"
+        tables.append("\n".join(lines) + f"\n\n{what}; `make bench`, {wheres({'frame': case})}.")
+    if "unet256" in cases:
+        case = cases["unet256"]
+        lines = ["| | s | megapixels/s | times its convolutions alone |", "|---|---|---|---|"]
+        for name, row in case["rows"].items():
+            ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+            lines.append(f"| {name} | {row['median']:.3g} | {row['megapixels_per_second']:.2f} | {ratio} |")
+        what = f"The network alone, forward and backward, {case['side']} px, batch {case['batch']}"
+        tables.append("\n".join(lines) + f"\n\n{what}; `make bench`, {wheres({'unet256': case})}.")
+    return "\n\n".join(tables) or "Not measured yet."
 
 
 def previews(cases: dict, where: Wheres) -> str:

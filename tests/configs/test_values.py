@@ -87,6 +87,8 @@ def test_structured_values_are_parsed(load):
     assert load("", "data.input=[a.jpg, 2024]", schema=InferenceConfig).data.input == ["a.jpg", "2024"]
     assert load("", "save.quality=keep", schema=InferenceConfig).save.quality == "keep"
     assert load("", "save.quality=90", schema=InferenceConfig).save.quality == 90
+    for text, value in (("auto", "auto"), ("1", 1.0), ("0.5", 0.5)):
+        assert load("", f"model.strength={text}", schema=InferenceConfig).model.strength == value
     for value, meant in (("true", True), ("false", False), ("auto", "auto")):
         assert load(PATHS, f"clip.guidance.quick_gelu={value}").clip.guidance.quick_gelu == meant
         assert load(PATHS + f"clip: {{guidance: {{quick_gelu: {value}}}}}").clip.guidance.quick_gelu == meant

@@ -144,7 +144,7 @@ def test_a_photo_is_one_that_was_uploaded(address, photo):
     """A call by hand, which names a file of the server as the uploaded one."""
     uploaded = [{"path": str(photo), "meta": {"_type": "gradio.FileData"}}]
     code, answer = status(
-        f"{address}/gradio_api/call/save", {"data": [uploaded, "rave.safetensors", 1.0, "clip", False, False]}
+        f"{address}/gradio_api/call/save", {"data": [uploaded, "rave.safetensors", False, 1.0, "clip", False, False]}
     )
     if code == 200:
         event = json.loads(answer)["event_id"]

@@ -14,6 +14,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_rave
 from common.errors import UserError
@@ -41,6 +42,21 @@ from training.validation import (
 )
 
 
+def assert_tensorboard_shows(run: Path, lines: list[dict]) -> None:
+    """The scalars of the log, value by value, and no others."""
+    accumulator = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    tags = accumulator.Tags()["scalars"]
+    shown = {(tag.split("/")[1], e.step): e.value for tag in tags for e in accumulator.Scalars(tag)}
+    logged = {
+        (name, line["iteration"]): value for line in lines for name, value in line.items() if isinstance(value, float)
+    }
+    # seconds are in the log twice where an iteration has two lines
+    timed = {key for key in logged if key[0] == "seconds"}
+    assert shown.keys() == logged.keys()
+    assert all(shown[key] == pytest.approx(value, rel=1e-6) for key, value in logged.items() if key not in timed)
+
+
 def test_run_folder_holds_everything(overrides):
     run = train(config(overrides))
     records = ("config.yaml", "provenance.json", "metrics.jsonl", "summary.json", "outcome.json", "report.html")
@@ -54,6 +70,7 @@ def test_run_folder_holds_everything(overrides):
     assert {"command", "commit", "versions", "hardware"} <= provenance.keys()
 
     lines = metrics(run)
+    assert_tensorboard_shows(run, lines)
     steps, checks = [m for m in lines if "loss" in m], [m for m in lines if "val_psnr" in m]
     assert [m["iteration"] for m in steps] == [2, 4, 6, 8, 10]
     assert [m["phase"] for m in steps] == ["reconstruction"] * 2 + ["rave"] * 3
@@ -520,9 +537,26 @@ def test_fastest_is_bf16_where_the_processor_computes_in_it(monkeypatch, has):
 def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_path, capsys):
     assert train_rave.main([*arguments(overrides), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert yaml.safe_load(printed.split("\nmethod ")[0])["unet_model"]["batch_size"] == 2
-    assert "2. rave: 6 iterations" in printed
+    shown = yaml.safe_load(printed.split("\nmethod ")[0])
+    assert shown["unet_model"]["batch_size"] == 2 and "weight_decay" not in shown["unet_model"]  # it is the default
+    assert "2. rave: 6 iterations" in printed and "weights    of the encoders are here" in printed
+    absent = ("clip.identity.model=RN50", "clip.identity.pretrained=cc12m")
+    assert train_rave.main([*arguments([*overrides, *absent]), "--dry-run", "--full-config"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed.split("\nmethod ")[0]) == config([*overrides, *absent]).model_dump()
+    assert "weights    not on this machine: RN50/cc12m (identity)" in printed
     assert not (tmp_path / "runs").exists()
+
+
+def test_quiet_and_json(overrides, tmp_path, capsys):
+    assert train_rave.main([*arguments(overrides), "--quiet", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    result, run = json.loads(line), tmp_path / "runs" / "tiny"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (result["run"], result["exit"], result["iterations"]) == (str(run), "finished", 10)
+    assert result["best"]["psnr"] == summary["best_val"]["val_psnr"]
+    assert result["snapshot"]["psnr"] == summary["best"]["val_psnr"]
+    assert result["last"]["iteration"] == 10 and result["seconds"] > 0 and result["report"] == str(run / "report.html")
 
 
 @pytest.mark.parametrize(
