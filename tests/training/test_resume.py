@@ -49,6 +49,15 @@ def test_a_validation_that_a_stop_prevented_is_made_up_for(overrides):
     assert_same_run(whole, train(config(overrides, "exp.exp_name=stopped"), resume=True))
 
 
+def test_a_run_that_was_settling_goes_on_settling(overrides):
+    settling = ("unet_model.settle_at=0.9", "unet_model.settle_iters=3", "unet_model.lr_schedule=cosine")
+    whole = train(config(overrides, *settling))
+    stop(config(overrides, *settling, "exp.exp_name=stopped"), at=7)  # the last 3 of 6 guided ones began before
+    state = torch.load(whole.with_name("stopped") / "checkpoints/last.pt", weights_only=True)
+    assert (state["total"], state["settled_at"], len(state["ways"])) == (8, 3, 4)
+    assert_same_run(whole, train(config(overrides, *settling, "exp.exp_name=stopped"), resume=True))
+
+
 def test_photos_may_have_moved(overrides, photo_folders, tmp_path):
     whole = train(config(overrides))
     stop(config(overrides, "exp.exp_name=stopped"), at=5)
