@@ -189,7 +189,7 @@ def test_config_changes():
         "clip": {"guidance": {"model": "RN50"}},
         "old": {"key": 1},
     }
-    assert differing([{"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 3, "d": 4}]) == {"c": [2, 3], "d": [None, 4]}
+    assert differing([{"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 3, "d": 4}]) == {"c": [2, 3], "d": ["–", 4]}
 
 
 def test_names_are_as_long_as_they_need_to_be(run):
