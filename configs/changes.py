@@ -8,6 +8,8 @@ from pydantic import BaseModel
 
 from configs.fitting import section_type
 
+ABSENT = "–"
+
 
 def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
@@ -41,10 +43,10 @@ def as_yaml(tree: dict) -> str:
 
 
 def differing(trees: Sequence[dict]) -> dict[str, list]:
-    """Dotted key -> its value in each config (None where it is not there), of the keys that are not alike in all."""
+    """Dotted key -> its value in each config (`ABSENT` where it is not there), of keys that are not alike in all."""
     leaves = [flat(tree) for tree in trees]
     keys = dict.fromkeys(key for its in leaves for key in its)
-    rows = {key: [its.get(key) for its in leaves] for key in keys}
+    rows = {key: [its.get(key, ABSENT) for its in leaves] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 

@@ -26,7 +26,7 @@ from lab.tables import TABLES
 
 DOCUMENTS = (REPO_ROOT / "README.md", *sorted((REPO_ROOT / "docs").glob("*.md")))
 
-BEFORE_AFTER = ("seeding.jpg", "sunset.jpg")  # in docs/photos
+BEFORE_AFTER = ("seeding.jpg", "dragonfly.jpg")  # in docs/photos
 SEED = 4
 # public-domain sample picture: stops lost by the foreground, its share, stops gained by the rest, noise
 FAILURES = {

@@ -169,7 +169,7 @@ def build(work: Path) -> "gradio.Blocks":
         if not result or not truth:
             raise gr.Error("Expected a result and its ground truth, found one file or none.")
         try:
-            return measured(result, truth), ""
+            return measured(result, truth)
         except UserError as error:
             return None, f"⚠️ {told(UserError(told(error, result)), truth)}"
 
@@ -220,10 +220,11 @@ def build(work: Path) -> "gradio.Blocks":
             with gr.Row():
                 result = gr.File(label="Result", type="filepath", height=170, elem_id="result")
                 truth = gr.File(label="Ground truth", type="filepath", height=170, elem_id="truth")
+            measure_button = gr.Button("Measure", variant="primary")
             figures = gr.Dataframe(
                 headers=["protocol", "PSNR (dB)", "SSIM", "LPIPS"], interactive=False, elem_id="figures"
             )
-            measure_button, measure_message = gr.Button("Measure", variant="primary"), gr.Markdown()
+            measure_message = gr.Markdown()
         with gr.Tab("Direction"):
             gr.Markdown(
                 "Where a photo and its result lie along a direction of light, and the words near that direction. "

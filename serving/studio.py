@@ -156,8 +156,8 @@ def told(error: UserError, photo: str) -> str:
     return str(error).replace(str(photo), Path(photo).name)
 
 
-def measured(result: str, truth: str) -> list[list[str]]:
-    """Rows of protocol, PSNR, SSIM, LPIPS of a result against its ground truth.
+def measured(result: str, truth: str) -> tuple[list[list[str]], str]:
+    """Rows of protocol, PSNR, SSIM, LPIPS of a result against its ground truth, and why LPIPS is missing, or "".
 
     Raises UserError where they differ in size.
     """
@@ -169,7 +169,7 @@ def measured(result: str, truth: str) -> list[list[str]]:
     for name, measure in (("rgb", measure_rgb), ("paper", measure_paper)):
         values = measure(*images, lpips)
         rows.append([name, *(_figure(values[key], digits) for key, digits in (("psnr", 2), ("ssim", 4), ("lpips", 4)))])
-    return rows
+    return rows, f"LPIPS: {lpips.reason}" if lpips.reason else ""
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -69,7 +69,8 @@ def _losses(axes: "Axes", metrics: list[dict]) -> bool:
     _plot(axes, steps, "loss", label="loss (total)", lw=2)
     for name in LOSS_TERMS:
         _plot(axes, steps, name, label=f"{name}, weighted", lw=1)
-    axes.set(title="training loss", xlabel="iteration", yscale="log")
+    scale = "log" if any(m["loss"] > 0 for m in steps) else "linear"
+    axes.set(title="training loss", xlabel="iteration", yscale=scale)
     _phases(axes, steps)
     return bool(steps)
 

@@ -71,7 +71,9 @@ def _in_turns(work: dict[str, Callable], repeats: int) -> dict[str, list[float]]
 def _steps(repeats: int) -> dict:
     """Rows "step" and "convolutions" in fp32, and in bf16 where the processor has it; `ratio`: step / convolutions."""
     from serving.backends import has_bf16
+    from training.runtime import keep_memory
 
+    keep_memory()  # as training does
     side, batch = STEP
     precisions = ["fp32", *(["bf16"] if has_bf16("torch", "cpu") else [])]
     work = {}

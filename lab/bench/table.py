@@ -5,8 +5,18 @@ from collections.abc import Callable
 Wheres = Callable[[dict], str]  # cases -> hardware and commits, in words
 
 
+def by_processor(cases: dict) -> list[dict]:
+    """The cases of each processor by themselves: seconds of two are not compared."""
+    names = dict.fromkeys(case["hardware"]["processor"] for case in cases.values())
+    return [{n: case for n, case in cases.items() if case["hardware"]["processor"] == name} for name in names]
+
+
 def speed(cases: dict, wheres: Wheres) -> str:
-    """Of inference."""
+    """Of inference, a table for each processor."""
+    return "\n\n".join(_speed(group, wheres) for group in by_processor(cases))
+
+
+def _speed(cases: dict, wheres: Wheres) -> str:
     names = {
         "photo": "`inference.py`, one photo of {:.1f} megapixels",
         "folder": "`inference.py`, 50 photos, {:.0f} megapixels",
@@ -47,8 +57,7 @@ def training_speed(cases: dict, wheres: Wheres) -> list[str]:
         "cached": "cached embeddings",
     }
     tables = []
-    measured = {name: case for name, case in cases.items() if name in whats}
-    if measured:
+    for measured in by_processor({name: case for name, case in cases.items() if name in whats}):
         lines = ["| training | the authors' way | here |", "|---|---|---|"]
         for name, case in measured.items():
             here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]

@@ -82,7 +82,8 @@ def test_weights_are_those_of_the_folder_only(tmp_path):
 
 
 def test_measured_rows_name_their_protocol(photos):
-    rows = measured(photos[0], photos[0])
+    rows, reason = measured(photos[0], photos[0])
+    assert (reason == "") == (rows[0][3] != "–") and (not reason or reason.startswith("LPIPS: "))
     assert [row[:3] for row in rows] == [["rgb", "100.00", "1.0000"], ["paper", "100.00", "1.0000"]]
     with pytest.raises(UserError, match="expected"):
         measured(photos[0], photos[1])

@@ -15,7 +15,7 @@ from configs.load import dump_config
 from configs.schema import TrainConfig
 from tools import compare_runs, run_report
 from training.advice import advise
-from training.report import unique_names, write_report
+from training.report import run_page, unique_names, write_report
 from training.runs import read_run
 
 FOLDERS = {"backlit_images_path": "a", "welllit_images_path": "b"}
@@ -144,6 +144,19 @@ def test_runs_side_by_side(run, tmp_path, capsys):
     assert compare_runs.main([str(one), str(two), "--report", str(page)]) == 0  # its own page is replaced
 
 
+def test_the_report_on_the_direction_is_summed_up_and_linked(run, tmp_path):
+    folder = run()
+    beside = folder.with_name("tiny_direction")
+    beside.mkdir()
+    part = {"n": 5, "auc": 0.98765, "content_words": ["cat", "<b>"]}
+    for content, there in (({"n": 5, "light_share": 0.62, "shifts": [part]}, True), ({"n": 5}, False), ([], False)):
+        (beside / "report.json").write_text(json.dumps(content))
+        html = run_page(read_run(folder), tmp_path)
+        assert ('href="tiny_direction/report.html"' in html) == there
+        assert ("0.9877" in html and "62 %" in html and "cat, &lt;b&gt;" in html) == there
+        assert ("interpret-residual" in html) != there
+
+
 def titles(folder):
     return [advice.title for advice in advise(read_run(folder))]
 
@@ -189,7 +202,7 @@ def test_config_changes():
         "clip": {"guidance": {"model": "RN50"}},
         "old": {"key": 1},
     }
-    assert differing([{"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 3, "d": 4}]) == {"c": [2, 3], "d": [None, 4]}
+    assert differing([{"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 3, "d": 4}]) == {"c": [2, 3], "d": ["–", 4]}
 
 
 def test_names_are_as_long_as_they_need_to_be(run):
