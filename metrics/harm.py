@@ -93,23 +93,11 @@ def probe(method: Method, photos: Sequence[np.ndarray]) -> dict[str, float | Non
     """Means over well-lit photos (H,W,3) float32 that are darkened: as a whole (`ladder`, noise at 2.5 stops), and
     the ground alone (`region_lift`). Of jumps and falls the largest.
     """
-    import torch
-
-    from data.backlight import BacklightRanges, simulate_backlight
-
-    ranges = BacklightRanges(
-        foreground_stops=(GROUND_STOPS, GROUND_STOPS),
-        background_stops=(SKY_STOPS, SKY_STOPS),
-        foreground_share=(GROUND_SHARE, GROUND_SHARE),
-    )
     ladders, lifts, gains = [], [], []
     for photo in photos:
         ladders.append(ladder(method, photo))
         gains.append(noise_gain(method, exposed(photo, -GROUND_STOPS)))
-        image = torch.from_numpy(photo).permute(2, 0, 1)
-        drawn = simulate_backlight(image, torch.Generator().manual_seed(0), ranges)
-        backlit, mask = drawn.photo.permute(1, 2, 0).numpy(), drawn.mask[0].numpy()
-        ground, sky = mask >= min(0.9, mask.max()), mask <= max(0.1, mask.min())
+        backlit, ground, sky = against_the_light(photo)
         lifts.append(region_lift(backlit, method(backlit), photo, ground, sky))
     lifts, skies = zip(*lifts, strict=True)
     return {
@@ -119,6 +107,23 @@ def probe(method: Method, photos: Sequence[np.ndarray]) -> dict[str, float | Non
         "sky_change": mean_of_known(skies),
         "noise_gain": mean_of_known(gains),
     }
+
+
+def against_the_light(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The photo (H,W,3) float32 with dark ground under a bright sky; where ground and sky are, (H,W) bool."""
+    import torch
+
+    from data.backlight import BacklightRanges, simulate_backlight
+
+    ranges = BacklightRanges(
+        foreground_stops=(GROUND_STOPS, GROUND_STOPS),
+        background_stops=(SKY_STOPS, SKY_STOPS),
+        foreground_share=(GROUND_SHARE, GROUND_SHARE),
+    )
+    drawn = simulate_backlight(torch.from_numpy(photo).permute(2, 0, 1), torch.Generator().manual_seed(0), ranges)
+    mask = drawn.mask[0].numpy()
+    backlit = np.ascontiguousarray(drawn.photo.permute(1, 2, 0).numpy())
+    return backlit, mask >= min(0.9, mask.max()), mask <= max(0.1, mask.min())
 
 
 def mean_of_known(values: Sequence[float]) -> float | None:

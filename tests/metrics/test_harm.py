@@ -8,6 +8,7 @@ import pytest
 from data.samples import sample_picture
 from metrics.choice import STAY, VALIDATION, choose, exceeded
 from metrics.harm import (
+    against_the_light,
     change,
     changes,
     exposed,
@@ -77,6 +78,16 @@ def test_brightness_of_the_shipped_weights_moves_smoothly_and_monotonically(name
     enhancer = Enhancer(device="cpu", backend="torch", precision="fp32")
     means = ladder(lambda photo: enhancer.enhance(photo)[0], reduced(name))
     assert fall(means) <= 0.01 and largest_jump(means) <= 0.03
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_shipped_weights_lift_dark_ground_and_leave_the_sky(name):
+    photo = reduced(name)
+    backlit, ground, sky = against_the_light(photo)
+    assert backlit[ground].mean() < 0.6 * photo[ground].mean() and backlit[sky].mean() > photo[sky].mean()
+    result = Enhancer(device="cpu", backend="torch", precision="fp32").enhance(backlit)[0]
+    lift, change_of_sky = region_lift(backlit, result, photo, ground, sky)
+    assert lift > 0.3 and change_of_sky < 0.05
 
 
 def test_lift_is_measured_on_the_ground_and_change_on_the_sky():
