@@ -104,8 +104,10 @@ class Enhancer:
         of highlights, noise and steps.
         Raises ValueError on other shapes, types and strengths, ImageError for a file that is not a photo.
         """
+        if isinstance(strength, str) and strength != "auto":
+            raise ValueError(f"strength: expected a number or 'auto', found '{strength}'")
         if strength != "auto" and not 0 <= strength <= 1:
-            raise ValueError(f"strength: expected 0 to 1 or 'auto', found {strength}")
+            raise ValueError(f"strength: expected 0 to 1, found {strength}")
         if not isinstance(photo, list):
             rgb, closed = opened(photo)
             return closed(self.enhance(rgb, strength, keep_map=False, finish=finish)[0])
