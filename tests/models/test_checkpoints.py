@@ -222,7 +222,7 @@ def test_archives_that_unpack_out_of_proportion_are_refused(tmp_path):
 
 def test_what_is_no_file_of_weights_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.pth")
-    for name, message in (("pipe.pth", "found a pipe"), ("x" * 300, "too long"), ("a\0b.pth", "null byte")):
+    for name, message in (("pipe.pth", "found a pipe"), ("x" * 300, "too long"), ("a\0b.pth", "embedded null")):
         with pytest.raises(UserError, match=message):
             read_tensors(tmp_path / name)
 
