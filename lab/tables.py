@@ -102,6 +102,14 @@ def finish() -> str:
     return "\n".join(lines) + f"\n\n{found}"
 
 
+def limits() -> str:
+    """What the results would gain if something about each photo were known."""
+    result = _read("limits")
+    lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
+    lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} |" for name, (psnr, ssim) in result["rows"].items()]
+    return "\n".join(lines) + f"\n\n{result['pairs']} pairs, full size; `python -m lab.limits`, {_where(result)}."
+
+
 def rule() -> str:
     """The limits of `metrics.choice` in words."""
     what = {"clipped": "newly clipped pixels", "mean": "mean change", "largest": "largest change"}
@@ -124,7 +132,8 @@ SUMMARY = {  # row of the weights' table -> how a newcomer knows it
     "computed start map": "the computed map our training starts from, no network",
     "clip_lit/enhancement_model": "CLIP-LIT, the authors' weights",
     "rave/rave_paired": "RAVE, the authors' weights (paired)",
-    "rave.safetensors (shipped)": "**the weights shipped here**",
+    "rave.safetensors (shipped)": "RAVE, unpaired, trained here",
+    "backlit.safetensors (shipped)": "**the default weights shipped here**",
 }
 
 
@@ -190,7 +199,7 @@ def training() -> str:
         ),
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in ("rave_unpaired", *CLIP_LIT_RUNS, "rave_weights", "rave_weights_paired", "supervised"):
+    for name in ("rave_unpaired", *CLIP_LIT_RUNS, "rave_weights", "rave_weights_paired", "backlit"):
         run = _read(name)
         best, val = run["summary"]["best"], run["summary"]["best_val"]
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
@@ -405,6 +414,7 @@ TABLES = {
     "quickstart": quickstart,
     "weights": weights,
     "harm": harm,
+    "limits": limits,
     "rule": rule,
     "finish": finish,
     "summary": summary,

@@ -9,27 +9,27 @@ from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # of the Gaussian of SSIM (Wang et al. 2004), as in `metrics.full_reference`
 C1, C2 = 0.01**2, 0.03**2
-BRIGHTEST = (
-    2.0  # of an unclamped result: what lies above has no gradient, so that a map near zero cannot dominate a batch
-)
+BRIGHTEST = 2.0  # of an unclamped result: above it there is no gradient, or a map near zero would dominate a batch
+NEAR_WHITE = 0.96  # from here on what a result has above the truth counts as lost in white
 
 
-def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tensor:
-    """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)), a scalar.
+def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, white: float = 0.0) -> Tensor:
+    """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)) + white · W, a scalar.
 
-    unclamped (B,3,H,W): I_b / M before it is clamped to I_t:
-    the part above 1 is an error like any other, or pixels that
-    were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
-    truth (B,3,H,W).
-    Raises ValueError where shapes differ or a side is under 11 pixels.
+    W = mean max(0, I_b / M − max(I_gt, 0.96)): what becomes white that is not white in the truth.
+    unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels
+    that were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
+    truth (B,3,H,W). Raises ValueError where shapes differ or a side is under 11 pixels.
     """
     if unclamped.shape != truth.shape:
         raise ValueError(
             f"expected results and truths of one shape, found {tuple(unclamped.shape)}, {tuple(truth.shape)}"
         )
-    limit = torch.where(truth >= 1, 1.0, BRIGHTEST)
-    error = (unclamped.minimum(limit) - truth).abs().mean()
-    return error + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
+    limited = unclamped.minimum(torch.where(truth >= 1, 1.0, BRIGHTEST))
+    loss = (limited - truth).abs().mean()
+    if white:
+        loss = loss + white * (limited - truth.clamp(min=NEAR_WHITE)).clamp(min=0).mean()
+    return loss + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:

@@ -146,4 +146,4 @@ def test_an_installed_copy_finds_its_configs_and_weights(tmp_path):
         env={"PATH": "/usr/bin"},
     )
     assert result.returncode == 0, result.stderr
-    assert f"weights: {target}/pretrained_models/rave.safetensors" in result.stdout
+    assert f"weights: {target}/pretrained_models/backlit.safetensors" in result.stdout

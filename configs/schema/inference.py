@@ -20,7 +20,7 @@ class InferenceData(PhotoData):
 class InferenceModel(Section):
     """The enhancement network."""
 
-    checkpoint: PathText = "pretrained_models/rave.safetensors"
+    checkpoint: PathText = "pretrained_models/backlit.safetensors"
     """UNet weights: our `.safetensors` or a published `.pth`."""
     padding_mode: Literal["reflect", "zeros"] = "reflect"
     """Padding of the plain convolutions at inference (published results: reflect)."""

@@ -202,6 +202,8 @@ class Loss(Section):
     (ours; papers: 0). With `residual` and `identity_guided` 0 it stands alone, and no encoder is loaded."""
     structure: Annotated[float, Field(ge=0)] = 0.3
     """Weight of 1 - SSIM beside L1 in the supervised loss."""
+    white: Annotated[float, Field(ge=0)] = 0.0
+    """Weight, beside L1 in the supervised loss, of what becomes white (above 0.96) and is not white in the truth."""
     refinement: Annotated[float, Field(ge=0)] = 200.0
     """Weight of the ranking loss of guidance refinement (release: 200)."""
     margins: Margins = Margins()

@@ -39,6 +39,14 @@ def test_what_was_lifted_into_white_has_a_gradient_back():
     assert (result.grad > 0).all()
 
 
+def test_what_becomes_white_costs_extra_where_the_truth_is_not():
+    truth = torch.full((1, 3, 12, 12), 0.9)
+    truth[..., 6:] = 1.0
+    extra = pixel_loss(truth + 0.16, truth, white=2.0) - pixel_loss(truth + 0.16, truth)
+    assert extra == pytest.approx(2 * (1.06 - 0.96) / 2, abs=1e-6)  # half of the pixels, beyond 0.96
+    assert pixel_loss(truth, truth, white=2.0) == pytest.approx(0, abs=1e-6)
+
+
 def test_gradient_is_that_of_finite_differences():
     truth = photos(3, 1, 12).double()
     result = (truth * 1.1 + 0.02).requires_grad_()

@@ -77,7 +77,7 @@ def test_bad_files_are_told_by_the_users_name(photos, tmp_path):
 def test_weights_are_those_of_the_folder_only(tmp_path):
     assert weight_files()[0] == WEIGHTS and "mini-clip.safetensors" not in weight_files()
     for name in ("../pretrained_models/rave.safetensors", "mini-clip.safetensors", "/etc/passwd"):
-        with pytest.raises(UserError, match=r"weights: expected one of rave\.safetensors"):
+        with pytest.raises(UserError, match=r"weights: expected one of backlit\.safetensors"):
             Studio(tmp_path).enhancer(name)
 
 
