@@ -24,6 +24,7 @@ from data.images import read_rgb8
 from data.listing import named
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import pair, read_names
+from metrics.scores import to_uint8
 from models.retinex import enhance
 from serving.enhancer import Enhancer
 
@@ -46,11 +47,11 @@ def main(argv: list[str]) -> int:
     for p in pairs:
         backlit, truth = read_rgb8(p.enhanced), read_rgb8(p.truth)
         result = enhancer.enhance(backlit.astype(np.float32) / 255)[0]
-        candidates = [_to_uint8(result * gain) for gain in GAINS]
+        candidates = [to_uint8(result * gain) for gain in GAINS]
         best_gain = max(candidates, key=lambda photo: psnr_rgb(photo, truth))
         photo, target = (torch.from_numpy(a).permute(2, 0, 1)[None].float() / 255 for a in (backlit, truth))
         found = {
-            "results": _to_uint8(result),
+            "results": to_uint8(result),
             "exposure known": best_gain,
             "best smooth map": _pixels(enhance(photo, best_map(photo, target, SMOOTH))),
             "best map": _pixels(enhance(photo, best_map(photo, target, 1))),
@@ -76,11 +77,7 @@ def best_map(photo: Tensor, truth: Tensor, window: int) -> Tensor:
 
 
 def _pixels(photo: Tensor) -> np.ndarray:
-    return _to_uint8(photo[0].permute(1, 2, 0).numpy())
-
-
-def _to_uint8(photo: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
+    return to_uint8(photo[0].permute(1, 2, 0).numpy())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Scored:
     def __call__(self, path: Path, photo: np.ndarray) -> np.ndarray:
         """The result, uint8, of a photo (H,W,3) uint8. Raises UserError for a result of another size."""
         if self.method:
-            return _to_uint8(self.method(photo.astype(np.float32) / 255))
+            return to_uint8(self.method(photo.astype(np.float32) / 255))
         result = read_rgb8(self.results[path])
         if result.shape != photo.shape:
             found = " x ".join(map(str, result.shape[1::-1]))
@@ -106,5 +106,6 @@ def start_map(photo: np.ndarray) -> np.ndarray:
     return enhance(images, first_illumination(images))[0].permute(1, 2, 0).numpy()
 
 
-def _to_uint8(photo: np.ndarray) -> np.ndarray:
+def to_uint8(photo: np.ndarray) -> np.ndarray:
+    """Values in [0, 1], clipped to it -> the nearest of 0 to 255, uint8; any shape."""
     return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
