@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from common.console import one_line
+from common.console import note
 from common.errors import UserError, reason_of
+from common.progress import track
 from configs.schema import InferenceConfig
 from data.outputs import record_result
 from serving.jobs import Job
@@ -47,7 +47,7 @@ def enhance(
     result = Followed()
     with Records(places) as records:
         told = through_ray((config, weights, places), tasks, actors) if tasks else ()
-        for line in tqdm(told, total=len(tasks), unit="photo", disable=None):
+        for line in track(told, "enhancing", len(tasks)):
             result.pixels += line.get("pixels", 0)
             result.fault = result.fault or line.get("fault")
             if "failed" in line:
@@ -56,7 +56,7 @@ def enhance(
             result.enhanced += 1
             records.add(line)
             if line.get("note"):
-                tqdm.write(one_line(f"note: {line['source']}: {line['note']}"))
+                note(f"{line['source']}: {line['note']}")
     result.failures.sort()
     return result
 

@@ -118,7 +118,7 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
         return hashlib.sha256(f"{settings} {photo}".encode()).hexdigest()[:32]
 
     if is_url(source):
-        remote, listed = RemoteFolder(source, KEYS[0]), None
+        remote = RemoteFolder(source, KEYS[0])
         listed = {n: i for n, i in remote.files().items() if _is_photo(n)}
         if not listed:
             raise UserError(f"{KEYS[0]}: expected images, found none in {source}")
