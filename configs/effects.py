@@ -45,7 +45,7 @@ NEEDS: dict[str, tuple[Condition, str]] = {
     "guidance.direction": (_rave, "exp.mode: rave"),
     "guidance.remove": (_rave, "exp.mode: rave"),
     "guidance.remove_first_n_tokens": (_rave, "exp.mode: rave"),
-    "guidance.layers": (_rave, "exp.mode: rave"),
+    "guidance.layers": (lambda c: c.exp.mode != "clip_lit", "exp.mode: rave or clip_lit_latent"),
     "guidance.set_point": (_rave, "exp.mode: rave"),
     "guidance.set_point_factor": (
         lambda c: _rave(c) and c.guidance.set_point == "photo",

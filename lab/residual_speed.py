@@ -1,7 +1,7 @@
 """How long the residual vector and the vocabulary take, batched as trainings do it and one by one as the release does,
 in the same run.
 
-python -m lab.residual_speed --cfg rave_mini_clip_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
+python -m lab.residual_speed --cfg clip_lit_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
 
 Batched: all photos of both folders and all 49,408 tokens, from files and texts, without caches. One by one: a sample of
 each, spread evenly, whose time is scaled up. Photos are decoded and texts tokenised in both. "padded": each text alone,
@@ -22,7 +22,7 @@ from configs.schema import TrainConfig
 
 
 def main(argv: list[str]) -> int:
-    parser = make_parser(__doc__, default_cfg="rave_mini_clip_quickstart.yaml")
+    parser = make_parser(__doc__, default_cfg="clip_lit_quickstart.yaml")
     parser.add_argument(
         "--sample-photos", type=int, default=100, metavar="N", help="photos encoded one by one (default: %(default)s)"
     )

@@ -1,6 +1,7 @@
 """Train all three methods on the quick-start photos and compare them (`make compare`).
 
-CLIP-LIT, CLIP-LIT-Latent and RAVE get the same number of UNet iterations.
+CLIP-LIT, CLIP-LIT-Latent and RAVE get the same number of UNet iterations, on the same photos, of the same network and
+rate. RAVE and CLIP-LIT-Latent are guided by EfficientNet-Lite0, CLIP-LIT, which needs a text tower, by mini-clip.
 
 Everything lands in runs/compare/: photos.png, curves.png, results.json and the three runs. Each method starts without
 caches, so that the seconds hold all it needs: embeddings and residual vector, or guidance training and enhanced sets.
@@ -20,7 +21,7 @@ from tools.quickstart import HELD_OUT, PHOTOS, measure, write_results
 METHODS = {
     "CLIP-LIT": "clip_lit_quickstart.yaml",
     "CLIP-LIT-Latent": "clip_lit_latent_quickstart.yaml",
-    "RAVE": "rave_mini_clip_quickstart.yaml",
+    "RAVE": "rave_quickstart.yaml",
 }
 
 

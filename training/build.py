@@ -168,7 +168,7 @@ def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEn
 
     with accelerator.main_process_first():  # one process downloads
         guidance, identity = load(clip.guidance), load(clip.identity)
-    if config.exp.mode == "rave":
+    if config.exp.mode != "clip_lit":  # texts, which prompts are, live in the last layer
         guidance = guidance.in_layers(config.guidance.layers)
     side = identity.image_size
     identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses one without five maps

@@ -27,6 +27,7 @@ from data.augment import training_augmentation
 from data.folders import BatchOrder, LabelledPhotos, PhotoArray, PhotoStages, ResizedPhotos, mix, permutation
 from losses.guidance import initialisation_loss, negative_similarity
 from losses.ranking import refinement_loss
+from losses.residual import in_space
 from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary
@@ -215,6 +216,7 @@ class GuidanceTask:
         wanted = self.config.guidance_model.nearest_tokens
         if wanted and self.encoder.vocabulary_kind:
             tokens = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(vectors.device)
+            tokens = in_space(tokens, self.encoder.embed_dim)
             words, _ = self.encoder.words()
             separator = " " if self.encoder.vocabulary_kind == "tokens" else ", "  # names of classes hold spaces
             for name, vector in zip(("backlit", "welllit"), vectors, strict=True):

@@ -97,8 +97,9 @@ class Guidance(Section):
     folders), `texts` (a pair of texts), `saved` (a file), `relit` (photos and the same photos in another light, so that
     content cancels and only light is left), or `sum` of these by `weights`. Of our own: all but `folders`."""
     layers: Literal["last", "stages"] = "last"
-    """The space of direction, set points and loss: the encoder's `last` layer (paper), or its `stages`: the channel
-    means of its five feature maps beside it. Light shows in the early ones. Needs an encoder with five maps."""
+    """The space of direction, set points and loss, and of CLIP-LIT-Latent's two vectors: the encoder's `last` layer
+    (papers), or its `stages`: the channel means of its five feature maps beside it. Light shows in the early ones.
+    Needs an encoder with five maps."""
     set_point: Literal["mean", "photo"] = "mean"
     """To which projection results are pulled: `mean`, that of the well-lit mean, for all (paper); `photo`, each input's
     own plus the mean difference of the two sides, so that content cancels for each photo. Where an input is a well-lit

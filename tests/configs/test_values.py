@@ -236,6 +236,8 @@ def test_files_of_every_kind_that_are_no_config(tmp_path, monkeypatch):
         ),
         ("clip_lit", ["guidance_model.init_texts=[a, b]"], []),
         ("clip_lit_latent", ["guidance_model.init_texts=[a, b]"], ["which needs exp.mode: clip_lit"]),
+        ("clip_lit_latent", ["guidance.layers=stages"], []),
+        ("clip_lit", ["guidance.layers=stages"], ["which needs exp.mode: rave or clip_lit_latent"]),
     ],
 )
 def test_keys_without_effect_are_told(load, capsys, mode, overrides, told):

@@ -42,19 +42,19 @@ SETTINGS = {
     "guidance_model.thr_loss": "1000",
     "clip.guidance": "{model: mini-rn, pretrained: null}",
     "clip.identity": "{model: mini-rn, pretrained: null}",
-}
-OF_RAVE = {
-    "clip.seed": "3",
     "clip.image_size": "null",
     "guidance.layers": "last",
-    "guidance.set_point": "mean",
     "loss.identity_guided": "0.3",
-    "loss.residual": "10",
     "train.precision": "fp32",
     "unet_model.adam_beta1": "0.9",
     "unet_model.ema": "null",
     "unet_model.grad_clip": "1.0",
     "unet_model.lr": "1e-4",
+}
+OF_RAVE = {
+    "clip.seed": "3",
+    "guidance.set_point": "mean",
+    "loss.residual": "10",
 }
 
 

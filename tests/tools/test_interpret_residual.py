@@ -31,12 +31,15 @@ def flags(photo_folders, tmp_path):
             f"data.welllit_images_path={well_lit}",
             f"exp.cache_dir={tmp_path / 'cache'}",
             f"clip.guidance={{model: {model}, pretrained: {pretrained or 'null'}}}",
+            "clip.image_size=null",
+            "guidance.layers=last",
+            "guidance.set_point=mean",
             "train.device=cpu",
             *overrides,
         )
         return [
             "--cfg",
-            "rave_mini_clip_quickstart.yaml",
+            "rave_quickstart.yaml",
             *(part for override in every for part in ("--set", override)),
         ]
 

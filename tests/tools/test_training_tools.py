@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
+from configs.load import load_config
+from configs.schema import TrainConfig
 from lab import guidance_cache
 from tests import kill_and_resume
 from tools import compare_methods
@@ -26,6 +28,8 @@ TINY = [
     "clip.guidance={model: mini-clip, pretrained: null}",
     "clip.identity={model: mini-rn, pretrained: null}",
     "clip.image_size=null",
+    "guidance.layers=last",
+    "train.precision=fp32",
 ]
 
 
@@ -72,6 +76,16 @@ def test_ten_kills_change_nothing(cfg, photo_folders, tmp_path):
     small = [o for o in TINY if "val_iter" not in o and "num_pretrain" not in o]
     overrides = flags(*small, *folders, *length, f"exp.cache_dir={tmp_path / 'cache'}")
     assert kill_and_resume.main(["--cfg", cfg, "--out", str(tmp_path / "runs"), *overrides]) == 0
+
+
+def test_compared_methods_share_photos_and_network():
+    """`make compare` compares what guides, and nothing else."""
+    configs = [load_config(TrainConfig, cfg) for cfg in compare_methods.METHODS.values()]
+    for section in ("data", "unet_model"):
+        trees = [getattr(config, section).model_dump(exclude={"num_round_iters"}) for config in configs]
+        assert trees[0] == trees[1] == trees[2]
+    assert configs[0].clip.identity == configs[1].clip.identity == configs[2].clip.identity
+    assert configs[1].guidance.layers == configs[2].guidance.layers
 
 
 def test_comparison_of_the_three_methods(tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from models.clip_encoder import load_clip
 from models.guidance import load_guidance
 from models.unet import IlluminationUNet
 from tests.helpers import arguments, assert_same_run, config, metrics
+from training.build import load_encoders
 from training.guidance_task import GuidanceTask, hold_back
 from training.loop import train
 from training.phases import clip_lit_schedule, describe_schedule
@@ -155,6 +156,22 @@ def test_prompts_start_from_the_texts_of_the_config(tiny, tmp_path):
     encoder = load_clip("mini-rn", None, seed=3)
     task = GuidanceTask(wanted, make_accelerator("cpu", "fp32"), encoder, tmp_path / "sets")
     assert torch.allclose(task.vectors(), encoder.embed_texts(texts), atol=1e-5)
+
+
+def test_latent_vectors_live_in_the_layers_of_the_config(tiny, tmp_path):
+    """In the stages as RAVE's direction does; a prompt is a text, and has its place in the last layer alone."""
+    accelerator, stages = make_accelerator("cpu", "fp32"), ("guidance.layers=stages", "guidance_model.nearest_tokens=1")
+    prompts, _ = load_encoders(configured(tiny, "clip_lit", *stages), accelerator)
+    assert prompts.layers == "last"
+    lite0 = "clip.guidance={model: efficientnet-lite0, pretrained: imagenet}"
+    wanted = configured(tiny, "clip_lit_latent", *stages, lite0)
+    encoder, _ = load_encoders(wanted, accelerator)
+    task = GuidanceTask(wanted, accelerator, encoder, tmp_path / "sets")
+    assert task.vectors().shape == (2, encoder.embed_dim)
+    words, rows = encoder.vocabulary()
+    assert encoder.embed_dim > rows.shape[1]
+    nearest = (rows @ task.vectors()[1, -rows.shape[1] :]).argmax()
+    assert task.report()["tokens_welllit"] == words[nearest]
 
 
 def test_labels_come_from_the_folders(task):
