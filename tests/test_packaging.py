@@ -91,6 +91,8 @@ def test_the_lock_has_the_pins_and_hashes():
     locked = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text, re.MULTILINE))
     wanted = REQUIREMENTS["requirements.txt"] | REQUIREMENTS["requirements-dev.txt"]
     assert {name: locked.get(name) for name in wanted} == wanted, "run: make lock"
+    asked = re.findall(r"^([\w.-]+)==(?:(?!^\S).)*?-r requirements", text, re.MULTILINE | re.DOTALL)
+    assert set(asked) == set(wanted), "run: make lock"
     assert len(re.findall(r"--hash=sha256:", text)) >= len(locked)
 
 

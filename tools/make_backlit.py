@@ -17,13 +17,16 @@ from PIL import Image
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
-from common.files import writing
-from common.paths import find_folder, one_form
+from common.files import write_text, writing
+from common.paths import find_folder, is_file, one_form, read_text
 from common.progress import track
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
 from data.listing import list_images
 from serving.jobs import Job, plan_outputs
+
+COLUMNS = ("file", "source", "seed", *BacklightRanges.__dataclass_fields__)
+HEADING = ",".join(COLUMNS) + "\n"  # alone in pairs.csv until the set is whole
 
 
 def main(argv: list[str]) -> int:
@@ -66,10 +69,11 @@ def main(argv: list[str]) -> int:
     out, photos = Path(args.out), find_folder(args.photos, "photos")
     if out.resolve().is_relative_to(photos.resolve()):
         raise UserError(f"out: expected a folder outside that of the photos, found {out}")
+    begun = is_file(out / "pairs.csv") and read_text(out / "pairs.csv") == HEADING  # stopped before its end: made anew
     for part in (out / "pairs.csv", out / "backlit", out / "ground_truth"):
-        if part.exists():
+        if part.exists() and not begun:
             raise UserError(f"out: expected a folder without a set, or a part of one, found {part}")
-    jobs = plan_outputs([photos], out / "backlit", "png", keys=("photos", "out"))
+    jobs = plan_outputs([photos], out / "backlit", "png", overwrite=begun, keys=("photos", "out"))
     masks = {_stem(path, args.masks): path for path in list_images(args.masks, "--masks")} if args.masks else {}
     rows, failures = make_pairs(
         jobs, photos, out, args.per_photo, args.size, args.seed, BacklightRanges(**ranges), masks
@@ -99,6 +103,7 @@ def make_pairs(
     import torch
 
     rows, failures = [], []
+    write_text(out / "pairs.csv", HEADING)
     root = Path(os.path.abspath(root))  # noqa: PTH100 (as the jobs name it: links stay)
     for job in track(jobs, "simulating"):
         path, name = job.source, job.relative.with_suffix("")
@@ -124,14 +129,8 @@ def make_pairs(
             backlit = simulate_backlight(truth, generator, ranges, mask)
             for folder, photo in (("backlit", backlit.photo), ("ground_truth", truth)):
                 write_photo(out / folder / file, Photo(photo.permute(1, 2, 0).numpy()))
-            rows.append(
-                {
-                    "file": file.as_posix(),
-                    "source": path.name,
-                    "seed": seed,
-                    **{k: f"{v:.4f}" for k, v in backlit.parameters.items()},
-                }
-            )
+            drawn = {name: f"{value:.4f}" for name, value in backlit.parameters.items()}
+            rows.append({"file": file.as_posix(), "source": path.name, "seed": seed, **drawn})
     if rows:
         with writing(out / "pairs.csv") as temporary:
             _write_csv(temporary, rows)
@@ -158,9 +157,8 @@ def _to_tensor(pixels: np.ndarray):
 
 def _write_csv(path: Path, rows: list[dict]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        file.write(HEADING)
+        csv.DictWriter(file, fieldnames=COLUMNS, lineterminator="\n").writerows(rows)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from common.cli import exit_code
 from common.files import PART
 from common.paths import REPO_ROOT
 from lab.chaos.harness import Row
-from tests import kill_and_resume
 
 METHODS = ("rave_quickstart.yaml", "clip_lit_quickstart.yaml", "clip_lit_latent_quickstart.yaml")
 SMALL_GUIDANCE = [  # of CLIP-LIT
@@ -23,6 +21,8 @@ SMALL_GUIDANCE = [  # of CLIP-LIT
     *(f"guidance_model.{part}" for part in ("batch_size=4", "image_size=16", "nearest_tokens=0", "display_iter=1")),
 ]
 LONGEST = 600.0  # seconds for a run that has to end by itself
+PAGE, KEPT = 4096, 1  # bytes; pages of a file that is there before
+PLENTY = 500_000_000  # bytes of a disk with room
 
 
 def kills(count: int, seed: int, folder: Path) -> Row:
@@ -32,7 +32,8 @@ def kills(count: int, seed: int, folder: Path) -> Row:
     row = Row(limit=LONGEST)
     each = max(1, count // 4)
     for number, cfg in enumerate(METHODS):
-        argv = ["--cfg", cfg, "--kills", str(each), "--seed", str(seed + number)]
+        command = [sys.executable, "-m", "tests.kill_and_resume", "--cfg", cfg, "--kills", str(each)]
+        command += ["--seed", str(seed + number)]
         steps = 20 + 4 * each  # of a phase; each is a line of the log, after which it may be killed
         length = [f"train.num_iters={2 * steps}"]
         if cfg.startswith("clip"):
@@ -42,15 +43,11 @@ def kills(count: int, seed: int, folder: Path) -> Row:
                 "guidance_model.num_refine_iters",
             )
             length = [*SMALL_GUIDANCE, *(f"{part}={steps // 2}" for part in parts)]
-        argv += [part for setting in (*_settings(folder), *length) for part in ("--set", setting)]
-        with (folder / f"{cfg}.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            code = exit_code(kill_and_resume.main, argv)
-        same = code == 0
+        done = _run([*command, *(f"--set={setting}" for setting in (*_settings(folder), *length))], 100 * LONGEST)
+        same = done.returncode == 0
         for _ in range(each):
-            row.count(
-                "survived" if same else "lost",
-                f"{cfg}: {'the same bits' if same else (folder / f'{cfg}.txt').read_text()[-200:]}",
-            )
+            text = "the same bits" if same else (done.stdout + done.stderr)[-200:]
+            row.count("survived" if same else "lost", f"{cfg}: {text}")
     _kill_inference(each, random.Random(seed), folder, row)
     return row
 
@@ -75,7 +72,7 @@ def _kill_inference(count: int, chance: random.Random, folder: Path, row: Row) -
 
 def full_disks(count: int, seed: int, folder: Path) -> Row:
     """Training, inference, metrics and tools on a disk that gets full: one line, exit 2, earlier files intact; then
-    with room.
+    with room. What each needs is measured first, so that every disk is too small.
     """
     row, chance = Row(limit=LONGEST), random.Random(seed)
     _photos(folder / "photos", 6, 64)
@@ -83,32 +80,39 @@ def full_disks(count: int, seed: int, folder: Path) -> Row:
     cases: dict[str, Callable[[Path], list[str]]] = {
         "training, run folder": lambda disk: _training(settings, f"exp.save_dir={disk}"),
         "training, cache": lambda disk: _training(
-            settings, f"exp.cache_dir={disk}", f"exp.save_dir={disk.parent / 'other'}"
+            settings, f"exp.cache_dir={disk}", f"exp.save_dir={disk.parent / 'runs'}"
         ),
         "inference": lambda disk: _inference(folder / "photos", disk / "out", "--side-by-side"),
-        "metrics": lambda disk: _metrics(folder / "photos", disk / "m.json"),
+        "metrics": lambda disk: _metrics(folder / "photos", disk / "m.json", "--csv", disk / "m.csv"),
         "make-backlit": lambda disk: _tool("make-backlit", folder / "photos", disk / "set"),
     }
+    needed: dict[str, int] = {}
     for number in range(count):
         name = list(cases)[number % len(cases)]
-        with _disk(folder / f"disk{number}", chance.randrange(1, 40) * 4096) as (disk, enlarge):
-            kept = disk / "kept"
-            with contextlib.suppress(OSError):
-                kept.write_bytes(b"k" * 100)
-            before = kept.read_bytes() if kept.exists() else b""
+        if name not in needed:
+            with _disk(folder / f"room{number}" / "disk", PLENTY) as disk:
+                done = _run(cases[name](disk))
+                if done.returncode:
+                    row.count("crashed", f"{name}, with room: code {done.returncode}: {done.stderr[-300:]}")
+                needed[name] = _pages(disk)
+        with _disk(folder / f"{number}" / "disk", chance.randrange(1, max(2, needed[name] + KEPT)) * PAGE) as disk:
+            kept, before = disk / "kept", b"k" * 100
+            kept.write_bytes(before)
             command = cases[name](disk)
-            first = _run(command)
-            _judge(row, name, first, allowed=(0, 2))
-            if (kept.read_bytes() if kept.exists() else b"") != before or list(disk.rglob(f"{PART}*")):
+            _judge(row, name, _run(command), allowed=(2,))
+            if kept.read_bytes() != before or list(disk.rglob(f"{PART}*")):
                 row.count("lost", f"{name}: another file was changed, or an unfinished one left")
-            enlarge()
-            resume = ["--resume"] if "training" in name and list(disk.parent.glob("*/full/checkpoints/last.pt")) else []
-            again = _run([*command, *resume] if first.returncode else command + ["--overwrite"] * (name == "inference"))
-            row.count(
-                "survived" if again.returncode == 0 or _one_line(again) else "lost",
-                f"{name}: went on once there was room",
-            )
+            subprocess.run(["mount", "-o", f"remount,size={PLENTY}", str(disk)], check=True)
+            resume = ["--resume"] if list(disk.parent.glob("*/full/checkpoints/last.pt")) else []
+            again = _run([*command, *resume])
+            text = "went on" if again.returncode == 0 else f"code {again.returncode}: {again.stderr[-300:]}"
+            row.count("survived" if again.returncode == 0 else "lost", f"{name}: {text} once there was room")
     return row
+
+
+def _pages(disk: Path) -> int:
+    status = os.statvfs(disk)
+    return status.f_blocks - status.f_bfree
 
 
 def two_at_once(count: int, folder: Path) -> Row:
@@ -268,20 +272,9 @@ def _inference(photos: Path, output: Path, *more: str) -> list[str]:
     return [sys.executable, str(REPO_ROOT / "inference.py"), str(photos), "--output", str(output), *more]
 
 
-def _metrics(photos: Path, file: Path) -> list[str]:
-    script = str(REPO_ROOT / "compute_metrics.py")
-    return [
-        sys.executable,
-        script,
-        "--gt",
-        str(photos),
-        "--enhanced",
-        str(photos),
-        "--json",
-        str(file),
-        "--lpips",
-        "off",
-    ]
+def _metrics(photos: Path, file: Path, *more: str | Path) -> list[str]:
+    command = [sys.executable, str(REPO_ROOT / "compute_metrics.py"), "--lpips", "off", "--json", str(file)]
+    return [*command, "--gt", str(photos), "--enhanced", str(photos), *map(str, more)]
 
 
 def _tool(name: str, *arguments: str | Path) -> list[str]:
@@ -330,12 +323,12 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _disk(folder: Path, size: int) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A disk of `size` bytes in memory, and what enlarges it. Needs the right to mount."""
+def _disk(folder: Path, size: int) -> Iterator[Path]:
+    """A disk of `size` bytes in memory. Needs the right to mount."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "chaos", str(folder)], check=True)
     try:
-        yield folder, lambda: subprocess.run(["mount", "-o", "remount,size=500m", str(folder)], check=True)
+        yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.parent, ignore_errors=True)

@@ -35,5 +35,8 @@ def reliability(results: dict, where: Callable[[dict], str]) -> str:
         lines.append(f"| {name} | {outcomes} | {row['limit']:.0f} s | {row['seconds']:.0f} s |")
     commands = dict.fromkeys(row["command"] for row in rows.values())
     text = f"Seeds from {', '.join(str(seed) for seed in dict.fromkeys(row['seed'] for row in rows.values()))}; "
-    text += f"commands: {', '.join(f'`{command}`' for command in commands)}; {where(rows)}."
+    text += f"{'commands' if len(commands) > 1 else 'command'}: {', '.join(f'`{command}`' for command in commands)}"
+    if len(commands) == 1:
+        text += f", {max(row['after'] for row in rows.values()) / 60:.0f} minutes"
+    text += f"; {where(rows)}."
     return "\n".join(lines) + f"\n\n{text}"

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from common.files import DiskFull
+from tests.faults import room_for
 from tools import make_backlit
 
 
@@ -63,6 +65,19 @@ def test_broken_photos_and_mistakes(photo_folders, tmp_path, capsys):
     ):
         with pytest.raises(UserError, match=message):
             make_backlit.main(arguments)
+
+
+def test_a_set_that_a_full_disk_stopped_is_made_anew(photo_folders, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    Image.fromarray(noise).save(photo_folders[1] / "z.png")  # the last and largest
+    make_backlit.main([str(photo_folders[1]), str(whole)])
+    with room_for((whole / "backlit/z.png").stat().st_size - 1), pytest.raises(DiskFull):
+        make_backlit.main([str(photo_folders[1]), str(out)])
+    assert list((out / "backlit").iterdir())
+    assert make_backlit.main([str(photo_folders[1]), str(out)]) == 0
+    for file in (path for path in whole.rglob("*") if path.is_file()):
+        assert (out / file.relative_to(whole)).read_bytes() == file.read_bytes()
 
 
 def test_photos_of_one_name_share_no_output(photo_folders, tmp_path):
