@@ -1,11 +1,13 @@
 """Bias with real semantics: two folders that differ in subject as well as in light, and what takes the subject out.
 
-python -m lab.bias_experiment --set data.backlit_images_path=DIR --set data.welllit_images_path=DIR [--json FILE]
+python -m lab.bias_experiment --set data.backlit_images_path=DIR --set data.welllit_images_path=DIR
+    [--set data.val_backlit_path=DIR --set data.val_gt_path=DIR] [--seeds 0 1] [--json FILE]
 
 An encoder with a classifier says which photos show animals and which show buildings. Directions are made without every
 fifth photo of both folders; on these, brought to one light, is measured how far each direction follows light (the same
-photo, darkened) and content (animals beside buildings). Then RAVE is trained with some of them, and enhances held-out
-animals and buildings, darkened alike.
+photo, darkened) and content (animals beside buildings). Then RAVE is trained with some of them, in the paper's way
+(last layer, one set point) and in ours (stages, a set point for each photo), and enhances held-out animals and
+buildings, darkened to one mean luminance: a network that was taught content lifts one group more than the other.
 """
 
 import json
@@ -16,6 +18,7 @@ from common.cli import EXIT_OK, make_parser, run
 from common.errors import UserError
 from configs.load import load_config
 from configs.schema import TrainConfig
+from lab.claims import ALIKE, SET_POINTS, SPACES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,20 +29,24 @@ GROUPS = ("animals", "buildings and rooms")
 HELD_OUT = 5  # every fifth photo of each folder
 MEAN = 0.18  # linear luminance to which probes are brought: middle grey
 STOPS = 2.0  # by which they are darkened
+WAYS = {  # space -> settings of its trainings, which are as long as those behind the claims
+    layers: [*ALIKE, *SPACES[layers], *SET_POINTS[point]] for layers, point in (("last", "mean"), ("stages", "photo"))
+}
 
 
 def main(argv: list[str]) -> int:
-    parser = make_parser(__doc__, default_cfg="rave_relit_offline.yaml")
+    parser = make_parser(__doc__, default_cfg="rave_paired_offline.yaml")
     parser.add_argument("--shifts", type=int, nargs="+", default=[5, 15, 50], metavar="N", help="classes to shift by")
     parser.add_argument(
         "--remove", type=int, default=10, metavar="N", help="classes to remove, the nearest at each end"
     )
     parser.add_argument("--train-shift", type=int, default=15, metavar="N", help="the shift that is also trained with")
-    parser.add_argument("--no-training", action="store_true", help="directions only")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the trainings; none: directions only")
     parser.add_argument("--out", default="runs/bias", help="folder of the runs (default: %(default)s)")
     parser.add_argument("--json", help="where to write the figures")
     args = parser.parse_args(argv)
-    results = experiment(load_config(TrainConfig, args.cfg, args.overrides), args)
+    configs = {layers: load_config(TrainConfig, args.cfg, [*way, *args.overrides]) for layers, way in WAYS.items()}
+    results = experiment(configs, args)
     if args.json:
         from common.files import write_text
         from common.provenance import provenance
@@ -48,12 +55,13 @@ def main(argv: list[str]) -> int:
     return EXIT_OK
 
 
-def experiment(config: TrainConfig, args) -> dict:
-    """Directions with their responses in either space, and a training with some of them."""
+def experiment(configs: dict[str, TrainConfig], args) -> dict:
+    """Directions with their responses in either space, and trainings with some of them."""
     from training.embeddings import load_encoder
     from training.runtime import make_accelerator
     from training.validation import training_photos
 
+    config = next(iter(configs.values()))  # photos and encoder are those of all
     listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     device = make_accelerator(config.train.device, config.train.precision).device
     plain = load_encoder(config.clip.guidance, config.clip, device)
@@ -63,29 +71,35 @@ def experiment(config: TrainConfig, args) -> dict:
     used = {side: [path for path in paths if path not in set(held[side])] for side, paths in listed.items()}
     groups = _groups(plain, [*held["backlit"], *held["welllit"]])
     rows: dict[str, dict] = {}
-    for layers in ("last", "stages"):
+    for layers, of_space in configs.items():
         encoder = plain.in_layers(layers)
         probes = _embedded(encoder, groups)
-        of_space = config.model_copy(update={"guidance": config.guidance.model_copy(update={"layers": layers})})
         shown, directions = _directions(of_space, encoder, used, args)
         for name, (keys, guidance) in directions.items():
             row = {"layers": layers, "guidance": keys, **_responses(guidance, probes)}
             print(f"{layers:7} {name:24}", {key: row[key] for key in row if key.endswith(("response", "error"))})
             rows[f"{layers}: {name}"] = row
-    if not args.no_training:
-        left_out = Path(args.out) / "held_out.txt"
-        left_out.parent.mkdir(parents=True, exist_ok=True)
-        left_out.write_text("".join(f"{path.name}\n" for paths in held.values() for path in paths), encoding="utf-8")
-        for name in ("folders", f"shifted by {args.train_shift}", _removed(args), "relit"):
-            row = rows[f"{config.guidance.layers}: {name}"]
-            row |= _trained(config, row["guidance"], left_out, Path(args.out), name.replace(" ", "_"), groups)
-            print(name, {key: value for key, value in row.items() if key != "guidance"}, flush=True)
+    left_out = Path(args.out) / "held_out.txt"
+    left_out.parent.mkdir(parents=True, exist_ok=True)
+    left_out.write_text("".join(f"{path.name}\n" for paths in held.values() for path in paths), encoding="utf-8")
+    for seed in args.seeds:
+        for layers, of_space in configs.items():
+            for name in ("folders", f"shifted by {args.train_shift}", _removed(args), "relit"):
+                row = rows[f"{layers}: {name}"]
+                tree = of_space.model_dump() | {"guidance": of_space.guidance.model_dump() | row["guidance"]}
+                tree["data"]["leave_out"] = [*tree["data"]["leave_out"], str(left_out)]
+                run_name = f"{layers}_{name.replace(' ', '_')}_seed{seed}"
+                tree["exp"] |= {"save_dir": args.out, "exp_name": run_name, "overwrite": True, "seed": seed}
+                trained = _trained(TrainConfig.model_validate(tree), groups)
+                row.setdefault("trained", {})[str(seed)] = trained
+                print(run_name, trained, flush=True)
     settings = {
-        "trained_layers": config.guidance.layers,
-        "set_point": config.guidance.set_point,
+        "set_points": {layers: of_space.guidance.set_point for layers, of_space in configs.items()},
         "photos": {side: len(paths) for side, paths in used.items()},
         "probes": {group: len(photos["lit"]) for group, photos in groups.items()},
-        "most_iterations": config.train.num_iters,
+        "luminance": {"lit": MEAN, "dark": MEAN / 2**STOPS},
+        "iterations": config.train.num_iters,
+        "side": config.data.image_size,
     }
     return {"settings": settings, "shown": shown, "rows": rows}
 
@@ -180,30 +194,43 @@ def _responses(guidance, probes: dict[str, dict]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
 
 
-def _trained(config: TrainConfig, keys: dict, left_out: Path, out: Path, name: str, groups: dict[str, dict]) -> dict:
-    """Validation at the end of a training, and what its network does to held-out photos of each group."""
+def _trained(config: TrainConfig, groups: dict[str, dict]) -> dict:
+    """A training's last validation, and what the network that it keeps does to held-out photos of each group.
+
+    By group: the mean change of brightness (mean over pixels and channels, full scale 1), the mean amplification
+    −log2 M in stops, which unlike it does not depend on the photos' tones, with its standard error over photos, and the
+    mean PSNR against the photos as they were lit. Of a training that broke down: why.
+    """
     import torch
 
     from models.checkpoints import load_unet
     from models.retinex import enhance
+    from training.guards import TrainingDiverged
     from training.loop import train
     from training.tracking import read_metrics
 
-    tree = config.model_dump() | {"guidance": config.guidance.model_dump() | keys}
-    tree["data"]["leave_out"] = [*tree["data"]["leave_out"], str(left_out)]
-    tree["exp"] |= {"save_dir": str(out), "exp_name": name, "overwrite": True}
-    folder = train(TrainConfig.model_validate(tree))
+    try:
+        folder = train(config)
+    except TrainingDiverged as error:
+        return {"broke": str(error)}
     unet, row = load_unet(folder / "checkpoints" / "best.safetensors"), {}
     with torch.no_grad():
-        for group in GROUPS:
-            dark, lit = (groups[group][light].cpu() for light in ("dark", "lit"))
-            results = torch.cat([enhance(photo[None], unet(photo[None])) for photo in dark])
-            row[f"brightness, {group}"] = round(float(results.mean()), 4)
-            errors = (results - lit).square().flatten(1).mean(dim=1)
-            row[f"psnr, {group}"] = round(float(-10 * errors.log10().mean()), 2)
+        for group, photos in groups.items():
+            dark, lit = (photos[light].cpu() for light in ("dark", "lit"))
+            maps = torch.cat([unet(photo[None]) for photo in dark])
+            results = enhance(dark, maps)
+            stops = -maps.clamp(min=2.0**-10).log2().flatten(1).mean(dim=1)
+            psnr = -10 * (results - lit).square().flatten(1).mean(dim=1).log10()
+            values = {
+                "change": (results - dark).mean(),
+                "stops": stops.mean(),
+                "stops_error": stops.std() / len(stops) ** 0.5,
+                "psnr": psnr.mean(),
+            }
+            row[group] = {name: round(float(value), 4) for name, value in values.items()}
     curve = [line for line in read_metrics(folder / "metrics.jsonl") if "val_psnr" in line]
     if curve:
-        row |= {name: round(curve[-1][name], 4) for name in ("val_psnr", "val_ssim")}
+        row["validation"] = {name: round(curve[-1][name], 4) for name in ("val_psnr", "val_ssim", "val_brightness")}
     return row
 
 

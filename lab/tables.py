@@ -5,6 +5,7 @@ import json
 from common.paths import REPO_ROOT
 from configs.changes import flat
 from configs.schema import TrainConfig
+from lab import schedules
 from lab.bench import table as bench
 from lab.chaos.table import reliability
 from metrics.choice import LIMITS, VALIDATION
@@ -259,14 +260,14 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _sources(rows: dict) -> str:
-    """Hardware and commits of the runs in claims.json."""
+def _sources(rows: dict, name: str = "claims") -> str:
+    """Hardware and commits of the runs in a JSON file of `docs/results/`."""
     runs = [row for seeds in rows.values() for row in seeds.values() if "hardware" in row]
     devices = sorted({f"{run['hardware']['cores']} cores of {run['hardware']['processor']}" for run in runs})
     commits = sorted({_commit(run) for run in runs})
     where = "; ".join(devices)
     return (
-        f"{where}, commit {', '.join(commits)}; curves and commands: [docs/results/claims.json](results/claims.json)."
+        f"{where}, commit {', '.join(commits)}; curves and commands: [docs/results/{name}.json](results/{name}.json)."
     )
 
 
@@ -328,6 +329,38 @@ def bias() -> str:
     what = (
         f"{settings['photos']['backlit']} backlit and {settings['photos']['welllit']} well-lit photos, of which "
         f"{share['backlit']} and {share['welllit']} show animals; responses on {count} held back, EfficientNet-Lite0"
+    )
+    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
+
+
+def bias_networks() -> str:
+    """What networks trained with these directions do to animals and to buildings of one luminance."""
+    result = _read("bias_experiment")
+    groups = list(result["settings"]["probes"])
+    lines = [
+        f"| space | direction | seeds | {' | '.join(f'{group}: amplified / stops, brighter by' for group in groups)} |"
+    ]
+    lines[0] += " difference / stops | PSNR / dB of both | validation pairs: PSNR / dB, SSIM |"
+    lines.append("|---|---|---|" + "---|" * (len(groups) + 3))
+    for name, row in result["rows"].items():
+        done = [seed for seed in row.get("trained", {}).values() if "broke" not in seed]
+        if not done:
+            continue
+        means = {
+            key: [_mean([seed[group][key] for seed in done]) for group in groups] for key in ("stops", "change", "psnr")
+        }
+        cells = [f"{stops:.2f}, {change:+.3f}" for stops, change in zip(means["stops"], means["change"], strict=True)]
+        error = _mean([sum(seed[group]["stops_error"] ** 2 for group in groups) ** 0.5 for seed in done])
+        cells.append(f"{means['stops'][0] - means['stops'][1]:+.2f} ± {error:.2f}")
+        cells.append(", ".join(f"{psnr:.2f}" for psnr in means["psnr"]))
+        last = [seed["validation"] for seed in done]
+        cells.append(f"{_mean([v['val_psnr'] for v in last]):.2f}, {_mean([v['val_ssim'] for v in last]):.3f}")
+        seeds = f"{len(done)} of {len(row['trained'])}"
+        lines.append(f"| {row['layers']} | {name.split(': ', 1)[1]} | {seeds} | {' | '.join(cells)} |")
+    settings = result["settings"]
+    what = (
+        f"{settings['iterations']} iterations at {settings['side']} px; photos held back, all of a mean linear "
+        f"luminance of {settings['luminance']['dark']:g}; ±: standard error over photos"
     )
     return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
 
@@ -422,10 +455,15 @@ TABLES = {
     "compare": compare,
     "training": training,
     "bias": bias,
+    "bias_networks": bias_networks,
     "residual_speed": residual_speed,
     "guidance": guidance,
     "offline": offline,
     "claims": claims,
+    "schedules": lambda: schedules.table(_read("schedules"), _sources),
+    "published_lengths": lambda: schedules.published_table(
+        _read("schedules"), {name: _read(f"{name}_full_size_encoders") for name in ("clip_lit", "rave")}
+    ),
 }
 
 
