@@ -74,7 +74,7 @@ def _known() -> dict:
 
 
 def _train(name: str, seed: int, pairs: str, unpaired: str, runs: Path) -> None:
-    from lab.report import summarise
+    from lab.runs import summarise
 
     cfg, settings = cells()[name]
     paired = "paired" in name.split("/")

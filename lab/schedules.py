@@ -101,7 +101,7 @@ def main(argv: list[str]) -> int:
 
 
 def _trained(config: TrainConfig) -> dict:
-    from lab.report import summarise
+    from lab.runs import summarise
     from training.loop import train
     from training.tracking import read_metrics
 
