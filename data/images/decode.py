@@ -15,7 +15,7 @@ from common.files import open_file
 from data.images.colour import camera_profile, cmyk_to_rgb, coding_profile, to_srgb
 from data.images.jpeg import START, decode_jpeg
 from data.images.metadata import block_for, settle
-from data.images.photo import STANDARD, ImageError, Limits, Photo, Raster, one_line, to_float
+from data.images.photo import STANDARD, ImageError, Limits, Photo, Raster, one_line, to_float, written_size
 from data.images.pillow import decode_other
 from data.images.png import SIGNATURE, decode_png
 from data.images.tiff import SIGNATURES, decode_tiff
@@ -122,7 +122,7 @@ def _raster(file: BinaryIO, limits: Limits) -> Raster:
     header = file.read(8)
     file.seek(0)
     if header.startswith(START):
-        return decode_jpeg(file.read(), limits)
+        return decode_jpeg(file.read(written_size(file)), limits)
     if header == SIGNATURE:
         return decode_png(file.read(), limits)
     if header[:4] in SIGNATURES:

@@ -1,13 +1,15 @@
 """What a photo is, decoded and still as its file holds it, and the one error of reading and writing it."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from common.errors import UserError
 
+BLOCK = 4096  # bytes, in which file systems give room
 STRIP = 1 << 21  # pixels; conversions go through a photo in strips of about so many, for memory
 
 
@@ -114,6 +116,26 @@ class Raster:
     frames: int = 1
     encoding: Encoding = Encoding()
     notes: list[str] = field(default_factory=list)
+
+
+def written_size(file: BinaryIO) -> int:
+    """Bytes of a file without a tail of zeros or ones of `BLOCK` bytes or more; its position stays as it was.
+
+    Such a tail has room on the disk and no content: a copy or a download was broken off, or a card has failed.
+    """
+    position, end = file.tell(), file.seek(0, os.SEEK_END)
+    at, last = end, b""
+    while at:
+        start = max(0, at - BLOCK)
+        file.seek(start)
+        data = file.read(at - start)
+        last = last or data[-1:]
+        kept = len(data.rstrip(last)) if last in (b"\0", b"\xff") else len(data)
+        at = start + kept
+        if kept:
+            break
+    file.seek(position)
+    return at if end - at >= BLOCK else end
 
 
 def strips(array: np.ndarray, multiple: int = 1) -> Iterator[slice]:

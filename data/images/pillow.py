@@ -1,13 +1,14 @@
 """What Pillow opens beside JPEG, PNG and TIFF, and its pictures as arrays."""
 
 import importlib.util
+import io
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from data.images.boxes import coding_of
-from data.images.photo import Encoding, ImageError, Limits, Raster
+from data.images.photo import Encoding, ImageError, Limits, Raster, written_size
 
 # Pictures of pixels that no other program is started for: not EPS (Ghostscript), WMF, PDF, or stubs such as HDF5.
 # Those that anything may pass for, without a signature at the start, come last.
@@ -21,6 +22,9 @@ _PIXELS_A_BYTE = {
     "BMP": 128, "DIB": 128, "PPM": 8, "PCX": 504, "SGI": 128, "TGA": 128, "QOI": 62, "SUN": 128, "PSD": 1024, "DDS": 4,
     "GIF": 4096, "MSP": 2048, "XBM": 8, "FITS": 8, "XVTHUMB": 1, "IM": 8, "PIXAR": 1, "MCIDAS": 1, "SPIDER": 1,
 }  # fmt: skip
+_COMPRESSED = ("WEBP", "AVIF", "HEIF")  # without a checksum: decoders go on through data that were never written
+_PIXELS_A_ZERO = 4096  # the data of a WebP file of one colour end with a zero for each 10,000 pixels
+_SPARE = 16  # bytes of such a tail that may belong to the picture
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _ANIMATED = ("GIF", "WEBP", "AVIF")  # where several frames are one picture that moves
 
@@ -84,6 +88,10 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
         raise Image.DecompressionBombError
     if image.width * image.height > _PIXELS_A_BYTE.get(kind, 1 << 62) * size:
         raise ImageError(f"expected data for {image.width} x {image.height} pixels, found {size} bytes")
+    written = written_size(file) if kind in _COMPRESSED else size
+    if size - written > image.width * image.height // _PIXELS_A_ZERO:
+        file.seek(0)
+        image = Image.open(io.BytesIO(file.read(written + _SPARE)), formats=[kind])  # which misses what is not there
     info = image.info
     raster = Raster(
         np.empty(0),

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from data.images import tags
 from data.images.colour import unpremultiplied
 from data.images.jpeg import read_iptc
-from data.images.photo import ImageError, Limits, Metadata, Raster
+from data.images.photo import ImageError, Limits, Metadata, Raster, written_size
 from data.images.pillow import flat, full_range
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -56,9 +56,10 @@ def decode_tiff(file: BinaryIO, size: int, limits: Limits) -> Raster:
     width, height = tags.number(directory, _WIDTH) or 0, tags.number(directory, _HEIGHT) or 0
     if width * height > limits.max_megapixels * 1e6:
         raise Image.DecompressionBombError
-    notes = _check_data(directory, size, limits)
     bits = max(_integers(directory, _BITS) or [1])
     compression = tags.number(directory, _COMPRESSION) or _PLAIN
+    # a tail of zeros is a black part of the picture where nothing is compressed
+    notes = _check_data(directory, size if compression == _PLAIN else written_size(file), limits)
     if compression not in _COMPRESSIONS:
         raise ImageError(
             f"expected a common compression inside TIFF, found number {compression} (22610, 34934: JPEG XR)"

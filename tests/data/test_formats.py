@@ -211,6 +211,49 @@ def test_a_cut_progressive_jpeg_is_noticed(tmp_path, share):
     assert "missing" in message or "damaged" in message
 
 
+UNWRITTEN = {  # name -> kind and options; compressed photos
+    "a.jpg": ("JPEG", {"quality": 90}),
+    "progressive.jpg": ("JPEG", {"quality": 90, "progressive": True}),
+    "restarts.jpg": ("JPEG", {"quality": 90, "restart_marker_rows": 1}),
+    "a.webp": ("WEBP", {"quality": 90}),
+    "lossless.webp": ("WEBP", {"lossless": True}),
+    "a.avif": ("AVIF", {"quality": 90}),
+    "a.jp2": ("JPEG2000", {}),
+    "a.png": ("PNG", {}),
+    "zip.tif": ("TIFF", {"compression": "tiff_deflate"}),
+}
+
+
+@pytest.mark.parametrize("fill", [b"\0", b"\xff"])
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_a_file_whose_end_was_never_written_is_noticed(tmp_path, name, fill):
+    """A broken-off copy has its full size, and zeros (on a failing card: ones) from somewhere on."""
+    kind, options = UNWRITTEN[name]
+    data = encoded(noise(128, 160, 3), kind, **options)
+    share = int(len(data) * 0.6)
+    (tmp_path / name).write_bytes(data[:share] + fill * (len(data) - share))
+    assert len(data) - share > 4096
+    refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_a_complete_file_that_is_padded_is_read(tmp_path, name):
+    kind, options = UNWRITTEN[name]
+    data = encoded(noise(64, 80, 3), kind, **options)
+    (tmp_path / name).write_bytes(data)
+    whole = read_photo(tmp_path / name)
+    (tmp_path / name).write_bytes(data + bytes(10_000))
+    padded = read_photo(tmp_path / name)
+    assert np.array_equal(padded.rgb, whole.rgb) and padded.note == whole.note
+
+
+def test_zeros_that_are_a_picture_are_read(tmp_path):
+    """A large WebP of one colour ends with many; without compression they are black pixels."""
+    for name, options in (("black.webp", {}), ("black.bmp", {}), ("black.tif", {})):
+        Image.new("RGB", (1200, 800)).save(tmp_path / name, **options)
+        assert not read_rgb8(tmp_path / name).any()
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_without_its_last_bytes_is_complete(tmp_path, progressive):
     data = encoded(blocky(), "JPEG", quality=90, progressive=progressive)
