@@ -11,6 +11,7 @@ buildings, darkened to one mean luminance: a network that was taught content lif
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,21 +43,22 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--train-shift", type=int, default=15, metavar="N", help="the shift that is also trained with")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the trainings; none: directions only")
+    parser.add_argument("--spaces", nargs="+", choices=WAYS, default=[*WAYS], help="in which of them to train")
     parser.add_argument("--out", default="runs/bias", help="folder of the runs (default: %(default)s)")
     parser.add_argument("--json", help="where to write the figures")
     args = parser.parse_args(argv)
     configs = {layers: load_config(TrainConfig, args.cfg, [*way, *args.overrides]) for layers, way in WAYS.items()}
-    results = experiment(configs, args)
-    if args.json:
-        from common.files import write_text
-        from common.provenance import provenance
+    for results in experiment(configs, args):
+        if args.json:
+            from common.files import write_text
+            from common.provenance import provenance
 
-        write_text(args.json, json.dumps(results | provenance(), indent=1, ensure_ascii=False) + "\n")
+            write_text(args.json, json.dumps(results | provenance(), indent=1, ensure_ascii=False) + "\n")
     return EXIT_OK
 
 
-def experiment(configs: dict[str, TrainConfig], args) -> dict:
-    """Directions with their responses in either space, and trainings with some of them."""
+def experiment(configs: dict[str, TrainConfig], args) -> Iterator[dict]:
+    """Directions with their responses in either space; then the same again after each training with one of them."""
     from training.embeddings import load_encoder
     from training.runtime import make_accelerator
     from training.validation import training_photos
@@ -79,11 +81,22 @@ def experiment(configs: dict[str, TrainConfig], args) -> dict:
             row = {"layers": layers, "guidance": keys, **_responses(guidance, probes)}
             print(f"{layers:7} {name:24}", {key: row[key] for key in row if key.endswith(("response", "error"))})
             rows[f"{layers}: {name}"] = row
+    settings = {
+        "set_points": {layers: of_space.guidance.set_point for layers, of_space in configs.items()},
+        "photos": {side: len(paths) for side, paths in used.items()},
+        "probes": {group: len(photos["lit"]) for group, photos in groups.items()},
+        "luminance": {"lit": MEAN, "dark": MEAN / 2**STOPS},
+        "iterations": config.train.num_iters,
+        "side": config.data.image_size,
+    }
+    results = {"settings": settings, "shown": shown, "rows": rows}
+    yield results
     left_out = Path(args.out) / "held_out.txt"
     left_out.parent.mkdir(parents=True, exist_ok=True)
     left_out.write_text("".join(f"{path.name}\n" for paths in held.values() for path in paths), encoding="utf-8")
     for seed in args.seeds:
-        for layers, of_space in configs.items():
+        for layers in args.spaces:
+            of_space = configs[layers]
             for name in ("folders", f"shifted by {args.train_shift}", _removed(args), "relit"):
                 row = rows[f"{layers}: {name}"]
                 tree = of_space.model_dump() | {"guidance": of_space.guidance.model_dump() | row["guidance"]}
@@ -93,15 +106,7 @@ def experiment(configs: dict[str, TrainConfig], args) -> dict:
                 trained = _trained(TrainConfig.model_validate(tree), groups)
                 row.setdefault("trained", {})[str(seed)] = trained
                 print(run_name, trained, flush=True)
-    settings = {
-        "set_points": {layers: of_space.guidance.set_point for layers, of_space in configs.items()},
-        "photos": {side: len(paths) for side, paths in used.items()},
-        "probes": {group: len(photos["lit"]) for group, photos in groups.items()},
-        "luminance": {"lit": MEAN, "dark": MEAN / 2**STOPS},
-        "iterations": config.train.num_iters,
-        "side": config.data.image_size,
-    }
-    return {"settings": settings, "shown": shown, "rows": rows}
+                yield results
 
 
 def _removed(args) -> str:
