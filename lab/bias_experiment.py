@@ -31,12 +31,13 @@ HELD_OUT = 5  # every fifth photo of each folder
 MEAN = 0.18  # linear luminance to which probes are brought: middle grey
 STOPS = 2.0  # by which they are darkened
 WAYS = {  # space -> settings of its trainings, which are as long as those behind the claims
-    layers: [*ALIKE, *SPACES[layers], *SET_POINTS[point]] for layers, point in (("last", "mean"), ("stages", "photo"))
+    layers: [*ALIKE, "unet_model.settle_at=null", *SPACES[layers], *SET_POINTS[point]]
+    for layers, point in (("last", "mean"), ("stages", "photo"))
 }
 
 
 def main(argv: list[str]) -> int:
-    parser = make_parser(__doc__, default_cfg="rave_paired_offline.yaml")
+    parser = make_parser(__doc__, default_cfg="rave_relit_offline.yaml")
     parser.add_argument("--shifts", type=int, nargs="+", default=[5, 15, 50], metavar="N", help="classes to shift by")
     parser.add_argument(
         "--remove", type=int, default=10, metavar="N", help="classes to remove, the nearest at each end"
