@@ -1,5 +1,6 @@
 """How soon each method has most of its gain: UNet steps and seconds to 95 %, under two schedules.
 
+python -m lab.schedules --compared runs/compare     the runs that `make compare` left there
 python -m lab.schedules --pairs DIR --unpaired DIR [--schedules ours published] [--seeds 0 1 2]
 
 DIR of pairs holds backlit/ and ground_truth/, for validation; DIR of unpaired photos backlit/ and welllit/. The methods
@@ -12,9 +13,11 @@ not done again.
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from statistics import fmean
 
 from common.cli import EXIT_OK, ArgumentParser, run
+from common.errors import UserError
 from common.files import write_text
 from common.paths import REPO_ROOT
 from configs.load import load_config
@@ -26,6 +29,8 @@ RESULTS = REPO_ROOT / "docs" / "results" / "schedules.json"
 GAIN = 0.95  # of the way from the untouched input's PSNR to the run's best
 DIVISOR = 50  # of the published iterations
 SIDE, VAL_SIDE, EVERY = 48, 64, 5  # pixels of training and of validation; iterations between two validations
+TITLES = {"compare": "`make compare`", "ours": "one budget", "published": f"published / {DIVISOR}"}
+CLAIM = 25  # times less training time, of the RAVE paper
 PUBLISHED = {"CLIP-LIT": "clip_lit.yaml", "CLIP-LIT-Latent": "clip_lit_latent.yaml", "RAVE": "rave.yaml"}
 RAVE_BEST = 3100  # iterations at which the release's earlier RAVE weights lie, reconstruction included
 LENGTHS = {  # keys that make a schedule
@@ -82,31 +87,52 @@ def configured(schedule: str, method: str, seed: int, args) -> TrainConfig:
 
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", required=True, help="folder of backlit/ and ground_truth/")
-    parser.add_argument("--unpaired", required=True, help="folder of backlit/ and welllit/")
+    parser.add_argument("--compared", metavar="FOLDER", help="read the runs of `make compare`, train none")
+    parser.add_argument("--pairs", help="folder of backlit/ and ground_truth/")
+    parser.add_argument("--unpaired", help="folder of backlit/ and welllit/")
     parser.add_argument("--schedules", nargs="+", choices=("ours", "published"), default=["ours", "published"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", default="runs/schedules", help="folder of the runs (default: %(default)s)")
     args = parser.parse_args(argv)
+    if args.compared:
+        for method, cfg in METHODS.items():
+            _keep("compare", method, 0, figures(Path(args.compared) / Path(cfg).stem))
+        return EXIT_OK
+    for name in ("pairs", "unpaired"):
+        if getattr(args, name) is None:
+            raise UserError(f"--{name}: expected a folder of photos, or --compared")
     for schedule in args.schedules:
         for seed in args.seeds:
             for method in METHODS:
-                known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-                rows = known.setdefault(f"{schedule}/{method}", {})
-                if str(seed) not in rows:
-                    rows[str(seed)] = _trained(configured(schedule, method, seed, args))
-                    write_text(RESULTS, json.dumps(known, indent=1) + "\n")
-                    print(schedule, method, seed, rows[str(seed)]["reached"], flush=True)
+                if str(seed) not in _known().get(f"{schedule}/{method}", {}):
+                    config = configured(schedule, method, seed, args)
+                    _keep(schedule, method, seed, _trained(config))
     return EXIT_OK
 
 
+def _known() -> dict:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+
+
+def _keep(schedule: str, method: str, seed: int, row: dict) -> None:
+    known = _known()
+    known.setdefault(f"{schedule}/{method}", {})[str(seed)] = row
+    write_text(RESULTS, json.dumps(known, indent=1) + "\n")
+    print(schedule, method, seed, row["reached"], flush=True)
+
+
 def _trained(config: TrainConfig) -> dict:
-    from lab.runs import summarise
     from training.loop import train
-    from training.tracking import read_metrics
 
     shutil.rmtree(config.exp.cache_dir, ignore_errors=True)
-    folder = train(config)
+    return figures(train(config))
+
+
+def figures(folder: Path) -> dict:
+    """Of a finished run: its curve over steps of the UNet and of the guidance, and where it has 95 % of its gain."""
+    from lab.runs import summarise
+    from training.tracking import read_metrics
+
     found = summarise(folder)
     lines = read_metrics(folder / "metrics.jsonl")
     untouched = found["summary"]["best"]["val_psnr_input"]
@@ -121,6 +147,9 @@ def _trained(config: TrainConfig) -> dict:
         "restarts": found["summary"]["restarts"],
         "collapses": found["summary"]["collapses"],
         "seconds_per_step": found["seconds_per_step_median"],
+        "side": found["config"]["data"]["image_size"],
+        "val_side": found["config"]["data"]["val_size"] or found["config"]["data"]["image_size"],
+        "every": found["config"]["train"]["val_iter"],
         "curve": curve,
         **{name: source[name] for name in ("command", "commit", "uncommitted_changes", "hardware")},
     }
@@ -165,7 +194,8 @@ def table(rows: dict, sources: Callable[[dict, str], str]) -> str:
         "guidance steps by then | seconds (range) | times RAVE's: UNet steps, seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for schedule, title in {"ours": "one budget", "published": f"published / {DIVISOR}"}.items():
+    notes = []
+    for schedule, title in TITLES.items():
         rave = list(rows.get(f"{schedule}/RAVE", {}).values())
         for method in METHODS:
             done = list(rows.get(f"{schedule}/{method}", {}).values())
@@ -183,11 +213,16 @@ def table(rows: dict, sources: Callable[[dict, str], str]) -> str:
                 f"{times[0]:.1f}, {times[1]:.1f}",
             ]
             lines.append(f"| {title} | {method} | {len(done)} | {' | '.join(cells)} |")
-    untouched = next(iter(rows["ours/RAVE"].values()))["untouched"]
+        if rave:
+            side, val_side, every, untouched = (rave[0][name] for name in ("side", "val_side", "every", "untouched"))
+            notes.append(
+                f"{title}: trained at {side} px, validated at {val_side} px every {every} iterations, "
+                f"untouched input {untouched:.2f} dB"
+            )
     what = (
-        f"13 validation pairs at {VAL_SIDE} px, untouched {untouched:.2f} dB; batch 4 of {SIDE} px; the first of the "
-        f"validations, one in {EVERY} iterations, with 95 % of the run's gain, from the untouched input to its best. "
-        "Seconds of training with all that the guidance needs, validation apart. "
+        f"The first validation with {100 * GAIN:.0f} % of the run's own gain, from the untouched input to its best. "
+        "Seconds of training with all that the guidance needs, validation apart; other work ran on the same cores. "
+        f"{'; '.join(notes)}. "
     )
     return "\n".join(lines) + f"\n\n{what}{sources(rows, 'schedules')}"
 
@@ -201,10 +236,12 @@ def published_table(rows: dict, full_size: dict[str, dict]) -> str:
         "full-size encoders, 256 px, batch 4, photos encoded in each step": [
             full_size[name]["seconds_per_step_median"] for name in ("clip_lit", "rave")
         ],
-        f"this table's runs, {SIDE} px, batch 4, embeddings cached": [
-            rows[f"ours/{method}"]["0"]["seconds_per_step"] for method in ("CLIP-LIT", "RAVE")
-        ],
     }
+    for schedule, title in TITLES.items():
+        steps = [rows.get(f"{schedule}/{method}", {}).get("0") for method in ("CLIP-LIT", "RAVE")]
+        if all(steps):
+            what = f"{title}, {steps[0]['side']} px, batch 4, embeddings cached"
+            costs[what] = [row["seconds_per_step"] for row in steps]
     of, rave = published("CLIP-LIT"), published("RAVE")
     rounds, start = of["train"]["num_rounds"], of["unet_model"]["num_reconstruction_iters"]
     lines = [
@@ -225,7 +262,16 @@ def published_table(rows: dict, full_size: dict[str, dict]) -> str:
             seconds = start * rave_step["reconstruction"] + guided * rave_step["rave"]
             cells += [f"{seconds / 3600:.1f} h", f"{whole / seconds:.1f}"]
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\nComputed from the releases' iterations and measured seconds a step; not run."
+    unet = start + rounds * of["unet_model"]["num_round_iters"]
+    learned = of["guidance_model"]["num_pretrain_iters"] + rounds * of["guidance_model"]["num_refine_iters"]
+    note = (
+        f"Computed, not run. CLIP-LIT takes {unet:,} steps of the UNet and {learned:,} of the guidance, RAVE "
+        f"{start + rave['train']['num_iters']:,} of the UNet, {RAVE_BEST:,} to its earlier best weights. If a guidance "
+        f"step cost nothing, CLIP-LIT would take {unet / RAVE_BEST:.1f} times as long as these; if as much as a UNet "
+        f"step, {(unet + learned) / RAVE_BEST:.1f} times; for {CLAIM} times it would have to cost "
+        f"{(CLAIM * RAVE_BEST - unet) / learned:.1f} UNet steps."
+    )
+    return "\n".join(lines) + f"\n\n{note}"
 
 
 def _mean_and_range(values: list[float], form: str) -> str:
