@@ -67,8 +67,10 @@ lock: $(VENV)/.installed-dev ## write requirements.lock: every package with its 
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --custom-compile-command "make lock" requirements.txt requirements-dev.txt -o requirements.lock
 
 audit: $(VENV)/.installed-dev ## ask the database of known vulnerabilities about requirements.lock (needs network)
-	@$(BIN)/uv tool run -q --from pip-audit==2.10.1 pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock \
-	  || { echo "error: audit: a package has a known vulnerability, or the database could not be asked about it: see above" >&2; exit 2; }
+	@found=$$($(BIN)/uv tool run -q --from pip-audit==2.10.1 pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock 2>&1) \
+	  && echo "$$found" || { case "$$found" in \
+	    *"known vulnerabilit"*) echo "$$found"; echo "error: audit: a package has a known vulnerability, see above" >&2 ;; \
+	    *) echo "error: audit: the database of known vulnerabilities could not be asked: $${found##*$$'\n'}" >&2 ;; esac; exit 2; }
 
 chaos: $(VENV)/.installed ## attack everything that reads, writes or stops (docs/results/chaos.json; SCALE=0.05: a twentieth)
 	@$(BIN)/python -m lab.chaos --scale $(or $(SCALE),1)

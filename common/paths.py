@@ -70,6 +70,12 @@ def how_to_get(value: str | Path) -> str:
     return ""
 
 
+def absolute(path: str | Path) -> Path:
+    """The path from the root on, links kept. A second slash at its start, which only POSIX gives a meaning, goes."""
+    text = os.path.abspath(path)  # noqa: PTH100
+    return Path(text[1:] if os.sep == "/" and text.startswith("//") else text)
+
+
 def user_cache() -> Path | None:
     """The folder for what this project may compute again, as the system has it for each user; None where there is none.
 

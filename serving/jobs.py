@@ -11,6 +11,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import real_path
+from common.paths import absolute
 from data.images import WRITABLE
 from data.outputs import RecordedResults
 
@@ -67,7 +68,7 @@ def plan_outputs(
     """
     if any(not str(item).strip() for item in inputs):
         raise UserError(f"{keys[0]}: expected a folder or photos, found an empty name")
-    given = list(dict.fromkeys(_absolute(item) for item in inputs))
+    given = list(dict.fromkeys(absolute(item) for item in inputs))  # not resolved: names stay as the user sees them
     if not given:
         raise UserError(f"{keys[0]}: expected a folder or photos, found an empty list")
     for path in given:
@@ -79,7 +80,7 @@ def plan_outputs(
     if output is not None and not str(output).strip():
         raise UserError(f"{keys[1]}: expected a folder, found an empty name")
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-    root = _absolute(output) if output is not None else _default_output(common)
+    root = absolute(output) if output is not None else _default_output(common)
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
     sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots, keys[0])))
@@ -162,11 +163,6 @@ def unique_names(relative: dict[Path, Path], suffix: str | None) -> dict[Path, P
             taken.add(key(name))
             names[source] = name
     return names
-
-
-def _absolute(path: str | Path) -> Path:
-    # not resolve(): names stay as the user sees them, also where they are links
-    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _default_output(common: Path) -> Path:

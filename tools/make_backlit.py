@@ -7,7 +7,6 @@ Writes OUT/backlit/NAME.png and OUT/ground_truth/NAME.png of the same names, and
 
 import argparse
 import csv
-import os
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import write_text, writing
-from common.paths import find_folder, is_file, one_form, read_text
+from common.paths import absolute, find_folder, is_file, one_form, read_text
 from common.progress import track
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images import ImageError, Photo, read_rgb8, write_photo
@@ -104,7 +103,7 @@ def make_pairs(
 
     rows, failures = [], []
     write_text(out / "pairs.csv", HEADING)
-    root = Path(os.path.abspath(root))  # noqa: PTH100 (as the jobs name it: links stay)
+    root = absolute(root)  # as the jobs name it
     for job in track(jobs, "simulating"):
         path, name = job.source, job.relative.with_suffix("")
         try:

@@ -44,7 +44,7 @@ def _collapse(run: Run) -> Iterator[Advice]:
     told = f"Results turned white {times} times; training went back to its best snapshot at half the learning rate."
     yield Advice(
         "collapse: results turned white",
-        why if how == "diverged" else told,
+        f"{why}." if how == "diverged" else told,
         (*settings, *_weaker_guidance(run)),
         "A map near zero makes white photos, and a dead map has no gradient by which to leave.",
     )

@@ -36,6 +36,13 @@ def test_folder_keeps_its_subfolders(tmp_path):
     }
 
 
+def test_a_path_may_begin_with_two_slashes(tmp_path):
+    """As `$PLACE/photos` does where PLACE is the root; POSIX lets them stay, and they are one folder all the same."""
+    save_photo(tmp_path / "in" / "sub" / "a.jpg")
+    [job] = plan_outputs([f"/{tmp_path}/in"], f"/{tmp_path}/out")
+    assert job == Job(tmp_path / "in/sub/a.jpg", tmp_path / "out/sub/a.jpg", Path("sub/a.jpg"))
+
+
 def test_default_output(tmp_path, monkeypatch):
     a, b = save_photo(tmp_path / "in" / "x" / "a.jpg"), save_photo(tmp_path / "in" / "y" / "b.jpg")
     assert plan_outputs([tmp_path / "in"], None)[0].target == tmp_path / "in_enhanced" / "x" / "a.jpg"

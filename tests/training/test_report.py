@@ -189,7 +189,7 @@ def test_a_collapse_is_told_with_its_reason(run):
     outcome = {"exit": "diverged", "reason": "rave: results turned white 6 times", "collapses": 5}
     (folder / "outcome.json").write_text(json.dumps(outcome))
     first = advise(read_run(folder))[0]
-    assert (first.title, first.why) == ("collapse: results turned white", outcome["reason"])
+    assert (first.title, first.why) == ("collapse: results turned white", f"{outcome['reason']}.")
     assert first.settings[0] == "unet_model.lr=0.0002"
     assert read_run(folder).result()["exit"] == "diverged"
 
