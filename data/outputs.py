@@ -37,20 +37,23 @@ class RecordedResults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[int, int, int, str]] = {}  # name -> recorded, bytes, time, made of: the last line
+        self._known: dict[str, tuple[int, int, int, str]] = {}  # name -> recorded, bytes, time, made of
         for file in [folder / RESULTS_FILE, *folder.glob(WRITER.format("*"))]:
             try:
                 lines = read_file(file).decode(errors="replace").splitlines()
             except (OSError, UserError, ValueError):
                 continue
+            written: dict[str, tuple[int, int, int, str]] = {}  # the last line counts: clocks may go back
             for line in lines:
                 try:
                     entry = json.loads(line)
-                    name, recorded = one_form(entry["name"]), entry.get("recorded_ns", 0)
-                    if recorded >= self._known.get(name, (0,))[0]:
-                        self._known[name] = recorded, entry["bytes"], entry["time_ns"], entry.get("made_of", "")
-                except (ValueError, LookupError, TypeError, AttributeError):
+                    recorded, made_of = int(entry.get("recorded_ns", 0)), entry.get("made_of", "")
+                    written[one_form(entry["name"])] = recorded, entry["bytes"], entry["time_ns"], made_of
+                except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
                     continue  # cut off by a stop; its result counts as somebody else's
+            for name, last in written.items():
+                if last[0] >= self._known.get(name, (0,))[0]:  # of several writers, the latest
+                    self._known[name] = last
 
     def __contains__(self, relative: Path) -> bool:
         return one_form(relative.as_posix()) in self._known

@@ -67,10 +67,24 @@ def test_a_result_that_was_changed_since_is_somebody_elses(tmp_path):
     ]
 
 
+def test_a_result_written_after_the_clock_went_back_is_known(tmp_path):
+    result = save(tmp_path / "a.png")
+    record_result(tmp_path, Path("a.png"))
+    record = tmp_path / RESULTS_FILE
+    line = json.loads(record.read_text())
+    record.write_text(json.dumps(line | {"recorded_ns": line["recorded_ns"] + 10**15}) + "\n")
+    os.utime(result, (1, 1))
+    record_result(tmp_path, Path("a.png"))
+    assert RecordedResults(tmp_path).holds(Path("a.png"))
+
+
 def test_damage_in_the_record_costs_only_the_damaged_lines(tmp_path):
     record_result(tmp_path, Path(save(tmp_path / "a.png").name))
     with (tmp_path / RESULTS_FILE).open("ab") as file:
-        file.write(b'\xff\n[1]\n7\n{"name": 3}\n' + json.dumps({"name": "b.png"}).encode()[:-3])
+        file.write(
+            b'\xff\n[1]\n7\n{"name": 3}\n{"name": "a", "recorded_ns": Infinity}\n'
+            + json.dumps({"name": "b.png"}).encode()[:-3]
+        )
     assert Path("a.png") in RecordedResults(tmp_path)
     save(tmp_path / "b.png")
     assert names(tmp_path) == ["b.png"]
