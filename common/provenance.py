@@ -26,12 +26,16 @@ PACKAGES = (
 
 
 def provenance() -> dict:
-    """What is needed to repeat a result: versions, commit, command, hardware."""
+    """What is needed to repeat a result: versions, commit, command, hardware.
+
+    Changed figures in docs/results are no uncommitted changes: one command may write several of them.
+    """
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/results")
     return {
         "command": f"{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip(),
         "version": __version__,
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(status),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "hardware": hardware(),
