@@ -25,7 +25,11 @@ from configs.changes import flat
 from lab.runs import summarise
 from lab.tables import TABLES
 
-DOCUMENTS = (REPO_ROOT / "README.md", *sorted((REPO_ROOT / "docs").glob("*.md")))
+DOCUMENTS = (
+    REPO_ROOT / "README.md",
+    REPO_ROOT / "pretrained_models" / "README.md",
+    *sorted((REPO_ROOT / "docs").glob("*.md")),
+)
 
 BEFORE_AFTER = ("seeding.jpg", "dragonfly.jpg")  # in docs/photos
 SEED = 4

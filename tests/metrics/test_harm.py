@@ -87,7 +87,7 @@ def test_shipped_weights_lift_dark_ground_and_leave_the_sky(name):
     assert backlit[ground].mean() < 0.6 * photo[ground].mean() and backlit[sky].mean() > photo[sky].mean()
     result = Enhancer(device="cpu", backend="torch", precision="fp32").enhance(backlit)[0]
     lift, change_of_sky = region_lift(backlit, result, photo, ground, sky)
-    assert lift > 0.25 and change_of_sky < 0.05
+    assert lift > 0.2 and change_of_sky < 0.05
 
 
 def test_lift_is_measured_on_the_ground_and_change_on_the_sky():
