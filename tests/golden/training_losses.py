@@ -36,6 +36,7 @@ SETTINGS = {
     "guidance_model.cached_augmentations": "2",
     "guidance_model.display_iter": "1",
     "guidance_model.image_size": "32",
+    "guidance_model.logit_scale": "20",
     "guidance_model.nearest_tokens": "0",
     "guidance_model.num_pretrain_iters": "3",
     "guidance_model.num_refine_iters": "3",

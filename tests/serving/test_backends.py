@@ -106,7 +106,7 @@ def test_results_are_within_50_db_of_whole_frame_fp32(photo, monkeypatch, backen
     enhancer = Enhancer(weights, device="cpu", precision=precision, backend=backend, tile_size=tile_size)
     result = enhancer.enhance(photo)[0]
     assert (enhancer.choice.backend, enhancer.choice.precision) == (backend, precision)
-    assert np.abs(expected.astype(int) - photo).mean() > 5  # there is something to agree on
+    assert np.abs(expected.astype(int) - photo).mean() > 4  # there is something to agree on
     mse = np.mean((result.astype(float) - expected) ** 2)
     assert mse < 255**2 / 10**5, f"{10 * np.log10(255**2 / mse):.1f} dB"
 

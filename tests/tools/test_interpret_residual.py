@@ -35,6 +35,7 @@ def flags(photo_folders, tmp_path):
             "guidance.layers=last",
             "guidance.set_point=mean",
             "train.device=cpu",
+            "train.precision=fp32",
             *overrides,
         )
         return [
