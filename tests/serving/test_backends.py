@@ -12,7 +12,6 @@ import serving.backends
 import serving.tiles
 from common.errors import UserError
 from common.paths import REPO_ROOT
-from configs.schema import InferenceModel
 from data.images import read_rgb8
 from models.checkpoints import save_unet
 from models.unet import IlluminationUNet
@@ -98,7 +97,7 @@ def photo() -> np.ndarray:
 @pytest.mark.parametrize(("backend", "precision"), CHOICES)
 @pytest.mark.parametrize("tile_size", [None, 64])
 def test_results_are_within_50_db_of_whole_frame_fp32(photo, monkeypatch, backend, precision, tile_size):
-    weights = REPO_ROOT / InferenceModel().checkpoint
+    weights = REPO_ROOT / "pretrained_models/rave.safetensors"
     expected = Enhancer(weights, device="cpu", precision="fp32", backend="torch").enhance(photo)[0]
     monkeypatch.setattr(
         serving.backends, "has_bf16", lambda backend, device: True
@@ -106,7 +105,7 @@ def test_results_are_within_50_db_of_whole_frame_fp32(photo, monkeypatch, backen
     enhancer = Enhancer(weights, device="cpu", precision=precision, backend=backend, tile_size=tile_size)
     result = enhancer.enhance(photo)[0]
     assert (enhancer.choice.backend, enhancer.choice.precision) == (backend, precision)
-    assert np.abs(expected.astype(int) - photo).mean() > 4  # there is something to agree on
+    assert np.abs(expected.astype(int) - photo).mean() > 5  # there is something to agree on
     mse = np.mean((result.astype(float) - expected) ** 2)
     assert mse < 255**2 / 10**5, f"{10 * np.log10(255**2 / mse):.1f} dB"
 
