@@ -1,6 +1,6 @@
 """How fast, and in how much memory, beside the plain way in the same run (`make bench`).
 
-python -m lab.bench [--cases 0.5 3 photo 12 24 100 folder previews rave256 rave512 lite256 guidance residual scaling
+python -m lab.bench [--cases 0.5 3 photo 24 folder previews rave256 rave512 lite256 guidance residual scaling
                     frame unet256 megapixels photos words embedded] [--repeats 5] [--json docs/results/bench.json]
 
 What each case is: the modules of lab/bench. The plain way ("baseline"): lab/bench/plain.py.

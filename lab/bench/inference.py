@@ -1,8 +1,8 @@
 """The inference cases of the benchmark.
 
 0.5, 3: megapixels, array in and array out, in processes that take turns, so that all meet the same load of the machine.
-photo, 12, 24, 100, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels,
-large photos, 50 small ones. Peak memory is that of the whole process.
+photo, 24, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels,
+a large one, 50 small ones. Peak memory is that of the whole process.
 """
 
 import json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = REPO_ROOT / InferenceModel().checkpoint
 FRAMES = {"0.5": (612, 816), "3": (1536, 2048)}  # height, width
-RUNS = {"photo": (612, 816), "12": (3000, 4000), "24": (4000, 6000), "100": (8000, 12500), "folder": (300, 400)}
+RUNS = {"photo": (612, 816), "24": (4000, 6000), "folder": (300, 400)}
 FOLDER = 50  # photos
 PLAIN_RUNS = ("photo", "folder")  # others do not fit: the plain way takes about 1.8 GB a megapixel
 VARIANTS = {
@@ -97,7 +97,7 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
 
 
 def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
-    """Whole runs of inference.py: large photos once for each variant, small ones in turns."""
+    """Whole runs of inference.py: a large photo once for each variant, small ones in turns."""
     photos, count = folder / case, FOLDER if case == "folder" else 1
     for number in range(count):
         write_photo(photos / f"{number}.jpg", Photo(synthetic(*RUNS[case], seed=number)))

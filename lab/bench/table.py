@@ -24,7 +24,7 @@ def _speed(cases: dict, wheres: Wheres) -> str:
         "3": "network, {:.1f} megapixels",
     }
     lines = ["| | plain PyTorch, whole frame | PyTorch fp32 | PyTorch | OpenVINO |", "|---|---|---|---|---|"]
-    for name in ("0.5", "3", "photo", "12", "24", "100", "folder"):
+    for name in ("0.5", "3", "photo", "24", "folder"):
         if name in cases:
             case = cases[name]
             cells = [
