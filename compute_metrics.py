@@ -8,6 +8,11 @@ per `name(1)`, `name(2)` family). Brightness is never matched to the ground trut
 Exit code 0, 2 for a mistake of the user's, 3 when some files could not be measured.
 """
 
+if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them is no traceback
+    from common.interrupt import without_traceback
+
+    without_traceback()
+
 import contextlib
 import csv
 import json
@@ -322,10 +327,5 @@ def _cells(values: dict[str, float | None], metrics: list[str] | None = None) ->
     ]
 
 
-def console() -> None:
-    """The command `backlit-metrics`."""
-    run(main)
-
-
 if __name__ == "__main__":
-    console()
+    run(main)

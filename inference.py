@@ -6,6 +6,11 @@ python inference.py --cfg my.yaml --strength 0.7 --side-by-side
 torchrun --nproc-per-node 2 inference.py PHOTOS   each process takes every second photo
 """
 
+if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them is no traceback
+    from common.interrupt import without_traceback
+
+    without_traceback()
+
 import argparse
 import contextlib
 import json
@@ -218,10 +223,5 @@ def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
     return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
 
 
-def console() -> None:
-    """The command `backlit-enhance`."""
-    run(main)
-
-
 if __name__ == "__main__":
-    console()
+    run(main)

@@ -1,12 +1,15 @@
 """Train the enhancement network with CLIP-LIT or CLIP-LIT-Latent: python train.py --cfg configs/train/clip_lit.yaml"""
 
+if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them is no traceback
+    from common.interrupt import without_traceback
+
+    without_traceback()
+
 from common.cli import run
-from training.stop import leaving_at_once
 
 
 def main(argv: list[str]) -> int:
-    with leaving_at_once():
-        from training.command import train_command
+    from training.command import train_command
 
     return train_command(
         argv,

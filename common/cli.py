@@ -15,8 +15,9 @@ from pathlib import Path
 
 from common.console import guarded, one_line
 from common.errors import UserError
+from common.interrupt import EXIT_INTERRUPTED, without_traceback
 
-EXIT_OK, EXIT_USER_ERROR, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+EXIT_OK, EXIT_USER_ERROR, EXIT_SOME_FAILED = 0, 2, 3
 LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")  # numbers that torchrun sets
 
 
@@ -70,6 +71,7 @@ def named_as_typed(flags: Mapping[str, str]) -> Iterator[None]:
 
 def run(main: Callable[[list[str]], int]) -> None:
     """Call `main(argv)` and leave the process with the exit code that its outcome means."""
+    without_traceback()
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
     threading.excepthook = _leave_to_main
     module = sys.modules["__main__"].__spec__

@@ -26,7 +26,7 @@ LEVELS = (
 )
 METHOD = ("common", "configs", "data", "losses", "metrics", "models", "serving", "training", "scripts")
 LEFT_OUT = ("tests", "docs")
-SCRIPTS = ("compute_metrics", "inference", "train", "train_rave")
+SCRIPTS = ("commands", "compute_metrics", "inference", "train", "train_rave")
 
 
 def main(argv: list[str]) -> int:

@@ -3,6 +3,11 @@
 python -m serving.app [--port 7860] [--host 127.0.0.1]          make app
 """
 
+if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them is no traceback
+    from common.interrupt import without_traceback
+
+    without_traceback()
+
 import argparse
 import importlib.util
 import os

@@ -137,7 +137,7 @@ def test_an_installed_copy_finds_its_configs_and_weights(tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(target)]
     subprocess.run([*pip, str(source)], check=True)
     code = f"import sys; sys.path[:0] = [{str(target)!r}]; sys.argv[1:] = ['.', '--dry-run']; "
-    code += "import inference; assert inference.__file__.startswith(sys.path[0]); inference.console()"
+    code += "import commands; assert commands.__file__.startswith(sys.path[0]); commands.enhance()"
     (tmp_path / "a.png").write_bytes((REPO_ROOT / "docs/results/compare_curves.png").read_bytes())
     result = subprocess.run(
         [sys.executable, "-P", "-c", code],

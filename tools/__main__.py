@@ -4,6 +4,11 @@ python -m tools                  # this list
 python -m tools NAME [...]       # run one; --help tells what it takes
 """
 
+if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them is no traceback
+    from common.interrupt import without_traceback
+
+    without_traceback()
+
 import ast
 import importlib
 import sys
@@ -32,10 +37,5 @@ def main(argv: list[str]) -> int:
     return importlib.import_module(f"tools.{name.replace('-', '_')}").main(argv[1:])
 
 
-def console() -> None:
-    """The command `backlit-tools`."""
-    run(main)
-
-
 if __name__ == "__main__":
-    console()
+    run(main)

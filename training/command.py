@@ -4,11 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser
 from common.console import quietly, say
 from common.errors import UserError
 from common.paths import find_folder
-from training.stop import leaving_at_once
 
 SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
 
@@ -50,8 +49,7 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
     left_out: list[str] = []
     with quietly(args.quiet):
         say(f"# {args.cfg}, {what}", *as_yaml(part).splitlines(), "")
-        with leaving_at_once():  # PyTorch takes seconds to import: only once the config is known to be good
-            from training.loop import train
+        from training.loop import train  # PyTorch takes seconds to import: only once the config is known to be good
 
         on_end = _print_result if args.json else None
         train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out, on_end=on_end)
@@ -64,7 +62,7 @@ def _print_result(folder: Path) -> None:
     print(json.dumps(read_run(folder).result()))
 
 
-def console() -> None:
-    """The command `backlit-train`: what `exp.mode` of the config says."""
+def main(argv: list[str]) -> int:
+    """The command `backlit-train`: what `exp.mode` of the config says. Returns and raises as `train_command`."""
     description = "Train the enhancement network with RAVE, CLIP-LIT or CLIP-LIT-Latent, as the config's exp.mode says."
-    run(lambda argv: train_command(argv, script=None, description=description, default_cfg="configs/train/rave.yaml"))
+    return train_command(argv, script=None, description=description, default_cfg="configs/train/rave.yaml")

@@ -70,23 +70,3 @@ class StopRequest:
         if self.main:
             with contextlib.suppress(OSError):  # not print: the signal may have come in the middle of one
                 os.write(2, b"\nstopping after this iteration; Ctrl-C again: at once\n")
-
-
-@contextlib.contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """While nothing is written yet, a signal ends the process: imports turn KeyboardInterrupt into tracebacks."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        with contextlib.suppress(OSError):
-            os.write(2, b"stopped\n")
-        os._exit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in _signals()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
