@@ -78,7 +78,10 @@ def harm() -> str:
         lines.append(
             f"| {name} | {whole['hue_error']:.1f}° | {' | '.join(cells)} | {whole['seconds_per_megapixel']:.2f} |"
         )
-    return "\n".join(lines) + f"\n\nWhat they are: [measure](measure.md#harm). {_where(result)}."
+    return (
+        "\n".join(lines)
+        + f"\n\nWhat they are: [measure](measure.md#harm). Seconds: fp32 on one thread, beside other work. {_where(result)}."
+    )
 
 
 def finish() -> str:
