@@ -78,10 +78,8 @@ def harm() -> str:
         lines.append(
             f"| {name} | {whole['hue_error']:.1f}° | {' | '.join(cells)} | {whole['seconds_per_megapixel']:.2f} |"
         )
-    return (
-        "\n".join(lines)
-        + f"\n\nWhat they are: [measure](measure.md#harm). Seconds: fp32 on one thread, beside other work. {_where(result)}."
-    )
+    note = "What they are: [measure](measure.md#harm). Seconds: fp32 on one thread, beside other work."
+    return "\n".join(lines) + f"\n\n{note} {_where(result)}."
 
 
 def finish() -> str:
