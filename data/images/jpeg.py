@@ -13,14 +13,15 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from data.images.metadata import GAIN_MAP
-from data.images.photo import Encoding, ImageError, Limits, Raster
+from data.images.photo import FILLER, Encoding, ImageError, Limits, Raster, holes, lost, matters
 from data.images.pillow import flat
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # inside entropy-coded data: not stuffing, restart or fill bytes
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_SCAN, _COMMENT = 0xDA, 0xFE
+_TABLES, _SCAN, _COMMENT = 0xC4, 0xDA, 0xFE
+_SKIP = 0xF0  # Huffman code of 16 coefficients of zero; other codes that end in four zero bits end a block
 _MOST_SCANS = 100  # a progressive photo has about ten; each goes through all of the picture
 _MOST_METADATA = 16 << 20  # bytes of one kind
 _PIXELS_A_BYTE = 1024  # at most: a grey block of 64 pixels takes a bit in one scan
@@ -28,8 +29,6 @@ _JFIF, _EXIF, _XMP, _ICC = b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0
 _PHOTOSHOP, _ISO_GAIN_MAP = b"Photoshop 3.0\0", b"urn:iso:std:iso:ts:21496:-1\0"
 _IPTC_RESOURCE = 0x0404
 _GREY = (127, 128)  # of blocks without data; 127 where CMYK is stored inverted
-# something other than a picture for a decoder that goes on reading where data are missing
-_FILLER = bytes(range(1, 0xFF)) * 16
 
 
 @dataclass
@@ -39,6 +38,8 @@ class _Segments:
     size: tuple[int, int] = (0, 0)
     progressive: bool = False
     scans: list[tuple[bytes, int, int]] = field(default_factory=list)  # components, band's end, bits still to come
+    zero_codes: dict[int, int] = field(default_factory=dict)  # Huffman table -> what zeros alone stand for in it
+    even: list[tuple[int, bool]] = field(default_factory=list)  # of each scan: start in `picture`, is it even for zeros
     ended: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -117,11 +118,14 @@ def _split(data: bytes) -> _Segments:
         if kind in _FRAMES and len(body) >= 6:
             result.size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
             result.progressive = kind in _PROGRESSIVE
+        if kind == _TABLES:
+            _keep_zero_codes(result.zero_codes, body)
         if kind == _SCAN:
             count = body[0] if body else 0
             if len(body) >= 4 + 2 * count:
                 components = body[1 : 1 + 2 * count : 2]
                 result.scans.append((components, body[2 + 2 * count], body[3 + 2 * count] & 15))
+                result.even.append((len(result.picture), _even(result.zero_codes, body, count)))
             following = _MARKER.search(data, end)
             end = following.start() if following else len(data)
         result.picture += data[at:end]
@@ -141,20 +145,56 @@ def _keep_metadata(result: _Segments, sizes: dict[bytes, int], kind: int, body: 
         parts.append(body[len(name) :])
 
 
+def _keep_zero_codes(zero_codes: dict[int, int], body: bytes) -> None:
+    """Of each Huffman table of a segment the first symbol: codes are in order, so its own is all zeros."""
+    at = 0
+    while at + 17 < len(body):
+        zero_codes[body[at]] = body[at + 17]
+        at += 17 + sum(body[at + 1 : at + 17])
+
+
+def _even(zero_codes: dict[int, int], scan: bytes, count: int) -> bool:
+    """Whether zeros in a scan's data may be an area of one colour: blocks like the one before and without detail.
+
+    Where a table is unknown, as in arithmetic coding, they may.
+    """
+    first, last, refines = scan[1 + 2 * count], scan[2 + 2 * count], scan[3 + 2 * count] >> 4
+    tables = scan[2 : 2 + 2 * count : 2]
+    steps = [zero_codes.get(table >> 4, 0) for table in tables] if not first and not refines else []
+    details = [zero_codes.get(16 + (table & 15), 0) for table in tables] if last else []
+    return not any(steps) and all(code & 15 == 0 and code != _SKIP for code in details)
+
+
+def _gaps(segments: _Segments) -> list[tuple[int, int]]:
+    """Holes in the data of scans where zeros would be anything but an even area."""
+    found = []
+    for start, end in holes(segments.picture):
+        even = [even for at, even in segments.even if at <= start]
+        found += [(start, end)] if even and not even[-1] else []
+    return found
+
+
+def gaps_in_part(tables: bytes, part: bytes) -> list[tuple[int, int]]:
+    """Holes in the data of a JPEG stream whose tables are another one, as in the strips of a TIFF file."""
+    return _gaps(_split(tables.removesuffix(END) + part.removeprefix(START) if tables else part))
+
+
 def _missing(segments: _Segments, colour: np.ndarray) -> str | None:
     """What the picture lacks, or None. libjpeg leaves blocks without data grey.
 
     A complete picture does not depend on what follows its data, so a second decode with other bytes there tells a
-    cut file from one that is grey, or whose last scan is fine.
+    cut file from one that is grey, or whose last scan is fine. In the same way it does depend on what is in a hole.
     """
+    gaps = _gaps(segments)
+    if gaps and matters(bytes(segments.picture), gaps, colour, _colour):
+        return lost(gaps)
     if segments.progressive:
         if _later_scans_missing(segments):
             return "its later scans are missing, which hold the details"
     elif not np.isin(colour[-8:, -8:], _GREY).all():
         return None
     picture = bytes(segments.picture)
-    other = flat(Image.open(io.BytesIO(picture + _FILLER + END), formats=["JPEG"]))[0]
-    if np.array_equal(other, colour):
+    if np.array_equal(_colour(picture + FILLER), colour):
         return None
     height = colour.shape[0]
     if not np.isin(colour[-8:, -8:], _GREY).all():
@@ -162,6 +202,10 @@ def _missing(segments: _Segments, colour: np.ndarray) -> str | None:
     present = ~np.isin(colour.reshape(height, -1), _GREY).all(axis=1)
     rows = height - int(np.flatnonzero(present)[-1] + 1) if present.any() else height
     return f"the last {max(1, round(100 * rows / height))} % of the photo are missing"
+
+
+def _colour(picture: bytes) -> np.ndarray:
+    return flat(Image.open(io.BytesIO(picture + END), formats=["JPEG"]))[0]
 
 
 def _later_scans_missing(segments: _Segments) -> bool:

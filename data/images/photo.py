@@ -1,7 +1,8 @@
 """What a photo is, decoded and still as its file holds it, and the one error of reading and writing it."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
@@ -10,6 +11,9 @@ import numpy as np
 from common.errors import UserError
 
 BLOCK = 4096  # bytes, in which file systems give room
+_WRITTEN = re.compile(rb"[^\0]")
+# something other than a picture for a decoder that goes on reading where data are missing
+FILLER = bytes(range(1, 0xFF)) * 16
 STRIP = 1 << 21  # pixels; conversions go through a photo in strips of about so many, for memory
 
 
@@ -136,6 +140,38 @@ def written_size(file: BinaryIO) -> int:
             break
     file.seek(position)
     return at if end - at >= BLOCK else end
+
+
+def holes(data: bytes) -> list[tuple[int, int]]:
+    """Start and end of each run of `BLOCK` zeros or more: what a file system or a card has lost of a file.
+
+    In compressed data only large areas of one colour look like that, if anything does; how large: see each format.
+    """
+    found, at = [], data.find(bytes(BLOCK))
+    while at >= 0:
+        following = _WRITTEN.search(data, at)
+        end = following.start() if following else len(data)
+        found.append((at, end))
+        at = data.find(bytes(BLOCK), end)
+    return found
+
+
+def lost(gaps: list[tuple[int, int]]) -> str:
+    """What a user is told of them."""
+    return f"{sum(end - start for start, end in gaps):,} bytes inside its data are missing"
+
+
+def matters(
+    data: bytes, gaps: list[tuple[int, int]], colour: np.ndarray, decode: Callable[[bytes], np.ndarray]
+) -> bool:
+    """Whether `data` give another picture than `colour`, or none, with other bytes in the gaps: these belong to it."""
+    other = bytearray(data)
+    for start, end in gaps:
+        other[start:end] = (FILLER * (1 + (end - start) // len(FILLER)))[: end - start]
+    try:
+        return not np.array_equal(decode(bytes(other)), colour)
+    except Exception:  # decoders meet damaged files with every kind of exception
+        return True
 
 
 def strips(array: np.ndarray, multiple: int = 1) -> Iterator[slice]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from data.images.boxes import coding_of
-from data.images.photo import Encoding, ImageError, Limits, Raster, written_size
+from data.images.photo import Encoding, ImageError, Limits, Raster, holes, lost, matters, written_size
 
 # Pictures of pixels that no other program is started for: not EPS (Ghostscript), WMF, PDF, or stubs such as HDF5.
 # Those that anything may pass for, without a signature at the start, come last.
@@ -23,7 +23,7 @@ _PIXELS_A_BYTE = {
     "GIF": 4096, "MSP": 2048, "XBM": 8, "FITS": 8, "XVTHUMB": 1, "IM": 8, "PIXAR": 1, "MCIDAS": 1, "SPIDER": 1,
 }  # fmt: skip
 _COMPRESSED = ("WEBP", "AVIF", "HEIF")  # without a checksum: decoders go on through data that were never written
-_PIXELS_A_ZERO = 4096  # the data of a WebP file of one colour end with a zero for each 10,000 pixels
+PIXELS_A_ZERO = 4096  # the data of a WebP file of one colour have a zero for each 10,000 pixels
 _SPARE = 16  # bytes of such a tail that may belong to the picture
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _ANIMATED = ("GIF", "WEBP", "AVIF")  # where several frames are one picture that moves
@@ -89,7 +89,7 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
     if image.width * image.height > _PIXELS_A_BYTE.get(kind, 1 << 62) * size:
         raise ImageError(f"expected data for {image.width} x {image.height} pixels, found {size} bytes")
     written = written_size(file) if kind in _COMPRESSED else size
-    if size - written > image.width * image.height // _PIXELS_A_ZERO:
+    if size - written > image.width * image.height // PIXELS_A_ZERO:
         file.seek(0)
         image = Image.open(io.BytesIO(file.read(written + _SPARE)), formats=[kind])  # which misses what is not there
     info = image.info
@@ -110,7 +110,24 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
         raster.notes += notes
     deep = kind == "JPEG2000" and _deep_jpeg2000(file)
     raster.colour, raster.alpha = deep or flat(image)
+    if kind in (*_COMPRESSED, "JPEG2000"):
+        _refuse_holes(file, kind, raster.colour)
     return raster
+
+
+def _refuse_holes(file: BinaryIO, kind: str, colour: np.ndarray) -> None:
+    """Raises ImageError where data of the picture are missing: holes that are larger than an even area makes them."""
+
+    def decode(data: bytes) -> np.ndarray:
+        deep = kind == "JPEG2000" and _deep_jpeg2000(io.BytesIO(data))
+        return (deep or flat(Image.open(io.BytesIO(data), formats=[kind])))[0]
+
+    file.seek(0)
+    data = file.read()
+    most = colour.shape[0] * colour.shape[1] // PIXELS_A_ZERO
+    gaps = [(start, end) for start, end in holes(data) if end - start > most]
+    if gaps and matters(data, gaps, colour, decode):
+        raise ImageError(f"expected a complete photo, found that {lost(gaps)}")
 
 
 def _lossless_webp(file: BinaryIO) -> bool:

@@ -4,6 +4,8 @@ Both decoders fill what a damaged file lacks with black or white and go on; so w
 """
 
 import logging
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,16 +14,18 @@ from PIL import Image, UnidentifiedImageError
 
 from data.images import tags
 from data.images.colour import unpremultiplied
-from data.images.jpeg import read_iptc
-from data.images.photo import ImageError, Limits, Metadata, Raster, written_size
-from data.images.pillow import flat, full_range
+from data.images.jpeg import gaps_in_part, read_iptc
+from data.images.photo import FILLER, ImageError, Limits, Metadata, Raster, holes, lost, written_size
+from data.images.pillow import PIXELS_A_ZERO, flat, full_range
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 254, 256, 257, 258, 259, 262, 277, 284
 _STRIPS, _ROWS, _STRIP_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 273, 278, 279, 322, 323, 324, 325
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_JPEG_TABLES = 347
 _YCBCR = 6
 _PLAIN = 1  # compression
+_DEFLATE = (8, 32946)
 _RATIOS = {
     _PLAIN: 1,
     5: 1400,
@@ -34,7 +38,6 @@ _FAX = (2, 3, 4)
 _JPEG, _LACKING = (6, 7), (33003, 33005, 34712, 50001)
 # Beside these: LZMA and two numbers of Zstandard. Not JPEG XR, whose decoder crashes on damaged files, nor rare others.
 _COMPRESSIONS = {*_RATIOS, *_FAX, *_JPEG, *_LACKING, 34925, 34926, 50000}
-_FILLER = bytes(range(1, 255)) * 16
 _COLOURS = {"MINISWHITE": 1, "MINISBLACK": 1, "RGB": 3, "SEPARATED": 4}
 
 
@@ -64,6 +67,13 @@ def decode_tiff(file: BinaryIO, size: int, limits: Limits) -> Raster:
         raise ImageError(
             f"expected a common compression inside TIFF, found number {compression} (22610, 34934: JPEG XR)"
         )
+    missing = _gaps(directory, compression, size, read)
+    if missing:
+        if limits.incomplete == "refuse":
+            raise ImageError(
+                f"expected a complete photo, found that {lost(missing)} (data.incomplete=accept takes what can be read)"
+            )
+        notes.append(lost(missing))
     image = _by_pillow(file) if bits <= 8 and compression not in _LACKING else None
     if compression in (*_JPEG, *_LACKING) and not _codecs_find_all(file):
         raise ImageError("expected a complete photo, found that data are missing inside its strips or tiles")
@@ -176,6 +186,44 @@ def _check_data(directory: tags.Directory, size: int, limits: Limits) -> list[st
     return [text]
 
 
+def _gaps(
+    directory: tags.Directory, compression: int, size: int, read: Callable[[int, int], bytes]
+) -> list[tuple[int, int]]:
+    """Holes in compressed strips or tiles, of a file of `size` bytes, that are no picture."""
+    if compression in (_PLAIN, *_FAX):  # black; fill
+        return []
+    tiled = _TILES in directory
+    offsets = _integers(directory, _TILES if tiled else _STRIPS)
+    sizes = _integers(directory, _TILE_SIZES if tiled else _STRIP_SIZES)
+    even = (tags.number(directory, _WIDTH) or 0) * (tags.number(directory, _HEIGHT) or 0) // PIXELS_A_ZERO
+    tables = _data(directory, _JPEG_TABLES) or b""
+    found, left = [], 2 * size  # strips that lie in each other, which only a hostile file has, are not read without end
+    for offset, count in sorted(set(zip(offsets, sizes, strict=False))):
+        part = read(offset, min(count, left))
+        left -= len(part)
+        gaps = holes(part)
+        if gaps and compression in _DEFLATE and _inflates(part):
+            gaps = []  # the rest of an even area
+        elif gaps and compression in _JPEG:
+            gaps = gaps_in_part(tables, part)
+        elif compression in _LACKING:
+            gaps = [(start, end) for start, end in gaps if end - start > even]
+        found += gaps  # of LZW, PackBits and others: none writes zeros for an even area
+    return found
+
+
+def _inflates(part: bytes) -> bool:
+    """Whether deflated data are whole by their checksum."""
+    unpacker = zlib.decompressobj()
+    try:
+        while part:
+            unpacker.decompress(part, 1 << 24)  # piece by piece, for memory
+            part = unpacker.unconsumed_tail
+    except zlib.error:
+        return False
+    return unpacker.eof
+
+
 def _codecs_find_all(file: BinaryIO) -> bool:
     """Whether the strips or tiles decode to the same picture whatever follows them, as complete ones do."""
     with _open(file) as tiff:
@@ -188,7 +236,7 @@ def _codecs_find_all(file: BinaryIO) -> bool:
             end = len(data) if end < 0 else end
             first, second = (
                 page.decode(data[:end] + filler + data[end:], index, jpegtables=page.jpegtables)[0]
-                for filler in (b"", _FILLER)
+                for filler in (b"", FILLER)
             )
             if first is None or not np.array_equal(first, second):
                 return False

@@ -1,6 +1,7 @@
 """Kinds of files that people have: what their colours mean, what they lack, claim, and say beside the pixels."""
 
 import io
+import re
 import struct
 import subprocess
 import sys
@@ -252,6 +253,44 @@ def test_zeros_that_are_a_picture_are_read(tmp_path):
     for name, options in (("black.webp", {}), ("black.bmp", {}), ("black.tif", {})):
         Image.new("RGB", (1200, 800)).save(tmp_path / name, **options)
         assert not read_rgb8(tmp_path / name).any()
+
+
+HOLED = UNWRITTEN | {
+    "grey.jpg": ("JPEG", {"quality": 95, "optimize": True}),
+    "lzw.tif": ("TIFF", {"compression": "tiff_lzw"}),
+    "zstd.tif": ("TIFF", {"compression": "zstd"}),
+    "jpeg.tif": ("TIFF", {"compression": "jpeg", "quality": 95}),
+}
+
+
+@pytest.mark.parametrize("name", HOLED)
+def test_a_hole_in_a_compressed_file_is_noticed(tmp_path, name):
+    """Where a file system lost a piece of a file, it has zeros."""
+    kind, options = HOLED[name]
+    data = encoded(noise(160, 160, 3)[..., 0] if name.startswith("grey") else noise(160, 160, 3), kind, **options)
+    middle = len(data) // 2
+    (tmp_path / name).write_bytes(data[: middle - 2048] + bytes(4096) + data[middle + 2048 :])
+    refused(tmp_path / name)
+    if kind == "JPEG":
+        photo = read_photo(tmp_path / name, limits=ACCEPT)
+        assert re.search(r"4,\d+ bytes inside its data are missing", photo.note) and photo.rgb.shape == (160, 160, 3)
+
+
+def test_zeros_in_even_areas_are_no_hole(tmp_path):
+    """Optimized tables have the code 0 for a block like the one before; deflate may store what it does not pack."""
+    even = np.full((1200, 1200), 255, np.uint8)
+    for name, options in (("a.jpg", {"optimize": True}), ("b.jpg", {"optimize": True, "quality": 5})):
+        (tmp_path / name).write_bytes(encoded(even, "JPEG", **options))
+    tifffile.imwrite(tmp_path / "a.tif", 0 * even, compression="zlib", compressionargs={"level": 0})
+    for name in ("a.jpg", "b.jpg", "a.tif"):
+        assert bytes(4096) in (tmp_path / name).read_bytes()
+        assert len(np.unique(read_rgb8(tmp_path / name))) == 1
+
+
+def test_zeros_that_are_no_part_of_a_jpeg_are_no_hole(tmp_path):
+    data = encoded(noise(64, 80, 3), "JPEG")
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + bytes(5000) + b"\xff\xd9")
+    assert read_photo(tmp_path / "a.jpg").note is None
 
 
 @pytest.mark.parametrize("progressive", [False, True])
