@@ -1,92 +1,36 @@
-"""Train `mini-clip`, a small CLIP (image and text tower) that knows how a photo is lit: for training where there is no
-network.
+"""Train `mini-clip`, a small CLIP that knows things and how a photo is lit: for use where there is no network.
 
-python -m lab.train_mini_clip --well-lit PHOTOS --backlit PHOTOS --out pretrained_models/mini-clip.safetensors
+python -m lab.train_mini_clip --well-lit PHOTOS --backlit PHOTOS --out FILE.safetensors [--json FILE]
 
-Crops of well-lit photos are relit by a known number of stops (`data.backlight`), backlit ones are taken as they are or
-lifted. Captions are composed of what is known of a crop (its light, blur, noise, tint) or measured on it (colours,
-texture, contrast). Every tenth photo of each folder is held back for the figures that are printed and kept in the
+The image tower is EfficientNet-Lite0, frozen, and a projection with two parts. The part of content keeps what tells
+classes apart for EfficientNet's classifier, and is computed from its rows (`content_of_classes`). The part of light
+learns from relit crops, together with a vector for each word of light and looks (`learn_light`). Then the text tower
+learns where captions composed of classes and of light belong (`learn_texts`), for which it needs no photos.
+Every tenth photo, and all of the groups in `HELD_OUT`, are held back for the figures that are printed and kept in the
 file's metadata.
 
-Shape letters: B images, N captions, V caption words of `WORDS`, D embedding size, S side in pixels.
+Shape letters: B images, N captions, V values of light and looks, C concepts, D embedding size, K size of the content.
 """
 
 import argparse
 import json
 import random
 import time
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cli import EXIT_OK, ArgumentParser, run
-from common.provenance import provenance
-from data.backlight import linear_to_srgb, simulate_backlight, smooth_mask, srgb_to_linear
+from lab.captions import FIRST_THING, GROUPS, LIGHT, TRUE, VALUES, WORDS, all_texts, caption_truth, compose, vocabulary
+from models.stages import stages_vector
 
-MODEL = "mini-clip"
-PHOTO = 176  # pixels, photos are squashed to this once
-CURVE = (-4.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # stops, the exposure response that is measured
-# how a crop of a batch is made, and how often; "real" and "lifted" are crops of the backlit folder
-KINDS = {"normal": 0.2, "shifted": 0.26, "against light": 0.17, "flattened": 0.1, "real": 0.15, "lifted": 0.12}
-
-LIGHT = {  # value: the words for it
-    "backlit": ("backlit", "against the light", "silhouette", "contre-jour", "backlight", "with a dark foreground"),
-    "dark": ("dark", "under-exposed", "underexposed", "dim", "shadowy", "too dark"),
-    "very dark": ("very dark", "black", "nearly black", "strongly under-exposed", "night"),
-    "well lit": (
-        "well-lit",
-        "well lit",
-        "normally exposed",
-        "well exposed",
-        "bright, normally exposed",
-        "evenly lit",
-        "in good light",
-    ),
-    "badly exposed": ("badly exposed", "badly lit", "in bad light", "wrongly exposed"),
-    "over-exposed": ("over-exposed", "overexposed", "too bright", "blown out", "white", "burnt out"),
-}
-LOOKS = {
-    "red": ("red", "reddish"),
-    "orange": ("orange", "brown", "brownish"),
-    "yellow": ("yellow", "yellowish"),
-    "green": ("green", "greenish"),
-    "blue": ("blue", "bluish"),
-    "purple": ("purple", "pink", "violet"),
-    "colourful": ("colourful", "colorful", "vivid", "saturated"),
-    "greyish": ("greyish", "grey", "gray", "colourless", "pale"),
-    "smooth": ("smooth", "plain", "soft"),
-    "textured": ("textured", "detailed", "rough"),
-    "low contrast": ("low-contrast", "with low contrast"),
-    "high contrast": ("high-contrast", "with high contrast"),
-    "flattened": ("flat", "washed-out", "hazy", "faded", "unnatural"),
-    "blurry": ("blurry", "blurred", "out of focus"),
-    "sharp": ("sharp", "in focus"),
-    "warm": ("warm", "warm-tinted"),
-    "cold": ("cold", "cool", "cold-tinted"),
-    "noisy": ("noisy", "grainy"),
-    "clean": ("clean", "noise-free"),
-}
-HUES = {
-    "red": (-15, 15),
-    "orange": (15, 45),
-    "yellow": (45, 70),
-    "green": (70, 165),
-    "blue": (165, 260),
-    "purple": (260, 345),
-}  # degrees
-WORDS = {**LIGHT, **LOOKS}
-VALUES = tuple(WORDS)
-TEMPLATES = (
-    "{}",
-    "a {} photo",
-    "a {} picture",
-    "a {} image",
-    "{} photo",
-    "a photo, {}",
-    "a photo that is {}",
-    "the photo is {}",
-)
+PHOTO = 256  # pixels, photos are squashed to this once
+LOOK = 192  # pixels at which the classifier looks at a photo
+MOST = 30.0  # by which cosines are multiplied: embeddings that vary smoothly
+SHRINK = 0.1  # share of one common variance in that of features: crops are few beside them
+HELD_OUT = ("cat", "dog", "bear", "elephant", "snake", "butterfly", "boat", "flower")
 
 
 def main(argv: list[str]) -> int:
@@ -94,219 +38,269 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--well-lit", required=True, metavar="DIR", help="folder of well-lit photos")
     parser.add_argument("--backlit", required=True, metavar="DIR", help="folder of backlit photos")
     parser.add_argument("--out", required=True, help="where to write the weights (.safetensors)")
-    parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--json", help="where to write the figures")
+    parser.add_argument(
+        "--crops", type=int, default=4000, help="crops whose features are computed (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=int, default=1200, help="of light (default: %(default)s)")
+    parser.add_argument("--text-steps", type=int, default=1500, help="of captions (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="crops; twice as many captions (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache-dir", default=".cache")
-    figures = train(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    figures = train(args)
     print(json.dumps(figures, indent=2))
+    if args.json:
+        from common.files import write_text
+        from common.provenance import provenance
+
+        write_text(args.json, json.dumps({"figures": figures, **provenance()}, indent=1) + "\n")
     return EXIT_OK
 
 
+@dataclass(frozen=True)
+class Features:
+    """Of relit crops: vectors (B,1792), see `models.stages.stages_vector`; truth (B,V), stops, known: see
+    `lab.relit_crops.RelitCrops`.
+    """
+
+    vectors: Tensor
+    truth: Tensor
+    stops: Tensor
+    known: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "Features":
+        return Features(**{name: tensor[rows] for name, tensor in vars(self).items()})
+
+
 def train(args: argparse.Namespace) -> dict:
-    """Train and save; returns the figures of `evaluate`, and the mean loss of the first and the last tenth of the
-    steps.
+    """Train and save; returns the figures of `lab.mini_clip_figures.evaluate`, the mean losses of the first and the
+    last tenth of the steps of light and of texts, and the seconds.
     """
     import safetensors.torch
-    from tqdm import tqdm
+    from open_clip import SimpleTokenizer
 
     from common.files import writing
-    from data.folders import ResizedPhotos
-    from data.listing import list_images
-    from models.clip_encoder import load_clip
+    from common.provenance import provenance
+    from lab.mini_clip_figures import evaluate
+    from models import mini_clip
+    from models.clip_encoder import ClipEncoder
+    from models.clip_networks import Wanted
     from training.runtime import seed_everything
 
-    listed = list_images(args.well_lit, "--well-lit"), list_images(args.backlit, "--backlit")
-    folders = [ResizedPhotos(paths, PHOTO, args.cache_dir) for paths in listed]
-    training = [[photos[i] for i in range(len(photos)) if i % 10] for photos in folders]
-    held_out = [[photos[i] for i in range(0, len(photos), 10)] for photos in folders]
-    encoder = load_clip(MODEL, None, seed=args.seed)
     seed_everything(args.seed)
-    model, tokenize = encoder.model.requires_grad_(True), encoder._tokenizer
-    model.visual.to(memory_format=torch.channels_last)  # a third faster
-    unseen = unseen_tokens(tokenize, model.vocab_size)
-    head, bias = nn.Linear(encoder.embed_dim, 2), nn.Parameter(torch.zeros(()))  # both thrown away
-    parameters = [*model.parameters(), *head.parameters(), bias]
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.steps)
-    with torch.no_grad():
-        model.logit_scale.fill_(2.0)
-
-    started, losses = time.perf_counter(), []
+    classifier = Classifier()
+    training, held_out = split(args, classifier)
+    started = time.perf_counter()
     generator, words = torch.Generator().manual_seed(args.seed), random.Random(args.seed)
-    for _ in tqdm(range(args.steps), mininterval=5):
-        model.train()
-        images, truth, stops, known = relit_batch(*training, args.batch, generator, encoder.image_size)
-        texts, values = zip(*(compose(t, words) for t in truth), strict=True)
-        tokens = with_unseen_words(tokenize(list(texts)), unseen, words)
-        prepared = ((images - encoder.mean) / encoder.std).contiguous(memory_format=torch.channels_last)
-        image_embeddings = F.normalize(model.visual(prepared), dim=-1)
-        text_embeddings = F.normalize(model.encode_text(tokens), dim=-1)
-        scale, truth = model.logit_scale.exp(), caption_truth(truth, values)
-        contrast = caption_loss(image_embeddings, text_embeddings, truth, scale)
-        # each pair by itself: without it, which of two captions is nearer to an image depends on how common they are
-        agreement = F.binary_cross_entropy_with_logits(scale * image_embeddings @ text_embeddings.T + bias, truth)
-        exposure = F.smooth_l1_loss(
-            head(image_embeddings)[known] * 5, stops[known]
-        )  # a unit vector's coordinates are small, stops are not
-        loss = contrast + 2 * agreement + 0.5 * exposure
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=3.4)  # e^3.4 = 30: embeddings that vary smoothly
-            model.token_embedding.weight[unseen] = 0
-        losses.append(loss.item())
-    tenth = max(1, len(losses) // 10)
-    settle_batch_norm(
-        encoder, [relit_batch(*training, args.batch, generator, encoder.image_size)[0] for _ in range(20)]
-    )
-    tensors = {name: _half(tensor) for name, tensor in model.state_dict().items()}
+    features = compute_features(classifier, *training, args.crops, generator)
+    tokenize, texts = SimpleTokenizer(), all_texts()
+    known = torch.cat([tokenize(texts[i : i + 256]) for i in range(0, len(texts), 256)]).unique()
+    network = mini_clip.MiniClip(classifier.trunk, known)
+    encoder, visual = ClipEncoder(mini_clip.built(network, Wanted(mini_clip.NAME))), network.visual
+    deviation, mean = torch.std_mean(features.vectors, dim=0)
+    visual.norm.running_mean.copy_(mean)
+    visual.norm.running_var.copy_(deviation.square())
+    classes = content_of_classes(visual, features, classifier)
+    values, exposure, light_losses = learn_light(visual, features, args, generator, words)
+    concepts = concept_vectors(classes, values)
+    text_losses = learn_texts(encoder, concepts, known, args, words)
     seconds = time.perf_counter() - started
-    model.load_state_dict(tensors)  # what is evaluated is what is written
-    model.requires_grad_(False).eval()
-    figures = {"loss_first": sum(losses[:tenth]) / tenth, "loss_last": sum(losses[-tenth:]) / tenth}
-    figures |= evaluate(encoder, head.requires_grad_(False), training, held_out)
-    about = {
-        "steps": str(args.steps),
-        "seed": str(args.seed),
-        "seconds": f"{seconds:.0f}",
-        "photos": str([len(t) for t in training]),
-    }
-    metadata = {**about, "figures": json.dumps(figures), "provenance": json.dumps(provenance())}
-    with writing(args.out) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata)
-    return figures
+    tensors = {name: _half(tensor) for name, tensor in network.state_dict().items() if ".trunk." not in name}
+    tensors |= {f"visual.norm.{name}": buffer for name, buffer in visual.norm.named_buffers()}  # too small for half
+    about = {"steps": str(args.steps), "text_steps": str(args.text_steps), "seed": str(args.seed)}
+    about |= {"seconds": f"{seconds:.0f}", "photos": str([len(t) for t in training])}
+    about |= {"words": json.dumps(vocabulary(), ensure_ascii=False)}
+    figures = {}
+    for kind, losses in (("light", light_losses), ("text", text_losses)):
+        tenth = max(1, len(losses) // 10)
+        figures[f"{kind}_loss"] = [sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth]
+    with writing(args.out) as temporary:  # what is evaluated is what is written
+        safetensors.torch.save_file(tensors, temporary, about)
+        encoder = ClipEncoder(mini_clip.from_file(Wanted(mini_clip.NAME, file=str(temporary))))
+        figures |= evaluate(encoder, exposure, classifier, training, held_out)
+        about |= {"figures": json.dumps(figures), "provenance": json.dumps(provenance())}
+        safetensors.torch.save_file(tensors, temporary, about)
+    return figures | {"seconds": round(seconds)}
 
 
-def relit_batch(well_lit: list[Tensor], backlit: list[Tensor], size: int, generator: torch.Generator, side: int = 128):
-    """Crops (B,3,S,S) in [0, 1] of photos (3,P,P), relit; what is true of each.
+class Classifier:
+    """EfficientNet-Lite0 with its classifier: rows (1000,1280), bias (1000,)."""
 
-    Returns images; truth (B,V) in [0, 1], how far each of `VALUES` holds; stops (B,2), mean exposure shift and distance
-    from good light (<= 0); known (B,) bool, whether the stops are known.
+    def __init__(self) -> None:
+        from models import efficientnet, mini_clip
+        from models.checkpoints import read_tensors
+
+        self.trunk = mini_clip.pretrained_trunk().requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        *_, self.rows, self.bias = read_tensors(efficientnet.package_file()).values()
+        config = self.trunk.pretrained_cfg
+        self.mean, self.std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,3,S,S) in [0, 1] -> the stages' vectors (B,1792), as mini-clip takes them, and logits (B,1000)."""
+        prepared = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        last, maps = self.trunk.forward_intermediates(prepared)
+        last = self.trunk.forward_head(last)
+        return stages_vector(maps, last), last @ self.rows.T + self.bias
+
+    def look(self, photos: list[Tensor], side: int = LOOK) -> Tensor:
+        """Probabilities (B,1000) of photos (3,P,P), seen at `side` pixels."""
+        parts = [torch.stack(photos[i : i + 32]) for i in range(0, len(photos), 32)]
+        return torch.cat([self.features(_resize(part, side))[1].softmax(dim=1) for part in parts])
+
+
+def split(args: argparse.Namespace, classifier: Classifier) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Training photos (3,P,P) of each folder, and those held back: every tenth, and all of a group of `HELD_OUT`."""
+    from data.folders import ResizedPhotos
+    from data.listing import list_images
+
+    numbers = [number for group in HELD_OUT for number in GROUPS[group]]
+    training, held_out = [], []
+    for paths in (list_images(args.well_lit, "--well-lit"), list_images(args.backlit, "--backlit")):
+        resized = ResizedPhotos(paths, PHOTO, args.cache_dir)
+        photos = [resized[i] for i in range(len(paths))]
+        shown = classifier.look(photos)[:, numbers].sum(dim=1) > 0.2  # not to be trained on: better too many
+        training.append([photo for i, photo in enumerate(photos) if i % 10 and not shown[i]])
+        held_out.append([photo for i, photo in enumerate(photos) if not i % 10 or shown[i]])
+    return training, held_out
+
+
+def compute_features(classifier: Classifier, well_lit: list, backlit: list, count: int, generator) -> Features:
+    """Of `count` relit crops."""
+    from tqdm import tqdm
+
+    from lab.relit_crops import draw_crops, relight
+    from models.mini_clip import SIDE
+
+    parts = []
+    for start in tqdm(range(0, count, 50), desc="features", mininterval=5):
+        crops, kinds = draw_crops(well_lit, backlit, min(50, count - start), generator, SIDE)
+        relit = relight(crops, kinds, generator)
+        parts.append(Features(classifier.features(relit.images)[0], relit.truth, relit.stops, relit.known))
+    return Features(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+@torch.no_grad()
+def content_of_classes(visual: nn.Module, features: Features, classifier: Classifier) -> Tensor:
+    """Set the projection to content, and return where it puts each class, (1000,K) of unit norm.
+
+    For last vectors x about their mean, with covariance Σ, and centred rows W of the classifier, W Σ^½ = U S Vᵀ: the K
+    largest of S keep the most of the logits W x = (U S^½)(S^½ Vᵀ Σ^-½ x). The second factor is the projection, the
+    first holds the classes.
     """
+    rows = classifier.rows - classifier.rows.mean(dim=0)
+    size = rows.shape[1]
+    lit = features.vectors[features.truth[:, VALUES.index("well lit")] > TRUE, -size:]  # these differ in content alone
+    mean = lit.mean(dim=0)
+    covariance = (lit - mean).T @ (lit - mean) / len(lit)
+    covariance = (1 - SHRINK) * covariance + SHRINK * covariance.trace() / size * torch.eye(size)
+    values, vectors = torch.linalg.eigh(covariance)
+    left, strengths, right = torch.linalg.svd(rows @ (vectors * values.sqrt()) @ vectors.T, full_matrices=False)
+    kept = slice(visual.content.out_features)
+    roots = strengths[kept].sqrt()
+    projection = roots[:, None] * (right[kept] @ (vectors * values.rsqrt()) @ vectors.T)
+    centre, spread = visual.norm.running_mean[-size:], visual.norm.running_var[-size:].sqrt()
+    projection /= (projection * spread).norm(dim=1).mean()  # lengths mean nothing; within half precision
+    visual.content.weight.copy_(projection * spread)
+    visual.content.bias.copy_(projection @ (centre - mean))
+    return F.normalize(left[:, kept] * roots, dim=1)
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(size, generator=generator)
 
-    drawn = torch.multinomial(torch.tensor(list(KINDS.values())), size, replacement=True, generator=generator).tolist()
-    kinds = [list(KINDS)[k] for k in drawn]
-    kind = {name: torch.tensor([k == name for k in kinds]) for name in KINDS}
-    blurred = uniform(0, 1) < 0.15
-    crops, masks = [], []
-    for k, blur in zip(kinds, blurred, strict=True):
-        crop = _crop(backlit if k in ("real", "lifted") else well_lit, side, generator)
-        if k == "flattened":
-            crop = _flatten(crop, generator)
-        if blur:
-            coarse = int(torch.randint(side // 5, side // 2, (), generator=generator))
-            crop = _resize(_resize(crop, coarse), side)
-        share = float(0.35 + 0.5 * torch.rand((), generator=generator))
-        masks.append(smooth_mask(crop, share, generator) if k == "against light" else torch.zeros(1, side, side))
-        crops.append(crop)
-    crops, masks = torch.stack(crops), torch.stack(masks)
-    linear = srgb_to_linear(crops)
-
-    base = torch.where(
-        uniform(0, 1) < 0.45, uniform(0.2, 3.5), uniform(-4.5, 0.0)
-    )  # nearly as many too bright as too dark
-    base = torch.where(kind["shifted"], base, uniform(-0.2, 0.2))
-    base = torch.where(kind["against light"], uniform(-0.5, 0.7), base)
-    base = torch.where(
-        kind["lifted"], (uniform(-3, -0.3).exp2() / linear.mean(dim=(1, 2, 3)).clamp(min=1e-3)).log2(), base
+def learn_light(
+    visual: nn.Module, features: Features, args: argparse.Namespace, generator: torch.Generator, words: random.Random
+) -> tuple[Tensor, nn.Module, list[float]]:
+    """Teach the projection to light; returns the vectors (V,LIGHT) of values of light and looks, of unit norm, what
+    reads a fifth of the stops off the part of light of an embedding, and the losses.
+    """
+    size = visual.light[-1].out_features
+    values = nn.Parameter(torch.randn(FIRST_THING, size))
+    exposure = nn.Linear(size, 2)
+    bias, scale = nn.Parameter(torch.zeros(())), nn.Parameter(torch.tensor(2.0))
+    visual.light.requires_grad_(True).train()
+    inputs = visual.norm(features.vectors)
+    optimizer, schedule = _optimizer(
+        [*visual.light.parameters(), values, *exposure.parameters(), bias, scale], args.lr, args.steps
     )
-    base = torch.where(kind["real"], torch.zeros(size), base)
-    front = torch.where(kind["against light"], uniform(1.0, 4.0), torch.zeros(size))
-    stops = base.view(-1, 1, 1, 1) - front.view(-1, 1, 1, 1) * masks
-    tint = torch.where(uniform(0, 1) < 0.25, uniform(-0.6, 0.6), uniform(-0.05, 0.05))
-    tint = torch.where(kind["real"], torch.zeros(size), tint)  # as they are
-    gains = torch.exp2(torch.stack([tint, torch.zeros(size), -tint], dim=1))[..., None, None]
-    noise = torch.where(uniform(0, 1) < 0.25, uniform(0.0, 0.1), torch.zeros(size))
-    images = linear_to_srgb((linear * gains * torch.exp2(stops)).clamp(0, 1))
-    images = (images + noise.view(-1, 1, 1, 1) * torch.randn(images.shape, generator=generator)).clamp(0, 1)
 
-    mean = stops.mean(dim=(1, 2, 3))
-    truth = light_truth(mean, front, kind["flattened"].float())
-    real = kind["real"] | kind["lifted"]
-    measured = measured_light_truth(images)
-    truth = {name: torch.where(real, measured[name], truth[name]) for name in LIGHT}
-    truth |= looks_truth(crops)
-    truth |= {"flattened": kind["flattened"].float(), "blurry": blurred.float(), "sharp": 1 - blurred.float()}
-    truth |= {"warm": _ramp(tint, 0.1, 0.3), "cold": _ramp(-tint, 0.1, 0.3)}
-    truth |= {"noisy": _ramp(noise, 0.01, 0.03), "clean": 1 - _ramp(noise, 0.01, 0.03)}
-    # linear readouts of a unit vector: over-exposure must lead away from good light as darkness does, so that RAVE's r
-    # does not reward it
-    distance = -torch.maximum(-mean, 3 * mean) - 0.5 * front - 3 * kind["flattened"]
-    return images, torch.stack([truth[name] for name in VALUES], dim=1), torch.stack([mean, distance], dim=1), ~real
+    def loss() -> Tensor:
+        rows = torch.randint(len(inputs), (args.batch,), generator=generator)
+        batch, images = features[rows], F.normalize(visual.light(inputs[rows]), dim=-1)
+        claims = [said for truth in batch.truth if (said := compose(truth, words)[1])]
+        unit = F.normalize(values, dim=1)
+        captions = F.normalize(torch.stack([unit[list(said)].sum(dim=0) for said in claims]), dim=1)
+        truth, warmth = caption_truth(batch.truth, claims), scale.exp().clamp(max=MOST)
+        contrast = caption_loss(images, captions, truth, warmth)
+        # each pair by itself: without it, which of two captions is nearer to an image depends on how common they are
+        agreement = F.binary_cross_entropy_with_logits(warmth * images @ captions.T + bias, truth)
+        # half of an embedding's square is light, the other half content
+        read = exposure(images / 2**0.5)[batch.known] * 5
+        return contrast + 2 * agreement + 0.5 * F.smooth_l1_loss(read, batch.stops[batch.known])
+
+    losses = _descend(loss, optimizer, schedule, args.steps, "light")
+    visual.light.requires_grad_(False).eval()
+    return F.normalize(values.detach(), dim=1), exposure.requires_grad_(False), losses
 
 
-def light_truth(stops: Tensor, front: Tensor, flattened: Tensor) -> dict[str, Tensor]:
-    """How far each value of `LIGHT` holds, in [0, 1], for a mean shift and a foreground darkening in stops (B,)."""
-    dark, over, against = _ramp(-stops, 0.4, 1.2), _ramp(stops, 0.4, 1.0), _ramp(front, 0.5, 1.5)
-    well = 1 - torch.stack([dark, over, against, flattened]).amax(dim=0)
-    # the photos that the field calls backlit are often dark all over: for such crops neither true nor false
-    backlit, very_dark = torch.maximum(against, 0.5 * dark), _ramp(-stops, 1.8, 2.8)
-    return dict(zip(LIGHT, (backlit, dark, very_dark, well, 1 - well, over), strict=True))
+def concept_vectors(classes: Tensor, values: Tensor) -> Tensor:
+    """Where each concept of `lab.captions` belongs in embedding space, (C,D) of unit norm: classes (1000,K), values
+    (V,LIGHT). A group is the mean of its classes.
+    """
+    groups = torch.stack([F.normalize(classes[list(numbers)].mean(dim=0), dim=0) for numbers in GROUPS.values()])
+    return torch.block_diag(values, torch.cat([classes, groups])).roll(-values.shape[1], dims=1)
 
 
-def measured_light_truth(images: Tensor) -> dict[str, Tensor]:
-    """The same for crops (B,3,S,S) of the backlit folder, whose exposure is not known but can be measured."""
-    luminance = srgb_to_linear(images).mean(dim=1).flatten(1)
-    stops = (luminance.mean(dim=1).clamp(min=1e-4) / 0.18).log2()  # 0.18: what a light meter takes for normal
-    clipped, black = (luminance > 0.9).float().mean(dim=1), (luminance < 0.01).float().mean(dim=1)
-    over = _ramp(clipped, 0.2, 0.4)
-    well = (1 - _ramp(-stops, 0.5, 1.2)) * (1 - _ramp(clipped, 0.05, 0.2)) * (1 - _ramp(black, 0.05, 0.2))
-    dark, very_dark = _ramp(-stops, 0.6, 1.4), _ramp(-stops, 2.0, 3.0)
-    return dict(zip(LIGHT, (torch.minimum(1 - well, 1 - over), dark, very_dark, well, 1 - well, over), strict=True))
+def learn_texts(
+    encoder, concepts: Tensor, known: Tensor, args: argparse.Namespace, words: random.Random
+) -> list[float]:
+    """Teach the text tower where captions belong: of a thing and its light, half way between both. Returns the losses,
+    means of 1 − cosine.
+    """
+    text = encoder.model.text.requires_grad_(True)
+    unknown = int((~torch.isin(torch.arange(text.vocab_size), known)).nonzero()[0])
+    optimizer, schedule = _optimizer(list(text.parameters()), args.lr, args.text_steps)
+
+    batches: list[list[tuple[Tensor, tuple[int, ...]]]] = []
+
+    def loss() -> Tensor:
+        if not batches:  # captions of like length together: most are short
+            texts, claims = zip(*_captions(16 * 2 * args.batch, words), strict=True)
+            pool = list(zip(with_unknown_words(encoder._tokenizer(list(texts)), unknown, words), claims, strict=True))
+            pool.sort(key=lambda caption: int(caption[0].count_nonzero()))
+            batches.extend(pool[i : i + 2 * args.batch] for i in range(0, len(pool), 2 * args.batch))
+            words.shuffle(batches)
+        tokens, claims = zip(*batches.pop(), strict=True)
+        found = F.normalize(encoder._text_features(torch.stack(tokens)), dim=-1)
+        wanted = torch.stack([caption_vector(concepts, said) for said in claims])
+        return 1 - (found * wanted).sum(dim=1).mean()
+
+    losses = _descend(loss, optimizer, schedule, args.text_steps, "texts")
+    text.requires_grad_(False)
+    return losses
 
 
-def looks_truth(crops: Tensor) -> dict[str, Tensor]:
-    """How far words of colour, texture, contrast hold for crops (B,3,S,S) before they are relit, (B,) in [0, 1]."""
-    small = F.interpolate(crops, (32, 32), mode="bilinear", antialias=True)
-    high, low = small.amax(dim=1), small.amin(dim=1)
-    chroma = high - low
-    saturation = chroma / high.clamp(min=0.05)
-    red, green, blue = small.unbind(dim=1)
-    hue = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue).rad2deg() % 360
-    coloured = (saturation > 0.25) & (high > 0.03)
-    truth = {}
-    for name, (start, end) in HUES.items():
-        inside = ((hue - start) % 360 < end - start) & coloured
-        truth[name] = _ramp(inside.float().mean(dim=(1, 2)), 0.15, 0.35)
-    luminance = crops.mean(dim=1)
-    texture = (luminance + 0.02).log().diff(dim=-1).abs().mean(dim=(1, 2))  # of the logarithm: exposure cancels
-    contrast = luminance.std(dim=(1, 2))
-    truth |= {
-        "colourful": _ramp(saturation.mean(dim=(1, 2)), 0.35, 0.5),
-        "greyish": 1 - _ramp(saturation.mean(dim=(1, 2)), 0.12, 0.22),
-    }
-    truth |= {"textured": _ramp(texture, 0.09, 0.13), "smooth": 1 - _ramp(texture, 0.04, 0.06)}
-    return truth | {"high contrast": _ramp(contrast, 0.22, 0.26), "low contrast": 1 - _ramp(contrast, 0.11, 0.15)}
+def _captions(count: int, words: random.Random) -> list[tuple[str, tuple[int, ...]]]:
+    """Of crops that could be, and what they claim, which is something."""
+    captions = []
+    while len(captions) < count:
+        caption = compose(any_truth(words), words)
+        captions += [caption] if caption[1] else []
+    return captions
 
 
-def compose(truth: Tensor, words: random.Random) -> tuple[str, tuple[int, ...]]:
-    """A caption of true words only, and which of `VALUES` it claims; truth (V,) in [0, 1]. One in 16 claims nothing."""
-    true = [i for i, t in enumerate(truth.tolist()) if t > 0.6]
-    light, looks = [i for i in true if i < len(LIGHT)], [i for i in true if i >= len(LIGHT)]
-    claims = [words.choice(light)] if light and words.random() < 0.65 else []
-    number = words.choice((0, 0, 1, 2)) if claims else words.choice((1, 2, 3))
-    claims += words.sample(looks, min(number, len(looks)))
-    if not claims or words.random() < 1 / 16:
-        return words.choice(("", "photo", "a photo", "a picture", "the image")), ()
-    words.shuffle(claims)
-    said = words.choice((", ", " and ", " ")).join(words.choice(WORDS[VALUES[i]]) for i in claims)
-    return words.choice(TEMPLATES).format(said), tuple(claims)
+def any_truth(words: random.Random) -> Tensor:
+    """Of a crop that could be: one thing, one light, two looks hold, (C,)."""
+    truth = torch.zeros(len(WORDS))
+    truth[words.randrange(FIRST_THING, len(WORDS))] = 1
+    truth[[words.randrange(len(LIGHT)), *words.sample(range(len(LIGHT), FIRST_THING), 2)]] = 1
+    return truth
 
 
-def caption_truth(truth: Tensor, values: list[tuple[int, ...]]) -> Tensor:
-    """How far caption n holds for image b, (B,N): the weakest of its claims; 0.5 for no claim. truth (B,V)."""
-    return torch.stack(
-        [truth[:, list(claims)].amin(dim=1) if claims else torch.full_like(truth[:, 0], 0.5) for claims in values],
-        dim=1,
-    )
+def caption_vector(concepts: Tensor, claims: tuple[int, ...]) -> Tensor:
+    """Unit (D,): the thing, if any, and the sum of what is said of its looks, if anything, weigh the same."""
+    kinds = ([i for i in claims if i >= FIRST_THING], [i for i in claims if i < FIRST_THING])
+    return F.normalize(sum(F.normalize(concepts[kind].sum(dim=0), dim=0) for kind in kinds if kind), dim=0)
 
 
 def caption_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor | float) -> Tensor:
@@ -320,44 +314,8 @@ def caption_loss(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor | f
     return (image_term + text_term) / 2
 
 
-@torch.no_grad()
-def settle_batch_norm(encoder, batches: list[Tensor]) -> None:
-    """Batch-norm statistics of the final weights, a plain average over batches (B,3,S,S).
-
-    Those gathered on the way are averages over weights long gone, with which "well-lit" was said of 17 % of well-lit
-    photos, not 93 %.
-    """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average
-    encoder.model.visual.train()
-    for images in batches:
-        encoder.model.visual((images - encoder.mean) / encoder.std)
-    encoder.model.visual.eval()
-
-
-def unseen_tokens(tokenize, vocabulary: int) -> Tensor:
-    """(vocabulary,) bool: tokens of no caption.
-
-    Their embeddings are kept at zero: all such words mean the same, nothing.
-    """
-    texts = [
-        *(word for words in WORDS.values() for word in words),
-        *TEMPLATES,
-        "photo",
-        "picture",
-        "the image",
-        ", and",
-    ]
-    unseen = torch.ones(vocabulary, dtype=torch.bool)
-    unseen[tokenize([text.replace("{}", "") for text in texts]).unique()] = False
-    return unseen
-
-
-def with_unseen_words(tokens: Tensor, unseen: Tensor, words: random.Random) -> Tensor:
-    """Put one to three unseen tokens behind the start of one caption in five; tokens (N,L)."""
-    unknown = int(unseen.nonzero()[0])
+def with_unknown_words(tokens: Tensor, unknown: int, words: random.Random) -> Tensor:
+    """Put one to three unknown tokens behind the start of one caption in five; tokens (N,L)."""
     rows = []
     for row in tokens:
         number = words.choice((1, 2, 3)) if words.random() < 0.2 else 0
@@ -365,77 +323,29 @@ def with_unseen_words(tokens: Tensor, unseen: Tensor, words: random.Random) -> T
     return torch.stack(rows)
 
 
-@torch.no_grad()
-def evaluate(encoder, head: nn.Module, training: list[list[Tensor]], held_out: list[list[Tensor]]) -> dict:
-    """Figures on held-out photos (well-lit, backlit); r and τ come from the training ones, as in RAVE."""
-    from losses.residual import residual_guidance
-
-    def embed(photos: list[Tensor]) -> Tensor:
-        return torch.cat([encoder.embed_images(torch.stack(photos[i : i + 64])) for i in range(0, len(photos), 64)])
-
-    def relight(photo: Tensor, stops: float) -> Tensor:
-        return linear_to_srgb((srgb_to_linear(photo) * 2**stops).clamp(0, 1))
-
-    guidance = residual_guidance(*(embed(photos) for photos in training))
-    well_lit, backlit = (embed(photos) for photos in held_out)
-    generator = torch.Generator().manual_seed(1)
-    simulated = embed([simulate_backlight(photo, generator).photo for photo in held_out[0]])
-    texts = encoder.embed_texts(["a backlit photo", "a well-lit photo"])
-
-    def accuracy(positive: Tensor, negative: Tensor) -> float:
-        margins = [embeddings @ (texts[0] - texts[1]) for embeddings in (positive, negative)]
-        return ((margins[0] > 0).float().mean() + (margins[1] <= 0).float().mean()).item() / 2
-
-    def auc(high: Tensor, low: Tensor) -> float:
-        return ((high @ guidance.vector)[:, None] > (low @ guidance.vector)).float().mean().item()
-
-    curve, errors = {}, []
-    for stops in CURVE:
-        embeddings = embed([relight(photo, stops) for photo in held_out[0][:40]])
-        curve[f"{stops:+g}"] = (embeddings @ guidance.vector).mean().item()
-        errors.append((head(embeddings)[:, 0] * 5 - stops).abs().mean().item())
-    dark = torch.stack([relight(photo, -2) for photo in held_out[0][:40]])
-    with torch.enable_grad():
-        gain = torch.ones(len(dark), 1, 1, 1, requires_grad=True)
-        (encoder.embed_images((dark * gain).clamp(0, 1)) @ guidance.vector).sum().backward()
-    figures = {
-        "zero_shot_accuracy_real": accuracy(backlit, well_lit),
-        "zero_shot_accuracy_simulated": accuracy(simulated, well_lit),
-        "exposure_error_stops": sum(errors) / len(errors),
-        "cosine_of_means": float(guidance.well_lit @ guidance.backlit),
-        "residual_auc_real": auc(well_lit, backlit),
-        "residual_auc_simulated": auc(well_lit, simulated),
-        "target": guidance.target,
-        "share_of_dark_photos_whose_gradient_brightens": (gain.grad > 0).float().mean().item(),
-        "response": {stops: round(projection, 4) for stops, projection in curve.items()},
-    }
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+def _optimizer(parameters: list[Tensor], lr: float, steps: int):
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
 
 
-def _crop(photos: list[Tensor], side: int, generator: torch.Generator) -> Tensor:
-    draw = torch.rand(5, generator=generator)
-    photo = photos[int(draw[0] * len(photos))]
-    longest = photo.shape[-1]
-    size = int(longest * (0.6 + 0.5 * draw[1]).clamp(max=1))
-    top, left = (int(d * (longest - size + 1)) for d in draw[2:4])
-    crop = _resize(photo[:, top : top + size, left : left + size], side)
-    return crop.flip(-1) if draw[4] < 0.5 else crop
+def _descend(loss, optimizer, schedule, steps: int, name: str) -> list[float]:
+    from tqdm import tqdm
+
+    losses = []
+    for _ in tqdm(range(steps), desc=name, mininterval=5):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(value.item())
+    return losses
 
 
-def _flatten(crop: Tensor, generator: torch.Generator) -> Tensor:
-    """Divided by its own smooth brightness: what a Retinex network makes of a photo when it goes too far."""
-    cells = int(torch.randint(3, 24, (), generator=generator))
-    brightness = _resize(_resize(crop.mean(dim=0, keepdim=True), cells), crop.shape[-1]).clamp(min=0.05)
-    strength = 0.6 + 0.4 * torch.rand((), generator=generator)
-    return (crop * (brightness.mean() / brightness) ** strength).clamp(0, 1)
-
-
-def _resize(image: Tensor, side: int) -> Tensor:
-    return F.interpolate(image[None], (side, side), mode="bilinear", antialias=True)[0]
-
-
-def _ramp(x: Tensor, start: float, end: float) -> Tensor:
-    return ((x - start) / (end - start)).clamp(0, 1)
+def _resize(images: Tensor, side: int) -> Tensor:
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def _half(tensor: Tensor) -> Tensor:

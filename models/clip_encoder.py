@@ -29,7 +29,7 @@ from models.clip_networks import (
     settle_batch_norm,
 )
 from models.stages import LAYERS, stages_vector
-from models.text_tower import pool_type, takes_token_embeddings, text_ends
+from models.text_tower import pool_type, project_text, takes_token_embeddings, text_ends
 from models.vocabulary import class_directions, class_number, clip_tokens
 
 MAPS = 5  # stem, layer1..4
@@ -58,9 +58,9 @@ class ClipEncoder(nn.Module):
         self.preprocess = preprocess
         self.has_text = built.tokenizer is not None
         self._tokenizer = built.tokenizer
-        self._class_names, rows = built.classes or ([], torch.empty(0))
+        self._names, rows = built.classes or (built.words, torch.empty(0))
         self.register_buffer("_class_rows", rows.float(), persistent=False)
-        self.vocabulary_kind = "tokens" if self.has_text else "classes" if self._class_names else None
+        self.vocabulary_kind = "tokens" if self.has_text else "classes" if self._names else None
         self.register_buffer("mean", torch.tensor(built.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(built.std).view(1, 3, 1, 1), persistent=False)
         blank = torch.zeros(1, 3, self.image_size, self.image_size)
@@ -171,27 +171,22 @@ class ClipEncoder(nn.Module):
         x = text.transformer(x, attn_mask=mask)
         x = text.ln_final(x)
         x = x[torch.arange(len(x), device=x.device), torch.as_tensor(eos_index, device=x.device).expand(len(x))]
-        projection = text.text_projection
-        if projection is None:
-            return x.float()
-        return (projection(x) if isinstance(projection, nn.Module) else x @ projection).float()
+        return project_text(text, x).float()
 
     def words(self) -> tuple[list[str], list[bool]]:
         """The texts of the vocabulary, and whether each is a whole word or name and no piece of one.
 
         Raises UserError for an encoder without a vocabulary.
         """
-        if self.vocabulary_kind == "tokens":
-            return clip_tokens()
         if self.vocabulary_kind is None:
             raise UserError(f"{self.name}: expected an encoder with a text tower or a classifier, found neither")
-        return self._class_names, [True] * len(self._class_names)
+        return clip_tokens() if self._names is None else (self._names, [True] * len(self._names))
 
     def vocabulary(self) -> tuple[list[str], Tensor]:
         """The texts of the vocabulary and their directions (N,D) in embedding space, float32, unit norm.
 
-        Of a text tower: every token, embedded as a text of its own. Of a classifier: its rows w_c, centred over the
-        classes (what all have in common tells none of them), f(w_c − mean w).
+        Of a text tower: every token (mini-clip: the words it was trained on), embedded as a text of its own. Of a
+        classifier: its rows w_c, centred (what all classes have in common tells none of them), f(w_c − mean w).
         Raises UserError for an encoder without a vocabulary.
         """
         names, _ = self.words()

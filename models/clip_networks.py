@@ -66,6 +66,7 @@ class Built:
     network: gives (B,D) embeddings of prepared images, by itself or by its part `visual`.
     image_size: side of its square input in pixels. mean, std: of its RGB input in [0, 1].
     tokenizer: N texts -> (N,L) tokens; None for an image-only network.
+    words: texts to read the space of a text tower by; None: every token of CLIP's vocabulary.
     classes: names of the N classes of the network's classifier, and its rows (N,D); None where it has no classifier.
     """
 
@@ -75,6 +76,7 @@ class Built:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     tokenizer: Callable[[list[str]], Tensor] | None = None
+    words: list[str] | None = None
     classes: tuple[list[str], Tensor] | None = None
 
 

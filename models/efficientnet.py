@@ -38,7 +38,7 @@ def from_package(wanted: Wanted) -> Built:
     if wanted.file:
         load_matching(network, read_tensors(wanted.file), wanted.file, TIMM_NAME)
     elif wanted.tag:
-        file = package_file()
+        file = package_file(wanted.model)
         network.load_state_dict(in_order(network.state_dict(), read_tensors(file), file))
     if wanted.file or wanted.tag:
         classes = (class_names(), network.classifier.weight.detach().clone())
@@ -46,9 +46,12 @@ def from_package(wanted: Wanted) -> Built:
     return built_by_timm(network, wanted.name, classes)
 
 
-def package_file() -> Path:
-    """The weight file inside the installed package, which is not imported. Raises UserError where it is another."""
-    return file_in_package(MODULE, FILE, SHA256, PACKAGE, f"clip model '{NAME}'")
+def package_file(model: str = NAME) -> Path:
+    """The weight file inside the installed package, which is not imported. Raises UserError where it is another.
+
+    model: who needs it, for the error.
+    """
+    return file_in_package(MODULE, FILE, SHA256, PACKAGE, f"clip model '{model}'")
 
 
 def in_order(expected: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:

@@ -32,3 +32,11 @@ def text_ends(text: nn.Module, tokens: Tensor) -> Tensor:
     if pool in ("first", "last"):
         return torch.full((len(tokens),), 0 if pool == "first" else tokens.shape[1] - 1, device=tokens.device)
     raise UserError(f"text tower: expected one that takes a position as the text's embedding, found pooling '{pool}'")
+
+
+def project_text(text: nn.Module, x: Tensor) -> Tensor:
+    """Text features (N,W) -> (N,D) through the tower's last projection, where it has one."""
+    projection = text.text_projection
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, nn.Module) else x @ projection
