@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from data.images.metadata import GAIN_MAP
-from data.images.photo import FILLER, Encoding, ImageError, Limits, Raster, holes, lost, matters
+from data.images.photo import FILLER, LAST, Encoding, ImageError, Limits, Raster, holes, lost, matters
 from data.images.pillow import flat
 
 START, END = b"\xff\xd8", b"\xff\xd9"
@@ -39,7 +39,7 @@ class _Segments:
     progressive: bool = False
     scans: list[tuple[bytes, int, int]] = field(default_factory=list)  # components, band's end, bits still to come
     zero_codes: dict[int, int] = field(default_factory=dict)  # Huffman table -> what zeros alone stand for in it
-    even: list[tuple[int, bool]] = field(default_factory=list)  # of each scan: start in `picture`, is it even for zeros
+    data: list[tuple[int, int, bool]] = field(default_factory=list)  # of scans: where in `picture`, may zeros be even
     ended: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -121,13 +121,14 @@ def _split(data: bytes) -> _Segments:
         if kind == _TABLES:
             _keep_zero_codes(result.zero_codes, body)
         if kind == _SCAN:
-            count = body[0] if body else 0
+            count, even = body[0] if body else 0, True
             if len(body) >= 4 + 2 * count:
                 components = body[1 : 1 + 2 * count : 2]
                 result.scans.append((components, body[2 + 2 * count], body[3 + 2 * count] & 15))
-                result.even.append((len(result.picture), _even(result.zero_codes, body, count)))
+                even = _even(result.zero_codes, body, count)
             following = _MARKER.search(data, end)
-            end = following.start() if following else len(data)
+            start, end = end - at, following.start() if following else len(data)
+            result.data.append((len(result.picture) + start, len(result.picture) + end - at, even))
         result.picture += data[at:end]
         at = end
     result.ended = result.ended or data[at : at + 2] == END
@@ -165,18 +166,22 @@ def _even(zero_codes: dict[int, int], scan: bytes, count: int) -> bool:
     return not any(steps) and all(code & 15 == 0 and code != _SKIP for code in details)
 
 
-def _gaps(segments: _Segments) -> list[tuple[int, int]]:
-    """Holes in the data of scans where zeros would be anything but an even area."""
-    found = []
-    for start, end in holes(segments.picture):
-        even = [even for at, even in segments.even if at <= start]
-        found += [(start, end)] if even and not even[-1] else []
-    return found
+def _gaps(segments: _Segments, even: bool) -> list[tuple[int, int]]:
+    """Holes in the data of those scans where zeros may be an even area, or of the others."""
+    found = holes(segments.picture)
+    return [gap for gap in found for start, end, kind in segments.data if start <= gap[0] < end and kind == even]
+
+
+def _left_over(segments: _Segments, colour: np.ndarray) -> bool:
+    """Whether the last data of a scan with a hole do nothing: zeros are longer, in pixels, than what they replaced."""
+    gaps, picture = _gaps(segments, even=True), bytes(segments.picture)
+    ends = {end for start, end, _ in segments.data for gap in gaps if start <= gap[0] < end}
+    return any(not matters(picture, [(end - LAST, end)], colour, _colour) for end in ends)
 
 
 def gaps_in_part(tables: bytes, part: bytes) -> list[tuple[int, int]]:
     """Holes in the data of a JPEG stream whose tables are another one, as in the strips of a TIFF file."""
-    return _gaps(_split(tables.removesuffix(END) + part.removeprefix(START) if tables else part))
+    return _gaps(_split(tables.removesuffix(END) + part.removeprefix(START) if tables else part), even=False)
 
 
 def _missing(segments: _Segments, colour: np.ndarray) -> str | None:
@@ -185,7 +190,7 @@ def _missing(segments: _Segments, colour: np.ndarray) -> str | None:
     A complete picture does not depend on what follows its data, so a second decode with other bytes there tells a
     cut file from one that is grey, or whose last scan is fine. In the same way it does depend on what is in a hole.
     """
-    gaps = _gaps(segments)
+    gaps = _gaps(segments, even=False) or (_gaps(segments, even=True) if _left_over(segments, colour) else [])
     if gaps and matters(bytes(segments.picture), gaps, colour, _colour):
         return lost(gaps)
     if segments.progressive:

@@ -14,6 +14,7 @@ BLOCK = 4096  # bytes, in which file systems give room
 _WRITTEN = re.compile(rb"[^\0]")
 # something other than a picture for a decoder that goes on reading where data are missing
 FILLER = bytes(range(1, 0xFF)) * 16
+LAST = 16  # bytes at the end of compressed data, of which something is in a complete picture
 STRIP = 1 << 21  # pixels; conversions go through a photo in strips of about so many, for memory
 
 

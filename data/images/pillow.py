@@ -2,13 +2,14 @@
 
 import importlib.util
 import io
+import os
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from data.images.boxes import coding_of
-from data.images.photo import Encoding, ImageError, Limits, Raster, holes, lost, matters, written_size
+from data.images.photo import LAST, Encoding, ImageError, Limits, Raster, holes, lost, matters, written_size
 
 # Pictures of pixels that no other program is started for: not EPS (Ghostscript), WMF, PDF, or stubs such as HDF5.
 # Those that anything may pass for, without a signature at the start, come last.
@@ -88,8 +89,9 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
         raise Image.DecompressionBombError
     if image.width * image.height > _PIXELS_A_BYTE.get(kind, 1 << 62) * size:
         raise ImageError(f"expected data for {image.width} x {image.height} pixels, found {size} bytes")
+    lossless = _lossless_webp(file) if kind == "WEBP" else None
     written = written_size(file) if kind in _COMPRESSED else size
-    if size - written > image.width * image.height // PIXELS_A_ZERO:
+    if size - written > image.width * image.height // PIXELS_A_ZERO and not (lossless and _last(file) == 0):
         file.seek(0)
         image = Image.open(io.BytesIO(file.read(written + _SPARE)), formats=[kind])  # which misses what is not there
     info = image.info
@@ -103,7 +105,7 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
         dpi=_pair(info.get("dpi")),
         texts={"Comment": _text(info["comment"])} if info.get("comment") else {},
         frames=getattr(image, "n_frames", 1) if kind in _ANIMATED else 1,
-        encoding=Encoding(lossless=kind == "WEBP" and _lossless_webp(file)),
+        encoding=Encoding(lossless=lossless is not None),
     )
     if boxed:
         raster.coding, notes = coding_of(file)
@@ -111,12 +113,16 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
     deep = kind == "JPEG2000" and _deep_jpeg2000(file)
     raster.colour, raster.alpha = deep or flat(image)
     if kind in (*_COMPRESSED, "JPEG2000"):
-        _refuse_holes(file, kind, raster.colour)
+        _refuse_holes(file, kind, raster.colour, lossless)
     return raster
 
 
-def _refuse_holes(file: BinaryIO, kind: str, colour: np.ndarray) -> None:
-    """Raises ImageError where data of the picture are missing: holes that are larger than an even area makes them."""
+def _refuse_holes(file: BinaryIO, kind: str, colour: np.ndarray, lossless: tuple[int, int] | None) -> None:
+    """Raises ImageError where data of the picture are missing: holes that are larger than an even area makes them.
+
+    lossless: where the data of a lossless WebP file are, in which zeros may be even areas, of a pixel a byte or more.
+    Where a lost piece looks like that, it is longer in pixels than what was lost: the last data are left over.
+    """
 
     def decode(data: bytes) -> np.ndarray:
         deep = kind == "JPEG2000" and _deep_jpeg2000(io.BytesIO(data))
@@ -124,23 +130,37 @@ def _refuse_holes(file: BinaryIO, kind: str, colour: np.ndarray) -> None:
 
     file.seek(0)
     data = file.read()
-    most = colour.shape[0] * colour.shape[1] // PIXELS_A_ZERO
+    most = 0 if lossless else colour.shape[0] * colour.shape[1] // PIXELS_A_ZERO
     gaps = [(start, end) for start, end in holes(data) if end - start > most]
     if gaps and matters(data, gaps, colour, decode):
-        raise ImageError(f"expected a complete photo, found that {lost(gaps)}")
+        even = lossless and max(end - start for start, end in gaps) <= _longest_run(colour)
+        if not even or not matters(data, [(lossless[1] - LAST, lossless[1])], colour, decode):
+            raise ImageError(f"expected a complete photo, found that {lost(gaps)}")
 
 
-def _lossless_webp(file: BinaryIO) -> bool:
-    """Whether the first picture chunk of a WebP file is the lossless one."""
+def _longest_run(colour: np.ndarray) -> int:
+    """Pixels, row after row, that are like the one before them."""
+    pixels = colour.reshape(colour.shape[0] * colour.shape[1], -1)
+    changes = np.flatnonzero((pixels[1:] != pixels[:-1]).any(axis=1)) + 1
+    return int(np.diff(changes, prepend=0, append=len(pixels)).max())
+
+
+def _last(file: BinaryIO) -> int:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)[0]
+
+
+def _lossless_webp(file: BinaryIO) -> tuple[int, int] | None:
+    """Start and end of the first picture chunk of a WebP file where that is the lossless one."""
     file.seek(12)
     for _ in range(16):
         kind, size = file.read(4), int.from_bytes(file.read(4), "little")
         if kind in (b"VP8L", b"VP8 ", b""):
-            return kind == b"VP8L"
+            return (file.tell(), file.tell() + size) if kind == b"VP8L" else None
         if kind == b"ANMF":
             size = 16  # its picture chunk lies inside
         file.seek(size + size % 2, 1)
-    return False
+    return None
 
 
 def _deep_jpeg2000(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:

@@ -287,6 +287,17 @@ def test_zeros_in_even_areas_are_no_hole(tmp_path):
         assert len(np.unique(read_rgb8(tmp_path / name))) == 1
 
 
+def test_a_lossless_webp_of_a_quick_encoder_has_long_zeros(tmp_path):
+    picture = np.full((240, 160, 3), 255, np.uint8)
+    picture[:40] = noise(40, 160, 3)
+    data = encoded(picture, "WEBP", lossless=True, method=0)
+    assert bytes(4096) in data
+    (tmp_path / "a.webp").write_bytes(data)
+    assert np.array_equal(read_rgb8(tmp_path / "a.webp"), picture)
+    (tmp_path / "a.webp").write_bytes(data[:6000] + bytes(4096) + data[10096:])
+    refused(tmp_path / "a.webp")
+
+
 def test_zeros_that_are_no_part_of_a_jpeg_are_no_hole(tmp_path):
     data = encoded(noise(64, 80, 3), "JPEG")
     (tmp_path / "a.jpg").write_bytes(data[:-2] + bytes(5000) + b"\xff\xd9")
