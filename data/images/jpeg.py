@@ -39,7 +39,7 @@ class _Segments:
     progressive: bool = False
     scans: list[tuple[bytes, int, int]] = field(default_factory=list)  # components, band's end, bits still to come
     zero_codes: dict[int, int] = field(default_factory=dict)  # Huffman table -> what zeros alone stand for in it
-    data: list[tuple[int, int, bool]] = field(default_factory=list)  # of scans: where in `picture`, may zeros be even
+    data: list[tuple[int, int, bool | None]] = field(default_factory=list)  # of scans: place in `picture`, `_even`
     ended: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -154,22 +154,25 @@ def _keep_zero_codes(zero_codes: dict[int, int], body: bytes) -> None:
         at += 17 + sum(body[at + 1 : at + 17])
 
 
-def _even(zero_codes: dict[int, int], scan: bytes, count: int) -> bool:
+def _even(zero_codes: dict[int, int], scan: bytes, count: int) -> bool | None:
     """Whether zeros in a scan's data may be an area of one colour: blocks like the one before and without detail.
 
-    Where a table is unknown, as in arithmetic coding, they may.
+    Where a table is unknown, as in arithmetic coding, they may. None: they may, and other data there may change nothing
+    that is seen, as in scans of details.
     """
     first, last, refines = scan[1 + 2 * count], scan[2 + 2 * count], scan[3 + 2 * count] >> 4
     tables = scan[2 : 2 + 2 * count : 2]
     steps = [zero_codes.get(table >> 4, 0) for table in tables] if not first and not refines else []
     details = [zero_codes.get(16 + (table & 15), 0) for table in tables] if last else []
-    return not any(steps) and all(code & 15 == 0 and code != _SKIP for code in details)
+    if any(steps) or any(code & 15 or code == _SKIP for code in details):
+        return False
+    return None if first or refines else True
 
 
 def _gaps(segments: _Segments, even: bool) -> list[tuple[int, int]]:
     """Holes in the data of those scans where zeros may be an even area, or of the others."""
     found = holes(segments.picture)
-    return [gap for gap in found for start, end, kind in segments.data if start <= gap[0] < end and kind == even]
+    return [gap for gap in found for start, end, kind in segments.data if start <= gap[0] < end and kind is even]
 
 
 def _left_over(segments: _Segments, colour: np.ndarray) -> bool:
