@@ -3,9 +3,10 @@ in the same run.
 
 python -m lab.residual_speed --cfg clip_lit_quickstart.yaml --set data.backlit_images_path=DIR ... [--json FILE]
 
-Batched: all photos of both folders and all 49,408 tokens, from files and texts, without caches. One by one: a sample of
-each, spread evenly, whose time is scaled up. Photos are decoded and texts tokenised in both. "padded": each text alone,
-at CLIP's 77 positions, as the release encodes it; "cut": each text alone, cut to its length as batches are here.
+Batched: all photos of both folders and the whole vocabulary (CLIP's: 49,408 tokens; mini-clip's: the words that it was
+trained on), from files and texts, without caches. One by one: a sample of each, spread evenly, whose time is scaled up.
+Photos are decoded and texts tokenised in both. "padded": each text alone, at CLIP's 77 positions, as the release
+encodes it; "cut": each text alone, cut to its length as batches are here.
 """
 
 import json

@@ -379,6 +379,38 @@ def bias_networks() -> str:
     return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
 
 
+def mini_clip() -> str:
+    """What the shipped mini-clip knows of photos that it was not trained on: things, things in a light, light."""
+    result = _read("mini_clip")
+    figures = result["figures"]
+    lines = ["| caption | nearer to photos of that thing and light than to others of |", "|---|---|"]
+    shown = figures["things_in_light"]
+    for said in ("backlit", "well-lit"):
+        parts = [f"{what}: {100 * row['hold'] / row['of']:.1f} % of {row['of']:,}" for what, row in shown[said].items()]
+        lines.append(f"| a photo of a …, {said} | {'; '.join(parts)} |")
+    counts = ", ".join(f"{name} {number}" for name, number in shown["photos"].items())
+    lines += ["", "| its class among 1,000 | first | among five |", "|---|---|---|"]
+    for name, row in figures["things"].items():
+        if isinstance(row, dict):
+            lines.append(f"| {name} | {100 * row['first_1']:.0f} % | {100 * row['first_5']:.0f} % |")
+    lines += ["", f"| stops | {' | '.join(figures['response'])} |", "|---|" + "---|" * len(figures["response"])]
+    lines.append(f"| projection on r | {' | '.join(f'{value:.2f}' for value in figures['response'].values())} |")
+    words, auc = (
+        [f"{100 * figures[f'{what}_{of}']:.1f} %" for of in ("real", "simulated")]
+        for what in ("zero_shot_accuracy", "residual_auc")
+    )
+    brighter = 100 * figures["share_of_dark_photos_whose_gradient_brightens"]
+    notes = (
+        f"Photos of each thing: {counts}. Classes: of {figures['things']['photos']} photos that the classifier is sure "
+        f'of. "A backlit photo" against "a well-lit photo": {words[0]} of photos right, {words[1]} where the backlit '
+        f"ones are simulated; r (set point {figures['target']:.2f}) ranks a well-lit photo above a backlit one in "
+        f"{auc[0]} and {auc[1]} of pairs; cosine of both means {figures['cosine_of_means']:.2f}; exposure read off "
+        f"with a mean error of {figures['exposure_error_stops']:.2f} stops; r asks for more light on {brighter:.0f} % "
+        "of photos darkened by two stops."
+    )
+    return "\n".join(lines) + f"\n\n{notes} `python -m lab.train_mini_clip`, {_where(result)}."
+
+
 def residual_speed() -> str:
     result = _read("residual_speed")
     seconds, times = result["seconds"], result["times_faster"]
@@ -470,6 +502,7 @@ TABLES = {
     "training": training,
     "bias": bias,
     "bias_networks": bias_networks,
+    "mini_clip": mini_clip,
     "residual_speed": residual_speed,
     "guidance": guidance,
     "offline": offline,

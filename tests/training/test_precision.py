@@ -50,6 +50,6 @@ def test_gradients_of_the_identity_loss_agree_with_float32(overrides, encoder):
     cosines = [
         [F.cosine_similarity(a, b, dim=0).item() for a, b in zip(way, exact, strict=True)] for way in (found, fastest)
     ]
-    assert min(cosines[0]) > 0.999
+    assert min(cosines[0]) > 0.995
     assert cosines[1][0] < 0.99  # why the identity encoder stays in float32
     assert cosines[1][1] > 0.98  # what the weights follow is a sum over pixels, in which rounding errors cancel
