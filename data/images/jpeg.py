@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from data.images.metadata import GAIN_MAP
-from data.images.photo import FILLER, LAST, Encoding, ImageError, Limits, Raster, holes, lost, matters
+from data.images.photo import BLOCK, FILLER, LAST, Encoding, ImageError, Limits, Raster, holes, lost, matters
 from data.images.pillow import flat
 
 START, END = b"\xff\xd8", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # inside entropy-coded data: not stuffing, restart or fill bytes
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_HOLE = b"\xff" * BLOCK
 _TABLES, _SCAN, _COMMENT = 0xC4, 0xDA, 0xFE
 _SKIP = 0xF0  # Huffman code of 16 coefficients of zero; other codes that end in four zero bits end a block
 _MOST_SCANS = 100  # a progressive photo has about ten; each goes through all of the picture
@@ -127,6 +128,8 @@ def _split(data: bytes) -> _Segments:
                 result.scans.append((components, body[2 + 2 * count], body[3 + 2 * count] & 15))
                 even = _even(result.zero_codes, body, count)
             following = _MARKER.search(data, end)
+            while following and data.endswith(_HOLE, 0, following.start() + 1):  # and no fill bytes before a marker
+                following = _MARKER.search(data, following.end())
             start, end = end - at, following.start() if following else len(data)
             result.data.append((len(result.picture) + start, len(result.picture) + end - at, even))
         result.picture += data[at:end]
@@ -170,9 +173,13 @@ def _even(zero_codes: dict[int, int], scan: bytes, count: int) -> bool | None:
 
 
 def _gaps(segments: _Segments, even: bool) -> list[tuple[int, int]]:
-    """Holes in the data of those scans where zeros may be an even area, or of the others."""
-    found = holes(segments.picture)
-    return [gap for gap in found for start, end, kind in segments.data if start <= gap[0] < end and kind is even]
+    """Holes in the data of scans that may be an even area, as zeros can where `_even` says so, or the others."""
+    return [
+        gap
+        for gap in holes(segments.picture)
+        for start, end, zeros in segments.data
+        if start <= gap[0] < end and (zeros if segments.picture[gap[0]] == 0 else False) is even
+    ]
 
 
 def _left_over(segments: _Segments, colour: np.ndarray) -> bool:

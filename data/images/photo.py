@@ -11,7 +11,7 @@ import numpy as np
 from common.errors import UserError
 
 BLOCK = 4096  # bytes, in which file systems give room
-_WRITTEN = re.compile(rb"[^\0]")
+_NOT_ZEROS, _NOT_ONES = re.compile(rb"[^\0]"), re.compile(rb"[^\xff]")
 # something other than a picture for a decoder that goes on reading where data are missing
 FILLER = bytes(range(1, 0xFF)) * 16
 LAST = 16  # bytes at the end of compressed data, of which something is in a complete picture
@@ -144,16 +144,18 @@ def written_size(file: BinaryIO) -> int:
 
 
 def holes(data: bytes) -> list[tuple[int, int]]:
-    """Start and end of each run of `BLOCK` zeros or more: what a file system or a card has lost of a file.
+    """Start and end of each run of `BLOCK` zeros or ones or more: what a file system or a card has lost of a file.
 
     In compressed data only large areas of one colour look like that, if anything does; how large: see each format.
     """
-    found, at = [], data.find(bytes(BLOCK))
-    while at >= 0:
-        following = _WRITTEN.search(data, at)
-        end = following.start() if following else len(data)
-        found.append((at, end))
-        at = data.find(bytes(BLOCK), end)
+    found = []
+    for lost_block, other in ((b"\0" * BLOCK, _NOT_ZEROS), (b"\xff" * BLOCK, _NOT_ONES)):
+        at = data.find(lost_block)
+        while at >= 0:
+            following = other.search(data, at)
+            end = following.start() if following else len(data)
+            found.append((at, end))
+            at = data.find(lost_block, end)
     return found
 
 
