@@ -18,7 +18,7 @@ from data.images import Photo, write_photo
 from lab.bench.clock import summary, synthetic, timed
 
 POINTS = {
-    "megapixels": (0.25, 1, 4, 12, 24, 100, 200),
+    "megapixels": (0.25, 1, 4, 12, 24, 200),
     "photos": (1, 50, 500, 5000),
     "words": (1000, 8000, 49408),
     "embedded": (50, 200, 800),
