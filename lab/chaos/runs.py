@@ -34,7 +34,7 @@ def kills(count: int, seed: int, folder: Path) -> Row:
     for number, cfg in enumerate(METHODS):
         command = [sys.executable, "-m", "tests.kill_and_resume", "--cfg", cfg, "--kills", str(each)]
         command += ["--seed", str(seed + number)]
-        steps = 20 + 4 * each  # of a phase; each is a line of the log, after which it may be killed
+        steps = 20 + 8 * each  # of a phase; each is a line of the log, after which it may be killed
         length = [f"train.num_iters={2 * steps}"]
         if cfg.startswith("clip"):
             parts = (
