@@ -46,9 +46,9 @@ class ClipEncoder(nn.Module):
     """A frozen image encoder with, where there is one, its text tower. Always in eval mode.
 
     Built by `load_clip`. `embed_dim` D, `image_size` the square input side in pixels,
-    `has_text` whether texts and prompts can be embedded, `vocabulary_kind` what its words are ("tokens" of the text
-    tower, "classes" of its classifier, None where it has neither), `name` what was loaded, `layers` what Φ is made
-    of: "last" (the papers), or "stages", see `in_layers`.
+    `has_text` whether texts and prompts can be embedded, `vocabulary_kind` what its words are (CLIP's "tokens", "words"
+    that its text tower was trained on, "classes" of its classifier, None where it has neither tower nor classifier),
+    `name` what was loaded, `layers` what Φ is made of: "last" (the papers), or "stages", see `in_layers`.
     """
 
     layers = "last"
@@ -65,7 +65,8 @@ class ClipEncoder(nn.Module):
         self._tokenizer = built.tokenizer
         self._names, rows = built.classes or (built.words, torch.empty(0))
         self.register_buffer("_class_rows", rows.float(), persistent=False)
-        self.vocabulary_kind = "tokens" if self.has_text else "classes" if self._names else None
+        of_texts = "words" if self._names else "tokens"
+        self.vocabulary_kind = of_texts if self.has_text else "classes" if self._names else None
         self.register_buffer("mean", torch.tensor(built.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(built.std).view(1, 3, 1, 1), persistent=False)
         blank = torch.zeros(1, 3, self.image_size, self.image_size)
@@ -195,7 +196,7 @@ class ClipEncoder(nn.Module):
         Raises UserError for an encoder without a vocabulary.
         """
         names, _ = self.words()
-        if self.vocabulary_kind == "tokens":
+        if self.has_text:
             return names, self.embed_texts(names, 512)
         return names, class_directions(self._class_rows)
 

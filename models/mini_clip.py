@@ -110,10 +110,26 @@ def from_file(wanted: Wanted) -> Built:
         return built(MiniClip(trunk, torch.arange(TEXT["vocab_size"])), wanted)
     tensors = wanted.tensors()
     trunk = pretrained_trunk()
-    network = MiniClip(trunk, torch.arange(len(tensors[KNOWN]) - 1 if KNOWN in tensors else 0))
+    known = tensors[KNOWN].numel() // TEXT["width"] - 1 if KNOWN in tensors else 0
+    network = MiniClip(trunk, torch.arange(min(max(known, 0), TEXT["vocab_size"])))
     kept = {f"visual.trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}
     load_matching(network, kept | tensors, wanted.file, NAME)
-    return built(network, wanted, json.loads(read_metadata(wanted.file).get("words", "null")))
+    rows = network.text.token_embedding.rows
+    if rows.min() < 0 or rows.max() > known:
+        found = f"{int(rows.min())} to {int(rows.max())}"
+        raise UserError(f"{wanted.file}: expected tokens in rows 0 to {known}, found {found}")
+    return built(network, wanted, _words(wanted.file))
+
+
+def _words(file: str) -> list[str] | None:
+    """Words to read the space by, of a file's metadata; None where there are none."""
+    try:
+        words = json.loads(read_metadata(file).get("words", "null"))
+    except ValueError:
+        words = ()
+    if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise UserError(f"{file}: expected a list of words in its metadata, found another text")
+    return words
 
 
 def pretrained_trunk() -> nn.Module:

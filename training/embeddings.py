@@ -149,7 +149,7 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
 
     Raises UserError for an encoder without a vocabulary.
     """
-    if encoder.vocabulary_kind != "tokens":  # classes are at hand
+    if not encoder.has_text:  # classes are at hand
         return encoder.vocabulary()[1].cpu()
     tokens, _ = encoder.words()
     digest = hashlib.sha256("\n".join([encoder.fingerprint(text=True), *tokens]).encode())

@@ -218,7 +218,7 @@ class GuidanceTask:
             tokens = embed_vocabulary(self.encoder, self.config.exp.cache_dir).to(vectors.device)
             tokens = in_space(tokens, self.encoder.embed_dim)
             words, _ = self.encoder.words()
-            separator = " " if self.encoder.vocabulary_kind == "tokens" else ", "  # names of classes hold spaces
+            separator = " " if self.encoder.vocabulary_kind == "tokens" else ", "  # words and classes hold spaces
             for name, vector in zip(("backlit", "welllit"), vectors, strict=True):
                 report[f"tokens_{name}"] = separator.join(words[i] for i in (tokens @ vector).topk(wanted).indices)
         return report

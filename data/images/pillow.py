@@ -2,14 +2,13 @@
 
 import importlib.util
 import io
-import os
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from data.images.boxes import coding_of
-from data.images.photo import LAST, Encoding, ImageError, Limits, Raster, holes, lost, matters, written_size
+from data.images.photo import LAST, Encoding, ImageError, Limits, Raster, holes, lost, matters
 
 # Pictures of pixels that no other program is started for: not EPS (Ghostscript), WMF, PDF, or stubs such as HDF5.
 # Those that anything may pass for, without a signature at the start, come last.
@@ -25,7 +24,7 @@ _PIXELS_A_BYTE = {
 }  # fmt: skip
 _COMPRESSED = ("WEBP", "AVIF", "HEIF")  # without a checksum: decoders go on through data that were never written
 PIXELS_A_ZERO = 4096  # the data of a WebP file of one colour have a zero for each 10,000 pixels
-_SPARE = 16  # bytes of such a tail that may belong to the picture
+_PIXELS_A_LOSSY_ZERO = 8  # a quick encoder spends a zero on 41 pixels of black beside noise
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _ANIMATED = ("GIF", "WEBP", "AVIF")  # where several frames are one picture that moves
 
@@ -89,11 +88,7 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
         raise Image.DecompressionBombError
     if image.width * image.height > _PIXELS_A_BYTE.get(kind, 1 << 62) * size:
         raise ImageError(f"expected data for {image.width} x {image.height} pixels, found {size} bytes")
-    lossless = _lossless_webp(file) if kind == "WEBP" else None
-    written = written_size(file) if kind in _COMPRESSED else size
-    if size - written > image.width * image.height // PIXELS_A_ZERO and not (lossless and _last(file) == 0):
-        file.seek(0)
-        image = Image.open(io.BytesIO(file.read(written + _SPARE)), formats=[kind])  # which misses what is not there
+    lossless, webp_end = _webp_data(file) if kind == "WEBP" else (False, 0)
     info = image.info
     raster = Raster(
         np.empty(0),
@@ -105,7 +100,7 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
         dpi=_pair(info.get("dpi")),
         texts={"Comment": _text(info["comment"])} if info.get("comment") else {},
         frames=getattr(image, "n_frames", 1) if kind in _ANIMATED else 1,
-        encoding=Encoding(lossless=lossless is not None),
+        encoding=Encoding(lossless=lossless),
     )
     if boxed:
         raster.coding, notes = coding_of(file)
@@ -113,54 +108,61 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
     deep = kind == "JPEG2000" and _deep_jpeg2000(file)
     raster.colour, raster.alpha = deep or flat(image)
     if kind in (*_COMPRESSED, "JPEG2000"):
-        _refuse_holes(file, kind, raster.colour, lossless)
+        _refuse_holes(file, kind, raster, lossless, webp_end)
     return raster
 
 
-def _refuse_holes(file: BinaryIO, kind: str, colour: np.ndarray, lossless: tuple[int, int] | None) -> None:
+def _refuse_holes(file: BinaryIO, kind: str, raster: Raster, lossless: bool, webp_end: int) -> None:
     """Raises ImageError where data of the picture are missing: holes that are larger than an even area makes them.
 
-    lossless: where the data of a lossless WebP file are, in which zeros may be even areas, of a pixel a byte or more.
+    webp_end: where the picture's data end in a WebP file, in which long zeros may be areas of one colour or of columns.
     Where a lost piece looks like that, it is longer in pixels than what was lost: the last data are left over.
     """
 
+    def picture(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+        return np.dstack([colour, alpha]) if lossless and alpha is not None else colour  # else alpha is apart
+
     def decode(data: bytes) -> np.ndarray:
         deep = kind == "JPEG2000" and _deep_jpeg2000(io.BytesIO(data))
-        return (deep or flat(Image.open(io.BytesIO(data), formats=[kind])))[0]
+        return picture(*(deep or flat(Image.open(io.BytesIO(data), formats=[kind]))))
 
     file.seek(0)
     data = file.read()
-    most = 0 if lossless else colour.shape[0] * colour.shape[1] // PIXELS_A_ZERO
+    most = 0 if lossless else raster.colour.shape[0] * raster.colour.shape[1] // PIXELS_A_ZERO
     gaps = [(start, end) for start, end in holes(data) if end - start > most]
-    if gaps and matters(data, gaps, colour, decode):
-        even = lossless and max(end - start for start, end in gaps) <= _longest_run(colour)
-        if not even or not matters(data, [(lossless[1] - LAST, lossless[1])], colour, decode):
+    if not gaps:
+        return
+    known = picture(raster.colour, raster.alpha)
+    inside = [(start + LAST, end - LAST) for start, end in gaps]  # zeros beside them may be of sizes of boxes
+    if matters(data, inside, known, decode):
+        needed = max(end - start for start, end in gaps) * (1 if lossless else _PIXELS_A_LOSSY_ZERO)
+        even = webp_end and needed <= _longest_run(known)
+        if not even or not matters(data, [(webp_end - LAST, webp_end)], known, decode):
             raise ImageError(f"expected a complete photo, found that {lost(gaps)}")
 
 
 def _longest_run(colour: np.ndarray) -> int:
-    """Pixels, row after row, that are like the one before them."""
-    pixels = colour.reshape(colour.shape[0] * colour.shape[1], -1)
-    changes = np.flatnonzero((pixels[1:] != pixels[:-1]).any(axis=1)) + 1
-    return int(np.diff(changes, prepend=0, append=len(pixels)).max())
+    """Pixels, row after row, that are like the one before them or the one above, as a quick encoder predicts them."""
+    pixels = colour.reshape(*colour.shape[:2], -1)
+    new = np.ones(colour.shape[:2], bool)
+    new[:, 1:] = (pixels[:, 1:] != pixels[:, :-1]).any(axis=2)
+    new[1:] &= (pixels[1:] != pixels[:-1]).any(axis=2)
+    return int(np.diff(np.flatnonzero(new), append=new.size).max())
 
 
-def _last(file: BinaryIO) -> int:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1)[0]
-
-
-def _lossless_webp(file: BinaryIO) -> tuple[int, int] | None:
-    """Start and end of the first picture chunk of a WebP file where that is the lossless one."""
+def _webp_data(file: BinaryIO) -> tuple[bool, int]:
+    """Whether the first picture chunk of a WebP file is the lossless one, and where it ends; 0: there is none."""
     file.seek(12)
     for _ in range(16):
         kind, size = file.read(4), int.from_bytes(file.read(4), "little")
-        if kind in (b"VP8L", b"VP8 ", b""):
-            return (file.tell(), file.tell() + size) if kind == b"VP8L" else None
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L", file.tell() + size
+        if not kind:
+            break
         if kind == b"ANMF":
             size = 16  # its picture chunk lies inside
         file.seek(size + size % 2, 1)
-    return None
+    return False, 0
 
 
 def _deep_jpeg2000(file: BinaryIO) -> tuple[np.ndarray, np.ndarray | None] | None:

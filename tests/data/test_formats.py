@@ -288,15 +288,37 @@ def test_zeros_in_even_areas_are_no_hole(tmp_path):
         assert len(np.unique(read_rgb8(tmp_path / name))) == 1
 
 
-def test_a_lossless_webp_of_a_quick_encoder_has_long_zeros(tmp_path):
-    picture = np.full((240, 160, 3), 255, np.uint8)
-    picture[:40] = noise(40, 160, 3)
+@pytest.mark.parametrize("row", [np.full((160, 3), 255), noise(1, 160, 3)[0]])
+def test_a_lossless_webp_of_a_quick_encoder_has_long_zeros(tmp_path, row):
+    """In areas of one colour, and where each row is like the one above."""
+    picture = np.empty((240, 160, 3), np.uint8)
+    picture[:40], picture[40:] = noise(40, 160, 3), row
     data = encoded(picture, "WEBP", lossless=True, method=0)
     assert bytes(4096) in data
     (tmp_path / "a.webp").write_bytes(data)
     assert np.array_equal(read_rgb8(tmp_path / "a.webp"), picture)
     (tmp_path / "a.webp").write_bytes(data[:6000] + bytes(4096) + data[10096:])
     refused(tmp_path / "a.webp")
+
+
+def test_black_beside_noise_in_a_lossy_webp_is_no_hole(tmp_path):
+    picture = np.zeros((1200, 1600, 3), np.uint8)
+    picture[:300] = noise(300, 1600, 3)
+    data = encoded(picture, "WEBP", quality=1, method=0)
+    assert bytes(4096) in data
+    (tmp_path / "a.webp").write_bytes(data)
+    assert read_rgb8(tmp_path / "a.webp")[400:].max() < 8
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF"])
+def test_zeros_in_metadata_are_no_hole(tmp_path, kind):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\1\0\x7c\x92\7\0" + struct.pack("<II", 9000, 26) + bytes(9004)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(9000)
+    for options in ({"exif": exif}, {"icc_profile": profile}):
+        data = encoded(noise(64, 80, 3), kind, **options)
+        assert bytes(9000) in data
+        (tmp_path / "a").write_bytes(data)
+        assert read_rgb8(tmp_path / "a").shape == (64, 80, 3)
 
 
 def test_zeros_that_are_no_part_of_a_jpeg_are_no_hole(tmp_path):

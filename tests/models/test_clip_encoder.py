@@ -214,7 +214,7 @@ def test_the_shipped_mini_clip_knows_light_and_things_that_it_never_saw(mini_cli
 def test_mini_clip_reads_its_space_by_the_words_that_it_knows(mini_clip):
     names, vectors = mini_clip.vocabulary()
     assert {"backlit", "well-lit", "Egyptian cat", "dog"} < set(names)
-    assert vectors.shape == (len(names), mini_clip.embed_dim)
+    assert mini_clip.vocabulary_kind == "words" and vectors.shape == (len(names), mini_clip.embed_dim)
     bright = mini_clip.embed_images(dark_and_bright("chelsea.png"))[1]
     things = [(name, float(vector @ bright)) for name, vector in zip(names, vectors, strict=True)]
     assert {"cat", "Egyptian cat", "tabby"} & {name for name, _ in sorted(things, key=lambda thing: -thing[1])[:10]}
@@ -235,6 +235,22 @@ def test_a_file_that_is_no_mini_clip_is_refused(mini, tmp_path):
         load_clip("mini-clip", str(tmp_path / "other.safetensors"))
     with pytest.raises(UserError, match="'mini-clip': unknown pretrained tag 'imagenet'"):
         load_clip("mini-clip", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words", "message"),
+    [
+        ("text.token_embedding.weight", lambda weight: weight[0, 0], "[]", "expected shape"),
+        ("text.token_embedding.weight", lambda weight: weight[:1].repeat(60000, 1), "[]", "expected shape"),
+        ("text.token_embedding.rows", lambda rows: rows + 1, "[]", "expected tokens in rows 0 to"),
+        ("text.token_embedding.rows", lambda rows: rows, '["backlit"', "expected a list of words"),
+    ],
+)
+def test_a_damaged_mini_clip_is_refused(tmp_path, name, change, words, message):
+    tensors = read_tensors(PRETRAINED / "mini-clip.safetensors")
+    save_tensors(tensors | {name: change(tensors[name])}, tmp_path / "damaged.safetensors", {"words": words})
+    with pytest.raises(UserError, match=rf"damaged\.safetensors: .*{message}"):
+        load_clip("mini-clip", str(tmp_path / "damaged.safetensors"))
 
 
 @pytest.mark.parametrize("kind", ["mini-rn", "mini-clip", "efficientnet-lite0"])
