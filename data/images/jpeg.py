@@ -201,7 +201,9 @@ def _missing(segments: _Segments, colour: np.ndarray) -> str | None:
     cut file from one that is grey, or whose last scan is fine. In the same way it does depend on what is in a hole.
     """
     gaps = _gaps(segments, even=False) or (_gaps(segments, even=True) if _left_over(segments, colour) else [])
-    if gaps and matters(bytes(segments.picture), gaps, colour, _colour):
+    # the picture's own last data may be zeros, before padding; ones end its data, so that nothing is read behind them
+    inside = [(start if segments.picture[start] else start + LAST, end) for start, end in gaps]
+    if gaps and matters(bytes(segments.picture), inside, colour, _colour):
         return lost(gaps)
     if segments.progressive:
         if _later_scans_missing(segments):
