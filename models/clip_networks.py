@@ -275,7 +275,9 @@ def _built_by_open_clip(network: nn.Module, name: str, tokenizer: Callable | Non
 
 
 def _close_name(model: str) -> str:
-    known = open_clip.list_models() + [path.stem for path in OUR_MODELS.glob("*.json")]
+    from models.clip_encoder import BUILDERS  # which imports this module
+
+    known = [*open_clip.list_models(), *(path.stem for path in OUR_MODELS.glob("*.json")), *BUILDERS]
     close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 

@@ -175,6 +175,7 @@ def test_layers_above_the_last_map_are_not_computed(model):
     ("model", "pretrained", "message"),
     [
         ("ViT-B-33", "openai", "did you mean ViT-B-32"),
+        ("mini-klip", None, "did you mean mini-clip"),
         ("ViT-B-32", "opnai", "unknown pretrained tag 'opnai'"),
         ("mini-rn", "openai", "mini-rn has none"),
         ("RN101", "missing.pt", "found nothing there"),
