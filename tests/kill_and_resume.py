@@ -19,6 +19,8 @@ from configs.load import load_config
 from configs.schema import TrainConfig
 from training.command import SCRIPTS
 
+LONGEST_WAIT = 0.02  # seconds; a step of CLIP-LIT's guidance takes a tenth, and a run has to last for all of its kills
+
 
 def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, default_cfg="clip_lit_latent_quickstart.yaml")
@@ -105,8 +107,8 @@ def _kill_over_and_over(
         reached = _lines(log)
         target = reached + 1 + int(moments.uniform(0, 2 * max(0, lines - reached - 2) / (kills - number + 2)))
         while process.poll() is None and (_lines(log) < target or not state.is_file()):
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, seconds / lines))
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, min(seconds / lines, LONGEST_WAIT)))
         if process.poll() is not None:
             raise UserError(
                 f"--kills: the run ended (code {process.returncode}) before kill {number}; its console: {console.name}"
