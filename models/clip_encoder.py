@@ -119,9 +119,7 @@ class ClipEncoder(nn.Module):
         # open_clip's ResNet leaves out the layers above where it is not asked to stop early, timm's where it is
         found = tower.forward_intermediates(
             self._prepare(images).to(self._dtype()),
-            indices=None
-            if count == MAPS
-            else list(range(count)),  # None: all, of which a transformer has another number
+            indices=None if count == MAPS else list(range(count)),  # of all, a transformer has another number
             stop_early=not isinstance(tower, ModifiedResNet),
             intermediates_only=True,
         )
@@ -337,6 +335,7 @@ def load_clip(
         file=pretrained if by_file else None,
         quick_gelu=quick_gelu,
         trusted=frozenset(trusted),
+        others=tuple(BUILDERS),
     )
     with torch.random.fork_rng(devices=[]):  # random weights must neither depend on nor disturb the caller's generator
         torch.manual_seed(seed)

@@ -40,7 +40,8 @@ OPENAI_NUMBERS = {"input_resolution", "context_length", "vocab_size"}  # in Open
 class Wanted:
     """What a builder is asked for: a model by name, with the weights of a tag or of a file; neither: random ones.
 
-    quick_gelu, trusted: see `models.clip_encoder.load_clip`.
+    quick_gelu, trusted: see `models.clip_encoder.load_clip`. others: models of other builders, for the hint that a
+    misspelt name is answered with.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Wanted:
     file: str | None = None
     quick_gelu: bool | Literal["auto"] = "auto"
     trusted: frozenset[str] = frozenset()
+    others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,7 +114,7 @@ def from_open_clip(wanted: Wanted) -> Built:
     if model not in open_clip.list_models() and (OUR_MODELS / f"{model}.json").is_file():
         open_clip.add_model_config(OUR_MODELS / f"{model}.json")
     if model not in open_clip.list_models():
-        raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(model)}")
+        raise UserError(f"clip model '{model}': unknown to open_clip {open_clip.__version__}{_close_name(wanted)}")
     if wanted.quick_gelu is False and model.endswith(QUICK):
         raise UserError(f"clip model '{model}': named for its QuickGELU, expected no quick_gelu: false beside it")
     if wanted.tag is not None:
@@ -274,11 +276,9 @@ def _built_by_open_clip(network: nn.Module, name: str, tokenizer: Callable | Non
     )
 
 
-def _close_name(model: str) -> str:
-    from models.clip_encoder import BUILDERS  # which imports this module
-
-    known = [*open_clip.list_models(), *(path.stem for path in OUR_MODELS.glob("*.json")), *BUILDERS]
-    close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+def _close_name(wanted: Wanted) -> str:
+    known = [*open_clip.list_models(), *(path.stem for path in OUR_MODELS.glob("*.json")), *wanted.others]
+    close = difflib.get_close_matches(wanted.model, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
