@@ -489,6 +489,7 @@ TABLES = {
     "int8": lambda: bench.int8(_read("int8"), _where),
     "training_speed": lambda: "\n\n".join(bench.training_speed(_measured("training"), _wheres)),
     "network": lambda: bench.network(_measured("network"), _wheres),
+    "layers": lambda: bench.layers(_measured("network"), _where),
     "growth": lambda: bench.growth(_measured("growth"), _wheres),
     "quickstart": quickstart,
     "weights": weights,

@@ -31,7 +31,7 @@ def _frame(repeats: int) -> dict:
 
     from common.paths import REPO_ROOT
     from configs.schema import InferenceModel
-    from lab.bench.training import _limit_tflops
+    from lab.bench.training import limit_tflops
     from models.checkpoints import load_unet
     from serving.backends import Choice, build, has_bf16
 
@@ -49,7 +49,7 @@ def _frame(repeats: int) -> dict:
             )
     with torch.inference_mode():
         seconds = _in_turns(work, repeats)
-    limits = {precision: _limit_tflops("cpu", precision) for precision in precisions}
+    limits = {precision: limit_tflops("cpu", precision) for precision in precisions}
     rows = {}
     for name, values in seconds.items():
         rows[name] = summary(values)

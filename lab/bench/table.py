@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+RATED = 5e9  # operations a second: what does fewer moves data
 Wheres = Callable[[dict], str]  # cases -> hardware and commits, in words
 
 
@@ -53,6 +54,7 @@ def training_speed(cases: dict, wheres: Wheres) -> list[str]:
         "fp32": "fp32",
         "compiled": "fp32, compiled",
         "bf16": "bf16",
+        "fastest": "all in bf16",
         "batched": "batched",
         "cached": "cached embeddings",
     }
@@ -129,6 +131,20 @@ def network(cases: dict, wheres: Wheres) -> str:
         what = f"The network alone, forward and backward, {case['side']} px, batch {case['batch']}"
         tables.append("\n".join(lines) + f"\n\n{what}; `make bench`, {wheres({'unet256': case})}.")
     return "\n\n".join(tables) or "Not measured yet."
+
+
+def layers(cases: dict, where: Wheres) -> str:
+    """Where the time of a training step goes."""
+    if "layers" not in cases:
+        return "Not measured yet."
+    case = cases["layers"]
+    lines = ["| operations | s | of the step | GFLOP/s |", "|---|---|---|---|"]
+    for name, row in case["rows"].items():
+        rate = f"{row['flops'] / row['median'] / 1e9:.0f}" if row["flops"] > RATED * row["median"] else ""
+        lines.append(f"| {name.replace('_', ' ')} | {row['median']:.3f} | {row['share']:.1%} | {rate} |")
+    what = f"RAVE step, {case['side']} px, batch {case['batch']}, encoders {' and '.join(case['encoders'])}, all in "
+    what += f"{case['precision']}; a large matrix product: {1000 * case['limit_tflops']:.0f} GFLOP/s"
+    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bench --cases layers`, {where(case)}."
 
 
 def previews(cases: dict, where: Wheres) -> str:

@@ -43,8 +43,10 @@ CASES = (*STEPS, "guidance", "residual", "scaling")
 WAYS = {
     "fp32": ["train.precision=fp32"],
     "compiled": ["train.precision=fp32", "train.compile=true"],
-    "bf16": ["train.precision=bf16"],
+    "bf16": ["train.precision=bf16"],  # all but the identity encoder
+    "fastest": ["train.precision=fastest"],  # that too
 }
+BF16 = ("bf16", "fastest")
 PHOTOS = 8  # of the step cases
 FOLDER = {"guidance": 32, "residual": 64, "scaling": 24}  # photos in each folder, of the cases that read files
 GUIDANCE_STEPS = 3  # of each way in each round
@@ -177,7 +179,7 @@ def _flops(steps: Iterator[float]) -> int:
     return counter.get_total_flops()
 
 
-def _limit_tflops(device: str, precision: str) -> float:
+def limit_tflops(device: str, precision: str) -> float:
     """What a large matrix product reaches here, the best of several, in 10^12 operations a second."""
     import torch
 
@@ -199,7 +201,7 @@ def _steps(case: str, repeats: int) -> dict:
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     here = has_bf16("torch", device)
-    ways = ["baseline", *(way for way in WAYS if way != "bf16" or here)]
+    ways = ["baseline", *(way for way in WAYS if way not in BF16 or here)]
     workers = {way: Worker.start(["--train-worker", case, way]) for way in ways}
     answers: dict[str, list[dict]] = {
         way: [worker.ask("step")] for way, worker in workers.items()
@@ -229,9 +231,9 @@ def _steps(case: str, repeats: int) -> dict:
                 raise UserError(
                     f"{case}: expected losses of the plain way {rows['baseline']['losses']}, found {losses}"
                 )
-    limits = {precision: _limit_tflops(device, precision) for precision in ("fp32", *(["bf16"] if here else []))}
+    limits = {precision: limit_tflops(device, precision) for precision in ("fp32", *(["bf16"] if here else []))}
     for way, row in rows.items():
-        row["limit_tflops"] = limits["bf16" if way == "bf16" else "fp32"]
+        row["limit_tflops"] = limits["bf16" if way in BF16 else "fp32"]
     side, batch, encoders = STEPS[case]
     return {"side": side, "batch": batch, "encoders": encoders, "rows": rows}
 

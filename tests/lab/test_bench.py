@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from lab.bench import inference, training
+from lab.bench import inference, layers, training
 from lab.bench.__main__ import main
 from lab.bench.plain import plain
 from tests.serving.helpers import difference, network, noise_tensor
@@ -28,6 +28,26 @@ def test_training_follows_the_curve_of_the_plain_way(encoders):
     fast, slow = (list(islice(steps(config), 5)) for steps in (training.fast_steps, training.authors_steps))
     assert training.agreement(slow, fast) < 1e-3
     assert len(set(fast)) == 5
+
+
+def test_operations_of_a_step_are_told_apart_and_counted():
+    image, weight = torch.randn(1, 3, 8, 8), torch.randn(5, 3, 3, 3, requires_grad=True)
+    matrix = torch.randn(6, 7)
+
+    def work():
+        torch.nn.functional.conv2d(image, weight, padding=1).sum().backward()
+        torch.nn.functional.conv2d(image[..., :4, :4], weight)
+        matrix @ matrix.T
+
+    seconds, flops = layers.operations(work, 8)
+    once = 2 * 8 * 8 * 3 * 5 * 9
+    assert flops == {
+        "UNet, convolution 3 → 5, forward": once,
+        "UNet, convolution 3 → 5, backward": once,  # of the weights alone: the image asks for no gradient
+        "encoders, convolutions of 3 × 3, forward": once * 4 // 64,
+        "encoders, matrix products and attention": 2 * 6 * 6 * 7,
+    }
+    assert flops.keys() < seconds.keys() and min(seconds.values()) > 0
 
 
 @pytest.mark.slow
