@@ -43,7 +43,7 @@ class InferenceModel(Section):
     up along the photo's edges by a guided filter, many times as fast and not quite the same."""
     tile_size: Annotated[int, Field(ge=32)] | None = None
     """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5
-    megapixels (1.5 with OpenVINO)."""
+    megapixels (with OpenVINO 384, over 1.5)."""
 
 
 class InferenceSave(Section):
