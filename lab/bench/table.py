@@ -143,7 +143,9 @@ def layers(cases: dict, where: Wheres) -> str:
         rate = f"{row['flops'] / row['median'] / 1e9:.0f}" if row["flops"] > RATED * row["median"] else ""
         lines.append(f"| {name.replace('_', ' ')} | {row['median']:.3f} | {row['share']:.1%} | {rate} |")
     what = f"RAVE step, {case['side']} px, batch {case['batch']}, encoders {' and '.join(case['encoders'])}, all in "
-    what += f"{case['precision']}; a large matrix product: {1000 * case['limit_tflops']:.0f} GFLOP/s"
+    limit = case["limit_tflops"]
+    what += f"{case['precision']}. A large matrix product runs at {1000 * limit:.0f} GFLOP/s; at that rate, and with "
+    what += f"nothing else to do, the step would take {case['rows']['step']['flops'] / limit / 1e12:.2f} s"
     return "\n".join(lines) + f"\n\n{what}; `python -m lab.bench --cases layers`, {where(case)}."
 
 
