@@ -112,7 +112,7 @@ def _enhance(args: argparse.Namespace) -> int:
             f"# {args.cfg}, what differs from the defaults",
             *as_yaml(changed(config.model_dump(), InferenceConfig)).splitlines(),
         )
-        say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
+        say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", *_outputs(jobs[0], extras))
         say(*_some([f"{job.source} -> {job.target}" for job in jobs]))
         return EXIT_OK
 
@@ -128,7 +128,7 @@ def _enhance(args: argparse.Namespace) -> int:
     enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
     if rank == 0:
         say(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
-        say(f"photos:  {len(jobs)}{_left_out(inputs)}", f"output:  {jobs[0].output}")
+        say(f"photos:  {len(jobs)}{_left_out(inputs)}", *_outputs(jobs[0], extras))
     start = time.perf_counter()
     outcome = enhance_files(
         jobs[rank::world],
@@ -158,6 +158,11 @@ def _enhance(args: argparse.Namespace) -> int:
 def _some(lines: list[str]) -> list[str]:
     """The lines; of many, the first, and how many more there are."""
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"... and {len(lines) - SHOWN:,} more"]
+
+
+def _outputs(job: "Job", extras: list[str]) -> list[str]:
+    """The folders that results, and what is written beside them, go to."""
+    return [f"output:  {job.output}", *(f"         {job.folder_beside(extra)}" for extra in extras)]
 
 
 def _left_out(inputs: list[str]) -> str:

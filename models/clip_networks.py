@@ -172,14 +172,12 @@ def built_by_timm(network: nn.Module, name: str, classes: tuple[list[str], Tenso
 
 
 def is_here(model: str, pretrained: str | None) -> bool:
-    """Whether the weights of a tag or file are on this machine, or come with a package; the network is not asked.
+    """Whether `load_clip` needs no download: all but tags of a hub that are not in its cache. The network is not asked.
 
-    Raises UserError for a tag that the model does not have.
+    Raises UserError for a tag that a model of open_clip does not have. What else is wrong, `load_clip` tells.
     """
-    if pretrained is None or is_file(pretrained):
+    if pretrained is None or model == "auto" or Path(pretrained).suffix or is_file(pretrained):
         return True
-    if model == "auto" or Path(pretrained).suffix:
-        return False
     if model.startswith(IMAGE_ONLY_PREFIX):
         name = model.removeprefix(IMAGE_ONLY_PREFIX)
         config = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None

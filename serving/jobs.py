@@ -31,9 +31,13 @@ class Job:
         """The folder of all results."""
         return self.target.parents[len(self.relative.parts) - 1]
 
+    def folder_beside(self, what: str) -> Path:
+        """The folder `OUTPUT_what` beside the output folder."""
+        return _sibling(self.output, what)
+
     def beside(self, what: str) -> Path:
-        """The same place in the folder `OUTPUT_what` beside the output folder."""
-        return _sibling(self.output, what) / self.relative
+        """The result's place in that folder."""
+        return self.folder_beside(what) / self.relative
 
 
 def plan_outputs(

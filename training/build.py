@@ -90,7 +90,10 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
 
 
 def tell_weights(config: TrainConfig, planned: Plan) -> None:
-    """Say whether the encoders' weights are here; nothing is downloaded for it. Raises UserError for unknown tags."""
+    """Say whether the encoders' weights are here; nothing is downloaded for it.
+
+    Raises UserError for encoders and weights that cannot be used.
+    """
     if any(phase.encodes for phase in planned.phases):
         missing = missing_weights(config.clip)
         say(f"weights    {'not on this machine: ' + ', '.join(missing) if missing else 'of the encoders are here'}")

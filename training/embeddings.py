@@ -47,14 +47,18 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
 
 
 def missing_weights(clip: Clip) -> list[str]:
-    """The encoders whose weights are not on this machine, "RN101/openai (identity)". Raises UserError as `is_here`."""
-    named = {"guidance": clip.guidance, "identity": clip.identity}
-    return [
-        f"{encoder.model}/{encoder.pretrained} ({name})"
-        for name, encoder in named.items()
-        if not is_here(encoder.model, encoder.pretrained)
-        and not (encoder.pretrained and is_file(REPO_ROOT / encoder.pretrained))
-    ]
+    """The encoders whose weights would be downloaded, "RN101/openai (identity)"; the others are loaded, as a check.
+
+    Raises UserError where `load_clip` would.
+    """
+    missing, loaded = [], []
+    for name, encoder in (("guidance", clip.guidance), ("identity", clip.identity)):
+        if not is_here(encoder.model, encoder.pretrained):
+            missing.append(f"{encoder.model}/{encoder.pretrained} ({name})")
+        elif encoder not in loaded:
+            load_encoder(encoder, clip, "cpu")
+            loaded.append(encoder)
+    return missing
 
 
 def embed_photos(

@@ -81,6 +81,8 @@ def to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]
     grey = colour.ndim == 2
     tripled = grey and space == "rgb"  # grey files often carry an RGB profile
     if channels != (3 if tripled else 1 if grey else colour.shape[2]):
+        if profile[36:40] != b"acsp":  # ICC.1, the signature of every profile
+            return colour, "colour profile ignored, it is damaged (no signature)"
         return colour, f"colour profile ignored, it is for other colours ({space})"
     srgb = imagecodecs.cms_profile("srgb")
     # an absolute intent would show the white of paper or screen as a tint

@@ -20,6 +20,7 @@ from data.images.pillow import decode_other
 from data.images.png import SIGNATURE, decode_png
 from data.images.tiff import SIGNATURES, decode_tiff
 
+_MAGICS = {START: "JPEG", SIGNATURE: "PNG", **dict.fromkeys(SIGNATURES, "TIFF")}  # for errors
 _ORIENTATIONS = {  # EXIF value -> what turns the stored pixels upright
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
@@ -103,7 +104,9 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
     except MemoryError:
         raise
     except UnidentifiedImageError:
+        kind = next((kind for magic, kind in _MAGICS.items() if start.startswith(magic)), None)
         found = f"a file that begins with {start!r}" if start else "an empty file"
+        found = f"a {kind} file that is damaged, or of a kind that it does not read" if kind else found
         raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None
     except Image.DecompressionBombError:
         raise ImageError(

@@ -692,5 +692,8 @@ def test_texts_and_profiles_that_unpack_without_end(tmp_path, kind):
 def test_what_is_no_picture_is_told_by_its_beginning(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     assert refused(tmp_path / "a.jpg").endswith("found a file that begins with b'version https://'")
+    twelve_bits = encoded(smooth(8, 8), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c")
+    (tmp_path / "c.jpg").write_bytes(twelve_bits)
+    assert "found a JPEG file that is damaged, or of a kind that it does not read" in refused(tmp_path / "c.jpg")
     (tmp_path / "b.jpg").write_bytes(jpeg_of_size(16, 0))
     assert refused(tmp_path / "b.jpg").endswith("found a JPEG file of 16 x 0 pixels")

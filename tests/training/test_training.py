@@ -548,6 +548,21 @@ def test_dry_run_prints_config_and_schedule_and_writes_nothing(overrides, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("clip.guidance.model=mini-cilp", "did you mean mini-clip"),
+        ("clip.identity.model=timm/resnet999", "unknown to timm"),
+        ("clip.guidance={model: efficientnet-lite0, pretrained: imagnet}", "unknown pretrained tag 'imagnet'"),
+        ("clip.guidance={model: RN50, pretrained: opanai}", "opanai"),
+        ("clip.guidance.pretrained=nowhere/x.safetensors", "nowhere/x.safetensors: expected a weight file"),
+    ],
+)
+def test_a_dry_run_refuses_encoders_that_a_run_would_refuse(overrides, setting, said):
+    with pytest.raises(UserError, match=said):
+        train(config([*overrides, setting]), dry_run=True)
+
+
 def test_quiet_and_json(overrides, tmp_path, capsys):
     assert train_rave.main([*arguments(overrides), "--quiet", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
