@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ENCODERS = ("ViT-B-32", "RN101")  # guidance, identity; random weights
 LITE = ("efficientnet-lite0", "efficientnet-lite0")
-STEPS = {"rave256": (256, 4, ENCODERS), "rave512": (512, 2, ENCODERS), "lite256": (256, 8, LITE)}  # pixels, photos
+STEPS = {"rave256": (256, 4, ENCODERS), "rave512": (512, 1, ENCODERS), "lite256": (256, 8, LITE)}  # pixels, photos
 CASES = (*STEPS, "guidance", "residual", "scaling")
 WAYS = {
     "fp32": ["train.precision=fp32"],
