@@ -8,7 +8,6 @@ differentiable, so gradients flow from an embedding to the enhancement network.
 import copy
 import hashlib
 from collections.abc import Collection
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,7 +16,6 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.paths import is_file
 from models import efficientnet, mini_clip
 from models.clip_networks import (
     Built,
@@ -25,6 +23,7 @@ from models.clip_networks import (
     from_open_clip,
     from_openai_file,
     from_timm,
+    names_a_file,
     sequence_first,
     settle_batch_norm,
 )
@@ -325,7 +324,7 @@ def load_clip(
     """
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision: expected 'fp32' or 'bf16', found {precision!r}")
-    by_file = pretrained is not None and (model == "auto" or bool(Path(pretrained).suffix) or is_file(pretrained))
+    by_file = names_a_file(model, pretrained)
     builder = BUILDERS.get(model.split("/")[0], from_open_clip)
     if quick_gelu != "auto" and builder not in (from_open_clip, from_openai_file):
         raise UserError(f"clip model '{model}': its name tells the activation, expected quick_gelu: auto")

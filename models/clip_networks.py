@@ -171,12 +171,17 @@ def built_by_timm(network: nn.Module, name: str, classes: tuple[list[str], Tenso
     )
 
 
+def names_a_file(model: str, pretrained: str | None) -> bool:
+    """Whether `pretrained` is a weight file, there or not, and no tag."""
+    return pretrained is not None and (model == "auto" or bool(Path(pretrained).suffix) or is_file(pretrained))
+
+
 def is_here(model: str, pretrained: str | None) -> bool:
     """Whether `load_clip` needs no download: all but tags of a hub that are not in its cache. The network is not asked.
 
     Raises UserError for a tag that a model of open_clip does not have. What else is wrong, `load_clip` tells.
     """
-    if pretrained is None or model == "auto" or Path(pretrained).suffix or is_file(pretrained):
+    if pretrained is None or names_a_file(model, pretrained):
         return True
     if model.startswith(IMAGE_ONLY_PREFIX):
         name = model.removeprefix(IMAGE_ONLY_PREFIX)

@@ -13,13 +13,13 @@ from accelerate import Accelerator
 from common.console import say
 from common.errors import UserError
 from common.paths import find_file
-from configs.schema import Encoder, TrainConfig
+from configs.schema import TrainConfig
 from data.listing import left_out
 from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
 from models.clip_encoder import ClipEncoder
 from training.directions import check_guidance, describe, run_direction
-from training.embeddings import load_encoder, missing_weights
+from training.embeddings import encoder_loader, missing_weights
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.phases import Phase, describe_schedule, schedule
@@ -160,15 +160,7 @@ def _path(reason: str) -> str:
 
 def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:
     """Guidance and identity encoder; one network where the config names the same for both."""
-    clip = config.clip
-    loaded: dict[tuple, ClipEncoder] = {}
-
-    def load(encoder: Encoder) -> ClipEncoder:
-        key = (encoder.model, encoder.pretrained, encoder.quick_gelu)
-        if key not in loaded:
-            loaded[key] = load_encoder(encoder, clip, accelerator.device)
-        return loaded[key]
-
+    clip, load = config.clip, encoder_loader(config.clip, accelerator.device)
     with accelerator.main_process_first():  # one process downloads
         guidance, identity = load(clip.guidance), load(clip.identity)
     if config.exp.mode != "clip_lit":  # texts, which prompts are, live in the last layer

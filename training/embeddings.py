@@ -6,6 +6,7 @@ content, so moved or renamed photos are found again and changed ones are not.
 
 import hashlib
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,30 @@ def load_encoder(encoder: Encoder, clip: Clip, device: torch.device | str) -> Cl
     )
 
 
+def encoder_loader(clip: Clip, device: torch.device | str) -> Callable[[Encoder], ClipEncoder]:
+    """`load_encoder`, which gives one network where the config names the same encoder twice."""
+    loaded: dict[tuple, ClipEncoder] = {}
+
+    def load(encoder: Encoder) -> ClipEncoder:
+        key = (encoder.model, encoder.pretrained, encoder.quick_gelu)
+        if key not in loaded:
+            loaded[key] = load_encoder(encoder, clip, device)
+        return loaded[key]
+
+    return load
+
+
 def missing_weights(clip: Clip) -> list[str]:
     """The encoders whose weights would be downloaded, "RN101/openai (identity)"; the others are loaded, as a check.
 
     Raises UserError where `load_clip` would.
     """
-    missing, loaded = [], []
+    missing, load = [], encoder_loader(clip, "cpu")
     for name, encoder in (("guidance", clip.guidance), ("identity", clip.identity)):
         if not is_here(encoder.model, encoder.pretrained):
             missing.append(f"{encoder.model}/{encoder.pretrained} ({name})")
-        elif encoder not in loaded:
-            load_encoder(encoder, clip, "cpu")
-            loaded.append(encoder)
+        else:
+            load(encoder)
     return missing
 
 

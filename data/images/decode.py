@@ -105,8 +105,10 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
         raise
     except UnidentifiedImageError:
         kind = next((kind for magic, kind in _MAGICS.items() if start.startswith(magic)), None)
-        found = f"a file that begins with {start!r}" if start else "an empty file"
-        found = f"a {kind} file that is damaged, or of a kind that it does not read" if kind else found
+        if kind:
+            found = f"a {kind} file that is damaged, or of a kind that it does not read"
+        else:
+            found = f"a file that begins with {start!r}" if start else "an empty file"
         raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None
     except Image.DecompressionBombError:
         raise ImageError(

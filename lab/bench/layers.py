@@ -39,18 +39,15 @@ def measure(case: str, repeats: int) -> dict:
     total = summary(whole)
     rows = {name: {**summary(values), "flops": flops.get(name, 0)} for name, values in seconds.items()}
     rare = [name for name, row in rows.items() if row["median"] < RARE * total["median"]]
-    others = {key: sum(rows[name][key] for name in rare) for key in ("median", "lowest", "highest", "flops")}
+    others = {key: sum(rows[name][key] for name in rare) for key in ("median", "flops")}
     rows = {name: row for name, row in rows.items() if name not in rare}
     rows = dict(sorted(rows.items(), key=lambda item: -item[1]["median"]))
     rows[f"{len(rare)} kinds of less than {RARE:.0%} each"] = others
     rows["step"] = {**total, "flops": sum(flops.values())}
     for row in rows.values():
         row["share"] = row["median"] / total["median"]
-    limit = limit_tflops("cpu", precision)
-    return {"step": STEP, "side": side, "batch": batch, "encoders": encoders, "precision": precision} | {
-        "limit_tflops": limit,
-        "rows": rows,
-    }
+    facts = {"step": STEP, "side": side, "batch": batch, "encoders": encoders, "precision": precision}
+    return {**facts, "limit_tflops": limit_tflops("cpu", precision), "rows": rows}
 
 
 def operations(work: Callable[[], object], side: int) -> tuple[dict[str, float], dict[str, int]]:
