@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+BAND = 32  # rows of a photo that a weight's gradient is computed from at once
+
 
 def exact_fp32() -> None:
     """Let float32 be float32 on NVIDIA GPUs.
@@ -23,6 +25,22 @@ def computes_in_bf16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast computes convolutions of `x` in; None without autocast."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def on_eager_cpu(x: Tensor) -> bool:
+    """Whether it is a CPU that computes, operation by operation: compilers and exports see PyTorch's own operations."""
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def own_gradients(x: Tensor) -> bool:
+    """Whether gradients are asked for where those written here are faster than PyTorch's."""
+    return on_eager_cpu(x) and torch.is_grad_enabled()
+
+
 class Conv3x3(nn.Conv2d):
     """3x3 convolution that keeps H and W, with zero or reflect padding.
 
@@ -34,16 +52,19 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias, padding_mode=padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:  # (B,C,H,W) -> (B,C',H,W)
-        if self.padding_mode == "zeros":
-            return F.conv2d(x, self.weight, self.bias, padding=1)
         height, width = x.shape[-2:]
+        reflect, wide = self.padding_mode == "reflect", height > 1 and width > 1
+        if own_gradients(x) and (wide or not reflect):
+            dtype = autocast_dtype(x) or x.dtype
+            bias = None if self.bias is None else self.bias.to(dtype)
+            with torch.autocast("cpu", enabled=False):  # it would pad in float32
+                return Convolution.apply(x.to(dtype), self.weight.to(dtype), bias, reflect)
+        if not reflect:
+            return F.conv2d(x, self.weight, self.bias, padding=1)
+        if on_eager_cpu(x) and wide:
+            return reflected(x, self.weight, self.bias)
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        if height > 1 and width > 1:
-            if x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-                if not torch.is_grad_enabled():
-                    return reflected(x, self.weight, self.bias)
-                if self.bias is None and not torch.is_autocast_enabled("cpu"):
-                    return ReflectedConvolution.apply(x, self.weight)
+        if wide:
             x = F.pad(x, (1, 1, 1, 1), mode="reflect")
         else:
             x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
@@ -72,43 +93,92 @@ def reflected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
-class ReflectedConvolution(torch.autograd.Function):
-    """`reflected` with a gradient that needs no padded copies either.
+class Convolution(torch.autograd.Function):
+    """3x3 convolution with zero or reflected borders, with a gradient that is fast on CPUs and keeps no padded copies.
 
-    The gradient is that of zero padding, and what the reflected ring adds to it.
+    It is that of zero padding, and what a reflected ring adds to it.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, reflect: bool) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return reflected(x, weight)
+        ctx.reflect = reflect
+        return reflected(x, weight, bias) if reflect else F.conv2d(x, weight, bias, padding=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (*wanted, False)
-        )
-        with torch.enable_grad():  # the ring is four lines of the input: second row, last but one, and columns likewise
-            lines = [
-                line.detach().requires_grad_()
-                for line in (x[:, :, 1:2], x[:, :, -2:-1], x[:, :, :, 1:2], x[:, :, :, -2:-1])
-            ]
-            kernel = weight.detach().requires_grad_()
-            rows = [F.pad(row, (1, 1, 0, 0), mode="reflect") for row in lines[:2]]  # with the corners
-            ring = [
-                F.conv2d(rows[0], kernel[:, :, :1]),
-                F.conv2d(rows[1], kernel[:, :, 2:]),
-                F.conv2d(lines[2], kernel[:, :, :, :1], padding=(1, 0)),
-                F.conv2d(lines[3], kernel[:, :, :, 2:], padding=(1, 0)),
-            ]
-        outer = (gradient[:, :, :1], gradient[:, :, -1:], gradient[:, :, :, :1], gradient[:, :, :, -1:])
-        top, bottom, left, right, ring_of_weight = torch.autograd.grad(ring, [*lines, kernel], outer)
-        if wanted[0]:
-            of_x[:, :, 1:2] += top
-            of_x[:, :, -2:-1] += bottom
-            of_x[:, :, :, 1:2] += left
-            of_x[:, :, :, -2:-1] += right
-        return of_x, of_weight + ring_of_weight if wanted[1] else None
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _backward(gradient, x, weight, "input")
+        if ctx.needs_input_grad[1]:
+            of_weight = weight_gradient(gradient, x, weight)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum(dim=(0, 2, 3))
+        if ctx.reflect:
+            _add_ring(gradient, x, weight, of_x, of_weight)
+        return of_x, of_weight, of_bias, None
+
+
+def _backward(gradient: Tensor, x: Tensor, weight: Tensor, of: str, padding: tuple[int, int] = (1, 1)) -> Tensor:
+    """PyTorch's gradient of a convolution with zeros around, of its input or of its weight."""
+    wanted = (of == "input", of == "weight", False)
+    both = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, (1, 1), padding, (1, 1), False, (0, 0), 1, wanted
+    )
+    return both[0] if of == "input" else both[1]
+
+
+def weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Gradient (C',C,3,3) of the weight of a convolution with zeros around: (B,C',H,W) and (B,C,H,W).
+
+    oneDNN turns a whole photo into another layout first, which falls out of the cache. In bands, each a photo of its
+    own (a view of the same memory), bf16 comes to the rate of the forward direction. What the rows at both sides of a
+    border between bands owe to each other is added.
+    """
+    photos, height = len(x), x.shape[2]
+    banded = height % BAND == 0 and height > BAND
+    if not (banded and all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, gradient))):
+        return _backward(gradient, x, weight, "weight")
+
+    def bands(t: Tensor) -> Tensor:
+        return t.movedim(1, -1).reshape(photos * height // BAND, BAND, *t.shape[3:], t.shape[1]).movedim(-1, 1)
+
+    def rows(t: Tensor, which: slice) -> Tensor:
+        return t[:, :, which].contiguous(memory_format=torch.channels_last)
+
+    above, below = slice(BAND - 1, height - 1, BAND), slice(BAND, None, BAND)  # of the borders
+    result = _backward(bands(gradient), bands(x), weight, "weight")
+    result[:, :, :1] += _backward(rows(gradient, below), rows(x, above), weight[:, :, :1], "weight", (0, 1))
+    result[:, :, 2:] += _backward(rows(gradient, above), rows(x, below), weight[:, :, 2:], "weight", (0, 1))
+    return result
+
+
+def _add_ring(gradient: Tensor, x: Tensor, weight: Tensor, of_x: Tensor | None, of_weight: Tensor | None) -> None:
+    """Add what reflected borders have that zeros have not, in place.
+
+    The ring is four lines of the input: second row, last but one, and columns likewise.
+    """
+    with torch.enable_grad():
+        lines = [
+            line.detach().requires_grad_()
+            for line in (x[:, :, 1:2], x[:, :, -2:-1], x[:, :, :, 1:2], x[:, :, :, -2:-1])
+        ]
+        kernel = weight.detach().requires_grad_()
+        rows = [F.pad(row, (1, 1, 0, 0), mode="reflect") for row in lines[:2]]  # with the corners
+        ring = [
+            F.conv2d(rows[0], kernel[:, :, :1]),
+            F.conv2d(rows[1], kernel[:, :, 2:]),
+            F.conv2d(lines[2], kernel[:, :, :, :1], padding=(1, 0)),
+            F.conv2d(lines[3], kernel[:, :, :, 2:], padding=(1, 0)),
+        ]
+    outer = (gradient[:, :, :1], gradient[:, :, -1:], gradient[:, :, :, :1], gradient[:, :, :, -1:])
+    top, bottom, left, right, ring_of_weight = torch.autograd.grad(ring, [*lines, kernel], outer)
+    if of_x is not None:
+        of_x[:, :, 1:2] += top
+        of_x[:, :, -2:-1] += bottom
+        of_x[:, :, :, 1:2] += left
+        of_x[:, :, :, -2:-1] += right
+    if of_weight is not None:
+        of_weight += ring_of_weight

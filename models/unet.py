@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.convolution import Conv3x3
+from models.convolution import Conv3x3, autocast_dtype
+from models.pooling import PyramidPooling
 
-POOL_BINS = (1, 2, 3, 6)  # grid sizes of the pyramid pooling
 LEAKY_SLOPE = 0.2
 
 
@@ -60,8 +60,7 @@ class IlluminationUNet(nn.Module):
 
     def before_pooling(self, images: Tensor) -> Tensor:
         """(B,3,H,W) -> (B,32,H,W), the input of the pyramid pooling. Receptive field 5 pixels to each side."""
-        device = images.device.type
-        inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.condx.weight.dtype
+        inner = autocast_dtype(images) or self.condx.weight.dtype
         x = F.leaky_relu_(_without_autocast(self.cond1, images).to(inner), LEAKY_SLOPE)
         return self.ResidualBlock2(self.ResidualBlock1(x))
 
@@ -95,32 +94,3 @@ class ResidualBlock(nn.Module):
         # in place: at full resolution the memory traffic costs about as much as the arithmetic; values are the same
         inner = F.leaky_relu_(self.conv1(x), LEAKY_SLOPE)
         return F.leaky_relu_(self.conv2(inner).add_(x), LEAKY_SLOPE)
-
-
-class PyramidPooling(nn.Module):
-    """Adds what the whole photo looks like: four pooled grids, upsampled, concatenated, fused.
-
-    The one part of the network that is not local. `pool` and `fuse_grids` are apart so that a
-    caller may pool over the whole frame and fuse tile by tile.
-    """
-
-    def __init__(self, channels: int = 32, reduced: int = 8) -> None:
-        super().__init__()
-        self.features = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(bins), nn.Conv2d(channels, reduced, 1, bias=False), nn.PReLU(1))
-            for bins in POOL_BINS
-        )
-        fused = channels + reduced * len(POOL_BINS)
-        self.fuse = nn.Sequential(Conv3x3(fused, channels, bias=False, padding_mode="zeros"), nn.PReLU(1))
-
-    def pool(self, x: Tensor) -> list[Tensor]:
-        """(B,32,H,W) -> four grids (B,8,n,n), n = 1, 2, 3, 6."""
-        return [branch(x) for branch in self.features]
-
-    def fuse_grids(self, x: Tensor, grids: list[Tensor]) -> Tensor:
-        """(B,32,H,W) and the four grids -> (B,32,H,W)."""
-        upsampled = [F.interpolate(grid, x.shape[-2:], mode="bilinear", align_corners=True) for grid in grids]
-        return self.fuse(torch.cat([x, *upsampled], dim=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fuse_grids(x, self.pool(x))

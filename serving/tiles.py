@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.unet import POOL_BINS
+from models.pooling import POOL_BINS, grid_parts, line_weights, members
 
 HALO_POOLING = 5  # pixels that one below the pooling sees to each side
 HALO = 17  # pixels that one of the map sees to each side, pooling aside
@@ -179,9 +179,8 @@ class _PooledGrids:
         rows, columns = (_members(Span(0, side, 0, side), side).double().sum(dim=1) for side in self.sides)
         means = (self.sums / torch.outer(rows, columns)).float()[None]
         together = torch.zeros_like(means)
-        for number, branch in enumerate(branches):
+        for number, (branch, cells) in enumerate(zip(branches, grid_parts(), strict=True)):
             channels = slice(8 * number, 8 * number + 8)
-            cells = slice(sum(POOL_BINS[:number]), sum(POOL_BINS[: number + 1]))
             together[:, channels, cells, cells] = branch(means[:, :, cells, cells])
         return together
 
@@ -190,14 +189,10 @@ def _members(span: Span, side: int) -> Tensor:
     """(G,h): 1 where a pixel of the window is the tile's own and in the bin, else 0. Bins may overlap."""
     position = torch.arange(span.first, span.last)
     own = (position >= span.low) & (position < span.high)
-    bins = [(i * side // count, -(-(i + 1) * side // count)) for count in POOL_BINS for i in range(count)]
-    return torch.stack([own & (position >= low) & (position < high) for low, high in bins]).float()
+    return (own & members(position, side)).float()
 
 
 def _weights(window: slice, side: int) -> Tensor:
     """Weight of each grid line at each pixel of the window, (h,G): bilinear upsampling to `side`, aligned corners."""
-    position = torch.arange(window.start, window.stop, dtype=torch.float64)[:, None]
-    lines = [
-        (1 - (position * (bins - 1) / max(1, side - 1) - torch.arange(bins)).abs()).clamp(min=0) for bins in POOL_BINS
-    ]
-    return torch.cat(lines, dim=1).float()
+    position = torch.arange(window.start, window.stop)
+    return torch.cat([line_weights(position, side, bins) for bins in POOL_BINS], dim=1).float()

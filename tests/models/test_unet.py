@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from models.checkpoints import load_unet
-from models.convolution import Conv3x3, ReflectedConvolution
+from models.convolution import BAND, Conv3x3, Convolution, weight_gradient
+from models.pooling import POOL_BINS, Pooled, Upsampled, upsampled
 from models.retinex import enhance
 from models.unet import IlluminationUNet
 
@@ -86,19 +87,55 @@ def test_reflection_without_a_padded_copy_is_the_same(size):
     assert torch.equal(conv(x), padded)  # with a gradient
 
 
+@pytest.mark.parametrize("padding_mode", ["reflect", "constant"])
 @pytest.mark.parametrize("size", [(2, 2), (2, 5), (9, 3), (16, 21)])
-def test_gradient_of_reflection_without_a_padded_copy_is_the_same(size):
+def test_gradient_of_the_convolution_is_that_of_a_padded_copy(size, padding_mode):
     torch.manual_seed(0)
     x, weight = torch.rand(2, 5, *size, dtype=torch.float64), torch.rand(7, 5, 3, 3, dtype=torch.float64)
-    outer = torch.rand(2, 7, *size, dtype=torch.float64)
+    bias, outer = torch.rand(7, dtype=torch.float64), torch.rand(2, 7, *size, dtype=torch.float64)
 
-    def padded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), weight)
+    def padded(*parts: torch.Tensor) -> torch.Tensor:
+        x, *others = parts
+        return torch.nn.functional.conv2d(torch.nn.functional.pad(x, (1, 1, 1, 1), mode=padding_mode), *others)
 
-    found = torch.autograd.functional.vjp(ReflectedConvolution.apply, (x, weight), outer)
-    expected = torch.autograd.functional.vjp(padded, (x, weight), outer)
+    def ours(*parts: torch.Tensor) -> torch.Tensor:
+        return Convolution.apply(*parts, padding_mode == "reflect")
+
+    found = torch.autograd.functional.vjp(ours, (x, weight, bias), outer)
+    expected = torch.autograd.functional.vjp(padded, (x, weight, bias), outer)
     for a, b in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
         assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("bands", [2, 3])
+def test_gradient_of_a_weight_in_bands_is_that_of_the_whole(bands):
+    torch.manual_seed(0)
+    x, gradient = (
+        torch.rand(2, channels, bands * BAND, 21, dtype=torch.float64).to(memory_format=torch.channels_last)
+        for channels in (5, 7)
+    )
+    weight = torch.rand(7, 5, 3, 3, dtype=torch.float64)
+    expected = torch.nn.grad.conv2d_weight(x, weight.shape, gradient, padding=1)
+    assert torch.allclose(weight_gradient(gradient, x, weight), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (30, 21)])
+def test_gradients_of_the_pooling_are_those_of_pytorchs_operations(size):
+    torch.manual_seed(0)
+    x = torch.rand(2, 5, *size, dtype=torch.float64)
+    grids = tuple(torch.rand(2, 5, bins, bins, dtype=torch.float64) for bins in POOL_BINS)
+
+    def pools(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.nn.functional.adaptive_avg_pool2d(x, bins) for bins in POOL_BINS)
+
+    found, expected = (torch.autograd.functional.vjp(way, x, grids)[1] for way in (Pooled.apply, pools))
+    assert torch.allclose(found, expected, atol=1e-12)
+    for grid in grids:
+        found, expected = (
+            torch.autograd.functional.vjp(lambda grid, way=way: way(grid, *size), grid, x)[1]
+            for way in (Upsampled.apply, upsampled)
+        )
+        assert torch.allclose(found, expected, atol=1e-12)
 
 
 def test_training_keeps_no_padded_copies():
