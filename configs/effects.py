@@ -82,7 +82,6 @@ NEEDS: dict[str, tuple[Condition, str]] = {
         "exp.mode: rave, and data.pairs or data.simulated_backlight.share above 0",
     ),
     "loss.structure": (lambda c: c.loss.pixel > 0, "loss.pixel above 0"),
-    "loss.white": (lambda c: c.loss.pixel > 0, "loss.pixel above 0"),
     "data.val_list": (lambda c: c.data.val_backlit_path is not None, "data.val_backlit_path"),
     "loss.residual": (_rave, "exp.mode: rave"),
     "loss.clip": (_learned, "exp.mode: clip_lit or clip_lit_latent"),

@@ -1,4 +1,5 @@
-"""Supervised loss for people with pairs: the result must be the ground truth (ours; neither paper has one).
+"""Supervised loss for people with pairs: the result must be the ground truth (ours; neither paper has one). And what
+keeps results out of white, with or without a truth.
 
 Shape letters: B photos, H, W pixels. Images are RGB in [0, 1], (B,3,H,W).
 """
@@ -16,20 +17,35 @@ NEAR_WHITE = 0.96  # from here on what a result has above the truth counts as lo
 def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, white: float = 0.0) -> Tensor:
     """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)) + white · W, a scalar.
 
-    W = mean max(0, I_b / M − max(I_gt, 0.96)): what becomes white that is not white in the truth.
+    W = `white_loss`: what becomes white that is not white in the truth.
     unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels
     that were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
     truth (B,3,H,W). Raises ValueError where shapes differ or a side is under 11 pixels.
     """
+    _same_shape(unclamped, truth)
+    limited = unclamped.minimum(torch.where(truth >= 1, 1.0, BRIGHTEST))
+    loss = (limited - truth).abs().mean()
+    if white:
+        loss = loss + white * white_loss(limited, truth)
+    return loss + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
+
+
+def white_loss(unclamped: Tensor, reference: Tensor) -> Tensor:
+    """W = mean max(0, I_b / M − max(I, 0.96)): what becomes white that is not white in I.
+
+    I is the ground truth where one is known, else the photo itself. (B,3,H,W) twice, the first before it is clamped to
+    I_t -> a scalar. Raises ValueError where shapes differ.
+    """
+    _same_shape(unclamped, reference)
+    white = torch.where(reference >= 1, 1.0, BRIGHTEST)
+    return (unclamped.minimum(white) - reference.clamp(min=NEAR_WHITE)).clamp(min=0).mean()
+
+
+def _same_shape(unclamped: Tensor, truth: Tensor) -> None:
     if unclamped.shape != truth.shape:
         raise ValueError(
             f"expected results and truths of one shape, found {tuple(unclamped.shape)}, {tuple(truth.shape)}"
         )
-    limited = unclamped.minimum(torch.where(truth >= 1, 1.0, BRIGHTEST))
-    loss = (limited - truth).abs().mean()
-    if white:
-        loss = loss + white * (limited - truth.clamp(min=NEAR_WHITE)).clamp(min=0).mean()
-    return loss + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:

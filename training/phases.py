@@ -147,6 +147,7 @@ def _reconstruction(config: TrainConfig) -> list[Phase]:
 
 def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str, float], number: int = 0) -> Phase:
     unet, loss = config.unet_model, config.loss
+    white = {"white": loss.white} if loss.white and not loss.pixel else {}  # ground truths bring their own
     return Phase(
         name=name,
         trains="unet",
@@ -154,7 +155,7 @@ def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str,
         settle_at=unet.settle_at if "residual" in guidance else None,
         settle_iterations=unet.settle_iters,
         iterations=iterations,
-        terms={"identity": loss.identity_guided, **guidance},
+        terms={"identity": loss.identity_guided, **guidance, **white},
         identity_layers=tuple(loss.identity_layers_guided),
         extend_while_loss_above=unet.thr_loss,
         extension_iterations=unet.extension_iters,

@@ -19,7 +19,7 @@ from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
-from losses.pixel import pixel_loss
+from losses.pixel import pixel_loss, white_loss
 from losses.residual import ResidualGuidance, photo_set_points, residual_loss
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
@@ -125,9 +125,19 @@ class UNetTask:
         if phase.encodes:
             terms, more = self._encoded_terms(phase, batch, result)
             measures |= more
+        if "white" in phase.terms:
+            terms["white"] = white_loss(unclamped, self._known_or_photo(batch))
         if "pixel" in phase.terms:
             terms["pixel"] = self._pixel_term(unclamped, batch)
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
+
+    def _known_or_photo(self, batch: Batch) -> Tensor:
+        """The lit photo of each input (B,3,H,W), where that is known, or the input."""
+        if batch.known is None:
+            return batch.photos
+        reference = batch.photos.clone()
+        reference[batch.known] = batch.lit
+        return reference
 
     def _pixel_term(self, unclamped: Tensor, batch: Batch) -> Tensor:
         """L_pixel over the photos whose ground truth is known; 0 where that is none."""

@@ -204,7 +204,8 @@ class Loss(Section):
     structure: Annotated[float, Field(ge=0)] = 0.3
     """Weight of 1 - SSIM beside L1 in the supervised loss."""
     white: Annotated[float, Field(ge=0)] = 0.0
-    """Weight, beside L1 in the supervised loss, of what becomes white (above 0.96) and is not white in the truth."""
+    """Weight of what becomes white (above 0.96) and is not white in the ground truth or, without one, in the photo
+    (ours; papers: 0)."""
     refinement: Annotated[float, Field(ge=0)] = 200.0
     """Weight of the ranking loss of guidance refinement (release: 200)."""
     margins: Margins = Margins()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from losses.guidance import clip_guidance_loss, initialisation_loss, negative_similarity
 from losses.identity import identity_loss
-from losses.pixel import pixel_loss
+from losses.pixel import pixel_loss, white_loss
 from losses.ranking import refinement_loss
 from losses.residual import ResidualGuidance, residual_guidance, residual_loss
 
@@ -96,6 +96,12 @@ CASES = {
         lambda x: pixel_loss(x, random(1, 3, 12, 12, seed=2).to(x)),
         (1, 3, 12, 12),
         lambda x: pixel_loss(x, x[:, :1]),
+        "of one shape",
+    ),
+    "white": Case(
+        lambda x: white_loss(3 * x, random(1, 3, 12, 12, seed=2).to(x)),
+        (1, 3, 12, 12),
+        lambda x: white_loss(x, x[:, :1]),
         "of one shape",
     ),
 }

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity as reference
 
-from losses.pixel import pixel_loss, structural_similarity
+from losses.pixel import pixel_loss, structural_similarity, white_loss
 
 
 def photos(seed: int, batch: int = 2, size: int = 24) -> torch.Tensor:
@@ -45,6 +45,14 @@ def test_what_becomes_white_costs_extra_where_the_truth_is_not():
     extra = pixel_loss(truth + 0.16, truth, white=2.0) - pixel_loss(truth + 0.16, truth)
     assert extra == pytest.approx(2 * (1.06 - 0.96) / 2, abs=1e-6)  # half of the pixels, beyond 0.96
     assert pixel_loss(truth, truth, white=2.0) == pytest.approx(0, abs=1e-6)
+
+
+def test_without_a_truth_what_becomes_white_is_measured_against_the_photo():
+    photo = torch.full((1, 3, 4, 4), 0.2)
+    photo[..., 2:] = 1.0  # white already: may stay white, however far it is lifted
+    assert white_loss(photo / 0.2, photo) == pytest.approx((1.0 - 0.96) / 2, abs=1e-6)
+    assert white_loss(photo / 0.1, photo) == pytest.approx((2.0 - 0.96) / 2, abs=1e-6)
+    assert white_loss(photo, photo) == 0
 
 
 def test_gradient_is_that_of_finite_differences():

@@ -79,12 +79,21 @@ def test_ground_truths_join_the_guidance(overrides, photo_folders):
     assert last["loss"] == pytest.approx(last["identity"] + last["residual"] + last["pixel"], rel=1e-5)
 
 
+def test_guided_results_stay_out_of_white(overrides, photo_folders):
+    options = ["data.simulated_backlight.share=0.5", "train.num_iters=2", "unet_model.map_bias=0.2"]
+    line = next(line for line in metrics(train(config(overrides, "loss.white=3", *options))) if "white" in line)
+    assert line["white"] > 0
+    assert line["loss"] == pytest.approx(line["identity"] + line["residual"] + line["white"], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("more", "name", "terms"),
     [
         (["loss.pixel=1"], "rave", {"identity", "residual", "pixel"}),
         (ALONE, "supervised", {"pixel"}),
         ([], "rave", {"identity", "residual"}),
+        (["loss.white=3"], "rave", {"identity", "residual", "white"}),
+        (["loss.white=3", "loss.pixel=1"], "rave", {"identity", "residual", "pixel"}),  # which has it, by the truth
     ],
 )
 def test_schedule_says_what_is_compared_with_what(overrides, more, name, terms):
