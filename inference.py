@@ -114,6 +114,9 @@ def _enhance(args: argparse.Namespace) -> int:
         )
         say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", *_outputs(jobs[0], extras))
         say(*_some([f"{job.source} -> {job.target}" for job in jobs]))
+        if args.json:
+            results = [{"photo": str(job.source), "result": str(job.target)} for job in jobs]
+            print(json.dumps({"dry_run": True, "weights": str(checkpoint), "results": results}))
         return EXIT_OK
 
     created = not jobs[0].output.exists()

@@ -12,8 +12,9 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 TEXT_LIMIT = 2**20  # bytes of a list or a table; a line for each of ten thousand photos
 # folders that shipped configs and the documents name -> what tells how to fill them
 EXPLAINED = {
+    "input": "for example: python inference.py PHOTOS",
     "datasets/quickstart": "python -m tools quickstart makes it",
-    "datasets": "lay your own folders out as docs/train.md says, or name others",
+    "datasets": "name yours: --set data.backlit_images_path=DIR --set data.welllit_images_path=DIR",
     "inference_results": "the results to measure; --enhanced DIR names another folder",
     "pretrained_models/published": "python -m tools fetch-published, docs/reproduce.md",
     "pretrained_models/enhancement_model.pth": "the authors' weights: docs/reproduce.md",
@@ -44,8 +45,10 @@ def is_file(path: str | Path) -> bool:
 
 
 def find_file(value: str, key: str) -> Path:
-    """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
-    for candidate in (Path(value), REPO_ROOT / value):
+    """A file named in a config: relative to the current folder, else to this repository; a name alone may be that of
+    shipped weights. Raises UserError.
+    """
+    for candidate in (Path(value), REPO_ROOT / value, REPO_ROOT / "pretrained_models" / value):
         if is_file(candidate):
             return candidate
     raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how_to_get(value)}")
@@ -63,6 +66,8 @@ def find_folder(value: str, key: str) -> Path:
 
 def how_to_get(value: str | Path) -> str:
     """For the end of an error about a missing path: what tells how to get it, where a shipped config names the path."""
+    if is_file(weights := Path(value) / "checkpoints" / "best.safetensors"):
+        return f"; the weights of this run are {weights}"
     path = os.path.relpath(value or os.curdir)
     for place, how in EXPLAINED.items():
         if Path(path).is_relative_to(place):

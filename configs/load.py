@@ -165,10 +165,10 @@ def _hint(key: str, schema: type[BaseModel]) -> str:
     section, _, name = key.rpartition(".")
     every = all_keys(schema)
     siblings = [k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == section]
-    if close := difflib.get_close_matches(name, siblings, n=1):
-        return f"; did you mean '{f'{section}.' if section else ''}{close[0]}'?"
-    elsewhere = [k for k in every if k.rpartition(".")[2] == name] or difflib.get_close_matches(key, every, n=1)
-    if elsewhere:
+    if close := _closest(name, siblings):
+        return f"; did you mean '{f'{section}.' if section else ''}{close}'?"
+    elsewhere = [k for k in every if k.rpartition(".")[2] == name] or ([] if siblings else [_closest(key, every)])
+    if elsewhere and elsewhere[0]:
         return f"; did you mean '{elsewhere[0]}'?"
     return f"; known here: {', '.join(siblings)}" if siblings else ""
 
@@ -211,8 +211,32 @@ def _kind(value: Any) -> str:
 
 
 def _did_you_mean(name: str, candidates: list[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = _closest(name, candidates)
+    return f"; did you mean '{close}'?" if close else ""
+
+
+def _closest(name: str, candidates: list[str]) -> str | None:
+    """The candidate that a name was meant to be, or None where none is near or several are alike.
+
+    A slip of the keyboard, an abbreviation ("learning_rate": "lr"), or the one that shares most words with it.
+    """
+    if slip := difflib.get_close_matches(name, candidates, n=1, cutoff=0.86):
+        return slip[0]
+    words = re.split(r"[._]", name)
+    initials = "".join(word[:1] for word in words)
+    if len(words) > 1 and initials in candidates:
+        return initials
+
+    def alike(candidate: str) -> tuple[int, bool]:
+        others = re.split(r"[._]", candidate)
+        return len(set(words) & set(others)), others[0] == words[0]
+
+    most = max(map(alike, candidates), default=(0, False))
+    if most[0]:
+        best = [candidate for candidate in candidates if alike(candidate) == most]
+        return best[0] if len(best) == 1 else None
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.7)
+    return near[0] if near else None
 
 
 def shown(path: Path) -> str:

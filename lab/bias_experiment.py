@@ -61,8 +61,8 @@ def main(argv: list[str]) -> int:
 def experiment(configs: dict[str, TrainConfig], args) -> Iterator[dict]:
     """Directions with their responses in either space; then the same again after each training with one of them."""
     from training.embeddings import load_encoder
+    from training.photos import training_photos
     from training.runtime import make_accelerator
-    from training.validation import training_photos
 
     config = next(iter(configs.values()))  # photos and encoder are those of all
     listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))

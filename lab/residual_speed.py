@@ -58,8 +58,8 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
     from losses.residual import residual_guidance
     from training.directions import embed_folders
     from training.embeddings import embed_vocabulary, load_encoder
+    from training.photos import training_photos
     from training.runtime import make_accelerator
-    from training.validation import training_photos
 
     backlit, well_lit = training_photos(config.data)
     device = make_accelerator(config.train.device, config.train.precision).device

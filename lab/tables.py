@@ -463,20 +463,15 @@ def formats() -> str:
 
 
 def rooms() -> str:
-    """Rooms before and after they were divided anew."""
-    (before, old), (after, new) = _read("rooms").items()
-    names = list(dict.fromkeys([*new["rooms"], *old["rooms"]]))
-    lines = ["| room | files, lines before | files, lines after | imports upward |", "|---|---|---|---|"]
-    for name in names:
-        cells = [f"{row['files']}, {row['lines']:,}" if (row := its["rooms"].get(name)) else "–" for its in (old, new)]
-        upward = [str(len(its["rooms"][name]["upward"])) if name in its["rooms"] else "–" for its in (old, new)]
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {' → '.join(upward)} |")
-    longest = [
-        ", ".join(f"{name} ({count})" for name, count in its["longest_of_the_method"].items()) for its in (old, new)
+    """Rooms with their sizes."""
+    [(commit, found)] = _read("rooms").items()
+    lines = ["| room | files | lines | longest file |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {row['files']} | {row['lines']:,} | {row['longest']} |" for name, row in found["rooms"].items()
     ]
-    lines += [f"| longest file of the method | {longest[0]} | {longest[1]} | |"]
-    lines += [f"| import circles | {len(old['circles'])} | {len(new['circles'])} | |"]
-    return "\n".join(lines) + f"\n\n`python -m lab.rooms {before[:8]} {after[:8]}`."
+    upward = sum(len(row["upward"]) for row in found["rooms"].values())
+    circles = len(found["circles"])
+    return "\n".join(lines) + f"\n\nImports upward: {upward}; circles: {circles}; `python -m lab.rooms {commit[:8]}`."
 
 
 TABLES = {

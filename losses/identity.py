@@ -11,6 +11,9 @@ def identity_loss(
 ) -> Tensor:
     """L_id = Σ_l α_l · MSE(Φ_l(I_b), Φ_l(I_t))  (CLIP-LIT, section 3.1; RAVE, section 3).
 
+    As in the authors' release: the papers write a norm, weighted by 0.9 in the guided phase; the release has the mean
+    square, and the weights are in the config.
+
     maps_result, maps_input: feature maps (B,C_l,h_l,w_l) of the result and of the photo, l = stem,
         layer1..4; weights: α_l, one per map.
     reduction: over the batch, "sum" (the authors' release: the loss grows with the batch size) or

@@ -14,20 +14,17 @@ BRIGHTEST = 2.0  # of an unclamped result: above it there is no gradient, or a m
 NEAR_WHITE = 0.96  # from here on what a result has above the truth counts as lost in white
 
 
-def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, white: float = 0.0) -> Tensor:
-    """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)) + white · W, a scalar.
+def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tensor:
+    """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)), a scalar.
 
-    W = `white_loss`: what becomes white that is not white in the truth.
     unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels
     that were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
     truth (B,3,H,W). Raises ValueError where shapes differ or a side is under 11 pixels.
     """
     _same_shape(unclamped, truth)
     limited = unclamped.minimum(torch.where(truth >= 1, 1.0, BRIGHTEST))
-    loss = (limited - truth).abs().mean()
-    if white:
-        loss = loss + white * white_loss(limited, truth)
-    return loss + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
+    similarity = structural_similarity(unclamped.clamp(0, 1), truth).mean()
+    return (limited - truth).abs().mean() + structure * (1 - similarity)
 
 
 def white_loss(unclamped: Tensor, reference: Tensor) -> Tensor:

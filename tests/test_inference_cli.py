@@ -166,7 +166,21 @@ def test_dry_run_writes_nothing(weights, photos, tmp_path, capsys):
     assert call(weights, photos, "--strength", "0.5", "--dry-run") == 0
     assert sorted(tmp_path.rglob("*")) == before
     out = capsys.readouterr().out
-    assert "strength: 0.5" in out and f"{photos / 'a.png'} -> {tmp_path / 'photos_enhanced' / 'a.png'}" in out
+    result = tmp_path / "photos_enhanced" / "a.png"
+    assert "strength: 0.5" in out and f"{photos / 'a.png'} -> {result}" in out
+    assert call(weights, photos, "--dry-run", "--quiet", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dry_run"] and {"photo": str(photos / "a.png"), "result": str(result)} in told["results"]
+
+
+def test_shipped_weights_by_name_and_a_run_by_its_folder(photos, tmp_path, capsys):
+    assert call("free.safetensors", photos, "--dry-run") == 0
+    assert f"pretrained_models{os.sep}free.safetensors" in capsys.readouterr().out
+    weights = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    with pytest.raises(UserError, match=f"found a folder: .*; the weights of this run are {re.escape(str(weights))}"):
+        call(str(weights.parent.parent), photos, "--dry-run")
 
 
 @pytest.mark.parametrize(

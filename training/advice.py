@@ -104,7 +104,7 @@ def _white(run: Run) -> Iterator[Advice]:
         yield Advice(
             "overfitting to white",
             f"{why}, {rise:+.2f} since the best validation, which lies {fallen:.2f} dB higher.",
-            (*_weaker_guidance(run), *_stop_at_best(run)),
+            (*_weaker_guidance(run), *_stop_at_best(run), *_out_of_white(run)),
             "The guidance goes on rewarding light that the photos do not need.",
         )
 
@@ -135,9 +135,10 @@ def _set_point(run: Run) -> Iterator[Advice]:
     later = shares[len(shares) // 2 :]
     share = fmean(shares[-max(1, len(shares) // 4) :])
     gain = linear_regression(range(len(later)), later).slope * len(later)  # batches differ: not their ends alone
-    if share >= MET:
+    settles = run.setting("unet_model.settle_at")
+    if share >= (settles if _number(settles) else MET):
         return
-    why = f"Enhanced photos went {100 * share:.0f} % of the way from backlit photos to the set point"
+    why = f"Enhanced photos went {100 * share:.0f} % of the way to the set point"
     if gain > FLAT:
         settings = _longer(run)
         yield Advice("the set point is not met yet", f"{why}, and were still on it.", settings, "Train longer first.")
@@ -178,6 +179,11 @@ def _weaker_guidance(run: Run) -> tuple[str, ...]:
     return (f"{key}={weight / 2:g}",) if _number(weight) and weight else ()
 
 
+def _out_of_white(run: Run) -> tuple[str, ...]:
+    weight = run.setting("loss.white")
+    return () if not _number(weight) else (f"loss.white={2 * weight:g}" if weight else "loss.white=20",)
+
+
 def _stronger_identity(run: Run) -> tuple[str, ...]:
     weight = run.setting("loss.identity_guided")
     return (f"loss.identity_guided={2 * weight:g}",) if _number(weight) and weight else ()
@@ -193,11 +199,14 @@ def _stop_at_best(run: Run) -> tuple[str, ...]:
 
 
 def _longer(run: Run) -> tuple[str, ...]:
+    """Half as long again; with `settle_at`, `train.num_iters` is but the most."""
+    settling = run.setting("unet_model.settle_iters") if _number(run.setting("unet_model.settle_at")) else None
+    more = (f"unet_model.settle_iters={3 * settling // 2}",) if _number(settling) else ()
     for key in ("train.num_iters", "train.num_rounds"):
         planned = run.setting(key)
         if _number(planned) and planned:
-            return (f"{key}={-(-3 * int(planned) // 2)}",)
-    return ()
+            return (*more, f"{key}={-(-3 * int(planned) // 2)}")
+    return more
 
 
 def _number(value: object) -> bool:

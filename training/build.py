@@ -23,10 +23,11 @@ from training.embeddings import encoder_loader, missing_weights
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.phases import Phase, describe_schedule, schedule
+from training.photos import leave_out_notes, photo_limits, training_photos
 from training.runtime import describe_device
 from training.tracking import RunFolder
 from training.unet_task import UNetTask, find_pretrained
-from training.validation import Validation, leave_out_notes, photo_limits, training_photos, validation_pairs
+from training.validation import Validation, validation_pairs
 
 Task = UNetTask | GuidanceTask
 

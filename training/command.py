@@ -53,6 +53,8 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
 
         on_end = _print_result if args.json else None
         train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out, on_end=on_end)
+    if args.dry_run and args.json:
+        print(json.dumps({"dry_run": True, "run": str(Path(config.exp.save_dir) / config.exp.exp_name)}))
     return EXIT_SOME_FAILED if left_out else EXIT_OK
 
 

@@ -33,7 +33,7 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import KINDS, load_guidance
 from models.weight_files import read_metadata
 from training.embeddings import embed_photos, embed_vocabulary
-from training.validation import photo_limits
+from training.photos import photo_limits
 
 RELIT = {
     "welllit": "residual of well-lit photos and the same darkened",

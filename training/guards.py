@@ -46,9 +46,9 @@ def on_dead_map(phase: Phase, state: TrainState, *, first: bool) -> Decision:
     if first and not state.scores:
         return _restart(phase, state, "the map is zero everywhere")
     if state.collapses >= MAX_COLLAPSES:
-        keys = "unet_model.reconstruction_lr (null: unet_model.lr)"
+        keys = rate_key(phase)
         if phase.guided:
-            keys = "unet_model.lr or loss.residual (CLIP-LIT: loss.clip), or raise loss.identity_guided"
+            keys += " or loss.residual (CLIP-LIT: loss.clip), or raise loss.identity_guided"
         times = state.collapses + 1
         raise TrainingDiverged(
             f"{phase.name}: results turned white {times} times, the last at iteration {state.total}; lower {keys}"
@@ -88,14 +88,22 @@ def _settle(phase: Phase, state: TrainState) -> Decision:
         why = f"{phase.name}: {way:.2f} of the way to the set point, {min(left, last)} iterations to the end"
         return Decision("settle", why, min(last - left, 0))
     if left <= last:
-        return Decision("settle", f"{phase.name}: the last {left} iterations, short of unet_model.settle_at")
+        short = f"{way or 0:.2f} of the way to the set point, unet_model.settle_at is {phase.settle_at:g}"
+        return Decision("settle", f"{phase.name}: the last {left} iterations, {short}")
     return GO_ON
+
+
+def rate_key(phase: Phase) -> str:
+    """The key of the learning rate that a phase has."""
+    if phase.trains == "unet" and not phase.enhances:
+        return "unet_model.reconstruction_lr (null: unet_model.lr)"
+    return f"{phase.trains}_model.lr"
 
 
 def _restart(phase: Phase, state: TrainState, why: str, more: int = 0) -> Decision:
     if state.restarts >= MAX_RESTARTS:
         raise TrainingDiverged(
             f"{phase.name}: {why}, as from {MAX_RESTARTS} other seeds; "
-            "lower unet_model.lr, or set unet_model.map_bias to 1.0 to start close to the identity map"
+            f"lower {rate_key(phase)}, or set unet_model.map_bias to 1.0 to start close to the identity map"
         )
     return Decision("restart", f"{phase.name}: {why}; starting anew with another seed", more)

@@ -32,9 +32,10 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary
 from training.phases import Phase
+from training.photos import photo_limits, training_photos
 from training.runtime import adam, seed_everything
 from training.unet_task import find_pretrained
-from training.validation import enhance_photos, photo_limits, to_uint8, training_photos
+from training.validation import enhance_photos, to_uint8
 
 KIND = {"clip_lit": "prompts", "clip_lit_latent": "latents"}
 ZOOM = (0.5, 1.5)  # of the augmentation of guidance photos (release)

@@ -14,7 +14,7 @@ from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, PairedPhotos, PhotoArray, ResizedPhotos
 from data.listing import list_images
 from metrics.pairing import Pair, pair
-from training.validation import photo_limits
+from training.photos import photo_limits
 
 DIM_SHARE = 1 / 3  # of the well-lit photos that count as dim, the darkest
 

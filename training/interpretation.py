@@ -57,8 +57,8 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
         save_direction,
     )
     from training.embeddings import embed_vocabulary, load_encoder
+    from training.photos import training_photos
     from training.runtime import make_accelerator
-    from training.validation import training_photos
 
     options = config.guidance
     check_guidance(options)

@@ -20,7 +20,7 @@ from configs.schema import TrainConfig
 from data.caches import limit_caches
 from training.build import Parts, Task, build, plan, tell_weights
 from training.directions import save_direction
-from training.guards import Decision, TrainingDiverged, after_iteration, on_dead_map
+from training.guards import Decision, TrainingDiverged, after_iteration, on_dead_map, rate_key
 from training.phases import Phase
 from training.recorder import Recorder, loss_terms
 from training.resume import check_resume, lengthen, photo_record
@@ -179,7 +179,7 @@ class Trainer:
             raise TrainingDiverged(
                 f"{phase.name}, iteration {state.total}: loss {values['loss']:.3g}, gradient norm "
                 f"{values['gradient_norm']:.3g}; nothing was updated and earlier checkpoints are intact; "
-                f"lower {task.name}_model.lr" + (" or set unet_model.grad_clip" if task is self.unet else "")
+                f"lower {rate_key(phase)}" + (" or set unet_model.grad_clip" if task is self.unet else "")
             )
         state.iteration += 1
         state.total += 1
@@ -256,8 +256,8 @@ class Trainer:
             state.scores, state.losses, state.ways = [], [], []
 
     def _learning_rate(self, phase: Phase) -> float:
-        """By how much of this module's guided training is done, of its last iterations, or of the first map; else as at
-        the start.
+        """At the progress, 0 to 1, through what the schedule spans: all iterations that enhance, the last ones after
+        `settle_at`, or those of the first map. A reconstruction has no schedule.
         """
         state, progress = self.state, 0.0
         if phase.settle_at is not None:

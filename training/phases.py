@@ -15,7 +15,8 @@ class Phase:
 
     `terms` are the weighted losses by name; their sum is minimised:
       UNet: "identity" L_id, "residual" L_res (RAVE), "clip" L_clip (CLIP-LIT);
-        ours: "map" squared relative distance to a first map, "pixel" L_pixel against known ground truths;
+        ours: "map" squared relative distance to a first map, "pixel" L_pixel against known ground truths, "white" W,
+        what becomes white;
       guidance: "cross_entropy" (initialisation), "ranking" (refinement).
     The best snapshot has the highest running mean of `best_by`: "input_psnr" (luma of the result
     against the photo, dB) or "negative_loss". A phase ends with its best snapshot.
@@ -49,7 +50,7 @@ class Phase:
     @property
     def encodes(self) -> bool:
         """Training that needs the encoders."""
-        return not set(self.terms) <= {"map", "pixel"}
+        return not set(self.terms) <= {"map", "pixel", "white"}
 
 
 def schedule(config: TrainConfig, photos: int) -> list[Phase]:
@@ -147,7 +148,6 @@ def _reconstruction(config: TrainConfig) -> list[Phase]:
 
 def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str, float], number: int = 0) -> Phase:
     unet, loss = config.unet_model, config.loss
-    white = {"white": loss.white} if loss.white and not loss.pixel else {}  # ground truths bring their own
     return Phase(
         name=name,
         trains="unet",
@@ -155,7 +155,7 @@ def _guided(config: TrainConfig, name: str, iterations: int, guidance: dict[str,
         settle_at=unet.settle_at if "residual" in guidance else None,
         settle_iterations=unet.settle_iters,
         iterations=iterations,
-        terms={"identity": loss.identity_guided, **guidance, **white},
+        terms={"identity": loss.identity_guided, **guidance, **({"white": loss.white} if loss.white else {})},
         identity_layers=tuple(loss.identity_layers_guided),
         extend_while_loss_above=unet.thr_loss,
         extension_iterations=unet.extension_iters,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOSS_TERMS = ("map", "identity", "residual", "clip", "pixel", "cross_entropy", "ranking")
+LOSS_TERMS = ("map", "identity", "residual", "clip", "pixel", "white", "cross_entropy", "ranking")
 PANEL = (6.0, 3.6)  # inches
 
 
@@ -81,8 +81,7 @@ def _guidance(axes: "Axes", metrics: list[dict]) -> bool:
     if guided:
         _plot(axes, steps, "projection", label="enhanced batch")
         _plot(axes, steps, "set_point", label="set point, mean of the batch", color="k", ls="--", lw=1)
-        if "backlit_projection" in guided[-1]:  # runs of earlier versions have none
-            axes.axhline(guided[-1]["backlit_projection"], color="0.5", ls=":", lw=1, label="mean of backlit photos")
+        _plot(axes, steps, "backlit_projection", label="before enhancement, mean", color="0.5", ls=":", lw=1)
         axes.set(title="cos(Φ(I_t), r)", xlabel="iteration")
     elif reports:
         _plot(axes, steps, "negative_similarity", label="enhanced batch", lw=1, color="tab:orange")

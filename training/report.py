@@ -157,8 +157,10 @@ def _guidance(run: Run) -> list[tuple[str, str]]:
         rows.append(("direction", f"{run.setting('guidance.direction')}{f', shifted by {shift}' if shift else ''}"))
     if guided:
         start, goal, end = (guided[-1][key] for key in ("backlit_projection", "set_point", "projection"))
-        rows.append(("mean projection of backlit photos", f"{start:+.4f}"))
-        kind = ", mean of the last batch's" if run.setting("guidance.set_point") == "photo" else ""
+        by_photo = run.setting("guidance.set_point") == "photo"
+        kind = ", mean of the last batch" if by_photo else ""
+        before = "inputs" if by_photo else "the photos that the direction starts from"
+        rows.append((f"projection of {before}{kind or ', mean'}", f"{start:+.4f}"))
         rows.append((f"set point{kind}", f"{goal:+.4f}"))
         rows.append(("enhanced photos, at the end", f"{end:+.4f}"))
     for report in run.reports[-1:]:

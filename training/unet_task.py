@@ -143,8 +143,7 @@ class UNetTask:
         """L_pixel over the photos whose ground truth is known; 0 where that is none."""
         if batch.known is None or not batch.known.any():
             return unclamped.new_zeros(())
-        loss = self.config.loss
-        return pixel_loss(unclamped[batch.known], batch.lit, loss.structure, loss.white)
+        return pixel_loss(unclamped[batch.known], batch.lit, self.config.loss.structure)
 
     def _encoded_terms(self, phase: Phase, batch: Batch, result: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms that compare embeddings or feature maps, not yet weighted,
@@ -166,10 +165,11 @@ class UNetTask:
             terms["residual"] = residual_loss(embeddings, self.residual, set_points)
             if by_photo:
                 measures["set_point"] = set_points.mean()
+                measures["backlit_projection"] = (source_embeddings @ self.residual.vector).mean()
             measures["projection"] = (embeddings.detach() @ self.residual.vector).mean()
             if phase.settle_at is not None:
-                start = (source_embeddings @ self.residual.vector).mean() if by_photo else self.residual.start
-                target = measures["set_point"] if by_photo else self.residual.target
+                start = measures.get("backlit_projection", self.residual.start)
+                target = measures.get("set_point", self.residual.target)
                 measures["way"] = (measures["projection"] - start) / (target - start)
         if "clip" in phase.terms:
             terms["clip"] = clip_guidance_loss(

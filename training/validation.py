@@ -1,4 +1,4 @@
-"""Which photos are trained on and which are held back; PSNR and SSIM of validation pairs while training goes on."""
+"""PSNR and SSIM of pairs that are not trained on, while training goes on."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,9 +8,6 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import real_path
-from common.paths import find_file
-from configs.schema import TrainData
 from data.folders import ResizedPhotos
 from data.images import STANDARD, Limits
 from data.listing import list_images, named, unknown_names
@@ -18,57 +15,6 @@ from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
 from models.retinex import enhance
 from models.unet import IlluminationUNet
-
-
-def photo_limits(data: TrainData) -> Limits:
-    """Which photos a config has read at all."""
-    return Limits(data.max_megapixels, data.incomplete)
-
-
-def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:
-    """Backlit and well-lit photos of a config, without those that `leave_out` names.
-
-    Raises UserError for folders and lists that cannot be used;
-    also for a list that names no photo at all: it was meant to.
-    """
-    folders, photos = _folders(data)
-    held_back: set[str] = set()
-    for file, names in _left_out(data):
-        if not any(named(photo, names) for photo in photos):
-            raise UserError(
-                f"data.leave_out: expected names of photos in the two folders, found none of the {len(names)} names "
-                f"in {file} there"
-            )
-        held_back |= names
-    backlit, well_lit = (list_images(folder, key, held_back) for key, folder in folders.items())
-    places = {real_path(path) for path in backlit}
-    if both := [path for path in well_lit if real_path(path) in places]:
-        raise UserError(
-            f"{', '.join(folders)}: expected backlit photos in one and well-lit ones in the other, "
-            f"found {len(both)} in both, such as {both[0]}"
-        )
-    return backlit, well_lit
-
-
-def leave_out_notes(data: TrainData) -> list[str]:
-    """What is amiss with the lists in `leave_out`: each name that no photo has."""
-    _, photos = _folders(data)
-    return [
-        note
-        for file, names in _left_out(data)
-        for note in unknown_names(names, photos, f"data.leave_out: {file}: expected names of photos in the two folders")
-    ]
-
-
-def _folders(data: TrainData) -> tuple[dict[str, str], list[Path]]:
-    """Key -> folder of the two, and the photos of both by their paths in them."""
-    folders = {f"data.{key}": getattr(data, key) for key in ("backlit_images_path", "welllit_images_path")}
-    return folders, [path.relative_to(folder) for key, folder in folders.items() for path in list_images(folder, key)]
-
-
-def _left_out(data: TrainData) -> Iterator[tuple[str, set[str]]]:
-    for file in data.leave_out:
-        yield file, read_names(find_file(file, "data.leave_out"), "data.leave_out")
 
 
 def validation_pairs(backlit_dir: str, truth_dir: str, list_file: Path | None) -> tuple[list[Pair], list[str]]:

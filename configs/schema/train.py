@@ -46,8 +46,8 @@ class Experiment(Section):
 class SimulatedBacklight(Section):
     """Well-lit photos, darkened in linear light (`data/backlight.py`), as inputs of the UNet among the backlit ones.
 
-    They widen the exposures that the UNet sees. Their ground truths, the photos as they were, are used by `loss.pixel`
-    and `guidance.set_point: photo` only.
+    They widen the exposures that the UNet sees. Their ground truths, the photos as they were, are used by `loss.pixel`,
+    `loss.white` and `guidance.set_point: photo` only.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -112,7 +112,7 @@ class TrainLoop(Section):
     """Length of the guided training in passes over the backlit photos; used where `num_iters` (RAVE) or `num_rounds`
     (CLIP-LIT) is null."""
     num_iters: Annotated[int, Field(ge=1)] | None = None
-    """UNet iterations of the RAVE phase (published weights: about 3,100 to 5,200); null: from `num_epochs`."""
+    """UNet iterations of the RAVE phase (release: 4,200, for its earlier weights 2,100); null: from `num_epochs`."""
     num_rounds: Annotated[int, Field(ge=1)] | None = None
     """CLIP-LIT: rounds of UNet training and guidance refinement; null: as many as `num_epochs` passes need."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 0

@@ -42,9 +42,9 @@ def test_what_was_lifted_into_white_has_a_gradient_back():
 def test_what_becomes_white_costs_extra_where_the_truth_is_not():
     truth = torch.full((1, 3, 12, 12), 0.9)
     truth[..., 6:] = 1.0
-    extra = pixel_loss(truth + 0.16, truth, white=2.0) - pixel_loss(truth + 0.16, truth)
-    assert extra == pytest.approx(2 * (1.06 - 0.96) / 2, abs=1e-6)  # half of the pixels, beyond 0.96
-    assert pixel_loss(truth, truth, white=2.0) == pytest.approx(0, abs=1e-6)
+    half = (1.06 - 0.96) / 2  # of the pixels, beyond 0.96
+    assert white_loss(truth + 0.16, truth) == pytest.approx(half, abs=1e-6)
+    assert white_loss(truth, truth) == 0
 
 
 def test_without_a_truth_what_becomes_white_is_measured_against_the_photo():

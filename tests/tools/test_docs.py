@@ -190,6 +190,9 @@ def test_the_map_of_the_rooms_names_what_is_there():
     for room, row in rows:
         for name in re.findall(r"`([\w/]+(?:\.py|/))`", row):
             assert (REPO_ROOT / room / name).exists(), f"{room}/{name}"
+        there = {path.name for path in (REPO_ROOT / room).glob("*.py")} - {"__init__.py", "__main__.py"}
+        missing = [name for name in sorted(there) if f"`{name}`" not in row]
+        assert not missing, f"{room}/: {', '.join(missing)}"
 
 
 def test_the_readme_fits_its_screens():

@@ -28,10 +28,10 @@ from tests.helpers import config
 from training.build import Plan, build
 from training.loop import train
 from training.phases import schedule
+from training.photos import training_photos
 from training.runtime import adam, make_accelerator
 from training.tracking import RunFolder
 from training.unet_task import Batch
-from training.validation import training_photos
 
 CUDA = torch.device("cuda", 0)
 PRECISIONS = ("fp32", "bf16")

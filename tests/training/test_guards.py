@@ -1,5 +1,6 @@
 """When a training starts anew, goes back, goes on or gives up: decisions on counters alone."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -101,3 +102,16 @@ def test_last_iterations_begin_where_results_are_near_the_set_point(iteration, w
 def test_a_phase_without_guards_goes_on():
     bare = Phase(name="first map", trains="unet", iterations=10, terms={"map": 1.0})
     assert after_iteration(bare, state(iteration=10, scores=[1.0], losses=[1e9])) == GO_ON
+
+
+@pytest.mark.parametrize(
+    ("phase", "key"),
+    [
+        (replace(GUIDED, name="reconstruction", terms={"identity": 1.0}), "unet_model.reconstruction_lr"),
+        (replace(GUIDED, terms={"pixel": 1.0}), "unet_model.lr"),
+        (GUIDED, "unet_model.lr or loss.residual"),
+    ],
+)
+def test_an_end_in_white_names_the_rate_that_the_phase_has(phase, key):
+    with pytest.raises(TrainingDiverged, match=f"lower {re.escape(key)}"):
+        on_dead_map(phase, state(collapses=MAX_COLLAPSES, scores=[1.0]), first=False)

@@ -5,7 +5,8 @@ from PIL import Image
 
 from common.errors import UserError
 from configs.schema import TrainConfig
-from training.validation import Validation, training_photos, validation_pairs
+from training.photos import training_photos
+from training.validation import Validation, validation_pairs
 
 
 def save(path):

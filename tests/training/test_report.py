@@ -183,6 +183,16 @@ def test_patterns_that_are_known(run):
     assert titles(run(good, name="good")) == []
 
 
+def test_advice_where_a_training_ends_once_results_settle(run):
+    settles = {"settle_at": 0.55, "settle_iters": 30}
+    near = [step(n, projection=0.14) for n in range(5, 105, 5)]  # 60 % of the way
+    assert titles(run(near, name="near")) == ["set point out of reach"]
+    assert titles(run(near, name="near enough", unet_model=settles)) == []
+    on_the_way = [step(n, projection=-0.1 + 0.002 * n) for n in range(5, 105, 5)]
+    [advice] = advise(read_run(run(on_the_way, name="on the way", unet_model=settles, train={"num_iters": 200})))
+    assert advice.settings == ("unet_model.settle_iters=45", "train.num_iters=300")
+
+
 def test_a_collapse_is_told_with_its_reason(run):
     folder = run(unet_model={"lr": 4e-4})
     (folder / "summary.json").unlink()
