@@ -521,6 +521,8 @@ def _measured(kind: str) -> dict:
 
 
 def _where(result: dict) -> str:
+    if "measured" in result:  # rows of several runs of the command
+        return _wheres(result["measured"])
     return f"{_device(result)}, commit {_commit(result)}"
 
 
