@@ -1,131 +1,40 @@
-"""How soon each method has most of its gain: UNet steps and seconds to 95 %, under two schedules.
+"""How soon each method has most of its gain: UNet steps and seconds to 95 %, and what the published lengths would take.
 
-python -m lab.schedules --compared runs/compare     the runs that `make compare` left there
-python -m lab.schedules --pairs DIR --unpaired DIR [--schedules ours published] [--seeds 0 1 2]
+python -m lab.schedules FOLDER [FOLDER ...]     # what `python -m tools compare-methods --out FOLDER` left, seed by seed
 
-DIR of pairs holds backlit/ and ground_truth/, for validation; DIR of unpaired photos backlit/ and welllit/. The methods
-are those of `make compare`, of one UNet, start and rate. "ours": as many UNet steps for each; "published": the
-releases' iterations, divided. Each run starts without caches, so that its seconds hold all that its guidance needs:
-embeddings and direction, or guidance training and enhanced sets. Finished runs are in docs/results/schedules.json and
-not done again.
+Their seconds hold all that the guidance needs: embeddings and direction, or guidance training and enhanced sets.
 """
 
+import argparse
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
 from common.cli import EXIT_OK, ArgumentParser, run
-from common.errors import UserError
 from common.files import write_text
 from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
-from lab.claims import OFFLINE, SPLITS
 from tools.compare_methods import METHODS
 
 RESULTS = REPO_ROOT / "docs" / "results" / "schedules.json"
 GAIN = 0.95  # of the way from the untouched input's PSNR to the run's best
-DIVISOR = 50  # of the published iterations
-SIDE, VAL_SIDE, EVERY = 48, 64, 5  # pixels of training and of validation; iterations between two validations
-TITLES = {"compare": "`make compare`", "ours": "one budget", "published": f"published / {DIVISOR}"}
 CLAIM = 25  # times less training time, of the RAVE paper
-PUBLISHED = {"CLIP-LIT": "clip_lit.yaml", "CLIP-LIT-Latent": "clip_lit_latent.yaml", "RAVE": "rave.yaml"}
 RAVE_BEST = 3100  # iterations at which the release's earlier RAVE weights lie, reconstruction included
-LENGTHS = {  # keys that make a schedule
-    "train": ("num_iters", "num_rounds"),
-    "unet_model": ("num_reconstruction_iters", "num_round_iters"),
-    "guidance_model": ("num_pretrain_iters", "num_refine_iters"),
-}
-OURS = {
-    "train": {"num_iters": 120, "num_rounds": 2},
-    "unet_model": {"num_reconstruction_iters": 40, "num_round_iters": 60},
-    "guidance_model": {"num_pretrain_iters": 400, "num_refine_iters": 300},
-}
-
-
-def lengths(schedule: str, method: str) -> dict[str, dict[str, int]]:
-    """Section -> key -> iterations (rounds: their number) of a method under "ours" or "published"."""
-    if schedule == "ours":
-        return OURS
-    return {
-        section: {key: value if key == "num_rounds" else value and value // DIVISOR for key, value in values.items()}
-        for section, values in published(method).items()
-    }
-
-
-def published(method: str) -> dict[str, dict[str, int]]:
-    """The same, of the release."""
-    config = load_config(TrainConfig, PUBLISHED[method])
-    return {section: {key: getattr(getattr(config, section), key) for key in keys} for section, keys in LENGTHS.items()}
-
-
-def configured(schedule: str, method: str, seed: int, args) -> TrainConfig:
-    """The method's quick-start config with other photos, the UNet of the offline configs, and these lengths."""
-    name = f"{schedule}_{METHODS[method].removesuffix('_quickstart.yaml')}_seed{seed}"
-    settings = [
-        f"data.backlit_images_path={args.unpaired}/backlit",
-        f"data.welllit_images_path={args.unpaired}/welllit",
-        f"data.val_backlit_path={args.pairs}/backlit",
-        f"data.val_gt_path={args.pairs}/ground_truth",
-        f"data.val_list={SPLITS[0]}",
-        *(f"data.image_size={SIDE}", f"data.val_size={VAL_SIDE}", f"train.val_iter={EVERY}"),
-        *(f"exp.save_dir={args.runs}", f"exp.cache_dir={args.runs}/cache", f"exp.exp_name={name}"),
-        *(f"exp.seed={seed}", "exp.overwrite=true", "train.preview_photos=0"),
-    ]
-    config = load_config(TrainConfig, METHODS[method], settings)
-    guidance = {"max_extensions": 0, "image_size": VAL_SIDE, "cached_augmentations": 4, "nearest_tokens": 0}
-    unet = load_config(TrainConfig, OFFLINE["paired"]).unet_model.model_dump() | {"max_extensions": 0}
-    tree = config.model_dump()
-    tree["unet_model"] = unet
-    tree["guidance_model"] |= guidance
-    for section, values in lengths(schedule, method).items():
-        tree[section] |= values
-    return TrainConfig.model_validate(tree)
 
 
 def main(argv: list[str]) -> int:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--compared", metavar="FOLDER", help="read the runs of `make compare`, train none")
-    parser.add_argument("--pairs", help="folder of backlit/ and ground_truth/")
-    parser.add_argument("--unpaired", help="folder of backlit/ and welllit/")
-    parser.add_argument("--schedules", nargs="+", choices=("ours", "published"), default=["ours", "published"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--runs", default="runs/schedules", help="folder of the runs (default: %(default)s)")
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     args = parser.parse_args(argv)
-    if args.compared:
+    rows: dict[str, dict[str, dict]] = {method: {} for method in METHODS}
+    for folder in args.folders:
         for method, cfg in METHODS.items():
-            _keep("compare", method, 0, figures(Path(args.compared) / Path(cfg).stem))
-        return EXIT_OK
-    for name in ("pairs", "unpaired"):
-        if getattr(args, name) is None:
-            raise UserError(f"--{name}: expected a folder of photos, or --compared")
-    for schedule in args.schedules:
-        for seed in args.seeds:
-            for method in METHODS:
-                if str(seed) not in _known().get(f"{schedule}/{method}", {}):
-                    config = configured(schedule, method, seed, args)
-                    _keep(schedule, method, seed, _trained(config))
+            row = figures(folder / Path(cfg).stem)
+            rows[method][str(row.pop("seed"))] = row
+    write_text(RESULTS, json.dumps(rows, indent=1) + "\n")
     return EXIT_OK
-
-
-def _known() -> dict:
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-
-
-def _keep(schedule: str, method: str, seed: int, row: dict) -> None:
-    known = _known()
-    known.setdefault(f"{schedule}/{method}", {})[str(seed)] = row
-    write_text(RESULTS, json.dumps(known, indent=1) + "\n")
-    print(schedule, method, seed, row["reached"], flush=True)
-
-
-def _trained(config: TrainConfig) -> dict:
-    from training.loop import train
-
-    shutil.rmtree(config.exp.cache_dir, ignore_errors=True)
-    return figures(train(config))
 
 
 def figures(folder: Path) -> dict:
@@ -140,6 +49,7 @@ def figures(folder: Path) -> dict:
     best = max(curve, key=lambda point: point["val_psnr"])
     source = found["provenance"]
     return {
+        "seed": found["config"]["exp"]["seed"],
         "untouched": untouched,
         "best": best,
         "last": curve[-1],
@@ -190,39 +100,29 @@ def reached(curve: list[dict], untouched: float) -> dict:
 def table(rows: dict, sources: Callable[[dict, str], str]) -> str:
     """Steps and seconds to 95 % of each method's own gain. sources: hardware and commits of such rows, as text."""
     lines = [
-        "| schedule | method | seeds | best: mean PSNR / dB (range) | UNet steps to 95 % of the gain (range) | "
-        "guidance steps by then | seconds (range) | times RAVE's: UNet steps, seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | seeds | best: mean PSNR / dB (range) | UNet steps to 95 % of the gain (range) | guidance steps by "
+        "then | seconds (range) | times RAVE's: UNet steps, seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
-    notes = []
-    for schedule, title in TITLES.items():
-        rave = list(rows.get(f"{schedule}/RAVE", {}).values())
-        for method in METHODS:
-            done = list(rows.get(f"{schedule}/{method}", {}).values())
-            if not done:
-                continue
-            soon = {name: [row["reached"][name] for row in done] for name in done[0]["reached"]}
-            times = [
-                fmean(soon[name]) / fmean(row["reached"][name] for row in rave) for name in ("unet_steps", "seconds")
-            ]
-            cells = [
-                _mean_and_range([row["best"]["val_psnr"] for row in done], ".2f"),
-                _mean_and_range(soon["unet_steps"], ".0f"),
-                f"{fmean(soon['guidance_steps']):.0f}",
-                _mean_and_range(soon["seconds"], ".0f"),
-                f"{times[0]:.1f}, {times[1]:.1f}",
-            ]
-            lines.append(f"| {title} | {method} | {len(done)} | {' | '.join(cells)} |")
-        if rave:
-            side, val_side, every, untouched = (rave[0][name] for name in ("side", "val_side", "every", "untouched"))
-            notes.append(
-                f"{title}: trained at {side} px, validated at {val_side} px every {every} iterations, "
-                f"untouched input {untouched:.2f} dB"
-            )
+    rave = rows["RAVE"].values()
+    for method, seeds in rows.items():
+        done = list(seeds.values())
+        soon = {name: [row["reached"][name] for row in done] for name in done[0]["reached"]}
+        times = [fmean(soon[name]) / fmean(row["reached"][name] for row in rave) for name in ("unet_steps", "seconds")]
+        cells = [
+            _mean_and_range([row["best"]["val_psnr"] for row in done], ".2f"),
+            _mean_and_range(soon["unet_steps"], ".0f"),
+            f"{fmean(soon['guidance_steps']):.0f}",
+            _mean_and_range(soon["seconds"], ".0f"),
+            f"{times[0]:.1f}, {times[1]:.1f}",
+        ]
+        lines.append(f"| {method} | {len(done)} | {' | '.join(cells)} |")
+    one = next(iter(rave))
     what = (
         f"The first validation with {100 * GAIN:.0f} % of the run's own gain, from the untouched input to its best. "
         "Seconds of training with all that the guidance needs, validation apart; other work ran on the same cores. "
-        f"{'; '.join(notes)}. "
+        f"Trained at {one['side']} px, validated at {one['val_side']} px every {one['every']} iterations, untouched "
+        f"input {one['untouched']:.2f} dB. "
     )
     return "\n".join(lines) + f"\n\n{what}{sources(rows, 'schedules')}"
 
@@ -237,12 +137,10 @@ def published_table(rows: dict, full_size: dict[str, dict]) -> str:
             full_size[name]["seconds_per_step_median"] for name in ("clip_lit", "rave")
         ],
     }
-    for schedule, title in TITLES.items():
-        steps = [rows.get(f"{schedule}/{method}", {}).get("0") for method in ("CLIP-LIT", "RAVE")]
-        if all(steps):
-            what = f"{title}, {steps[0]['side']} px, batch 4, embeddings cached"
-            costs[what] = [row["seconds_per_step"] for row in steps]
-    of, rave = published("CLIP-LIT"), published("RAVE")
+    steps = [next(iter(rows[method].values())) for method in ("CLIP-LIT", "RAVE")]
+    what = f"`make compare`, {steps[0]['side']} px, batch 4, embeddings cached"
+    costs[what] = [row["seconds_per_step"] for row in steps]
+    of, rave = (load_config(TrainConfig, cfg).model_dump() for cfg in ("clip_lit.yaml", "rave.yaml"))
     rounds, start = of["train"]["num_rounds"], of["unet_model"]["num_reconstruction_iters"]
     lines = [
         "| step costs measured with | s a step: UNet, initialisation, refinement | CLIP-LIT, whole | RAVE, whole | "
