@@ -135,8 +135,7 @@ def _set_point(run: Run) -> Iterator[Advice]:
     later = shares[len(shares) // 2 :]
     share = fmean(shares[-max(1, len(shares) // 4) :])
     gain = linear_regression(range(len(later)), later).slope * len(later)  # batches differ: not their ends alone
-    settles = run.setting("unet_model.settle_at")
-    if share >= (settles if _number(settles) else MET):
+    if share >= (run.setting("unet_model.settle_at") if _settles(run) else MET):
         return
     why = f"Enhanced photos went {100 * share:.0f} % of the way to the set point"
     if gain > FLAT:
@@ -165,7 +164,7 @@ def _too_short(run: Run) -> Iterator[Advice]:
             "validation was still rising",
             f"The last quarter brought {gain:.2f} dB, and the last validation is the best.",
             _longer(run),
-            "With --resume it goes on from here.",
+            "With --resume it goes on from here." if not _settles(run) else "Its learning rate has fallen: train anew.",
         )
 
 
@@ -200,13 +199,17 @@ def _stop_at_best(run: Run) -> tuple[str, ...]:
 
 def _longer(run: Run) -> tuple[str, ...]:
     """Half as long again; with `settle_at`, `train.num_iters` is but the most."""
-    settling = run.setting("unet_model.settle_iters") if _number(run.setting("unet_model.settle_at")) else None
-    more = (f"unet_model.settle_iters={3 * settling // 2}",) if _number(settling) else ()
+    more = (f"unet_model.settle_iters={3 * run.setting('unet_model.settle_iters') // 2}",) if _settles(run) else ()
     for key in ("train.num_iters", "train.num_rounds"):
         planned = run.setting(key)
         if _number(planned) and planned:
             return (*more, f"{key}={-(-3 * int(planned) // 2)}")
     return more
+
+
+def _settles(run: Run) -> bool:
+    """Whether a training ends once its results settle, with keys that an earlier version may lack."""
+    return all(_number(run.setting(f"unet_model.{key}")) for key in ("settle_at", "settle_iters"))
 
 
 def _number(value: object) -> bool:
