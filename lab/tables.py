@@ -148,13 +148,14 @@ SUMMARY = {  # row of the weights' table -> how a newcomer knows it
 def summary() -> str:
     """The main rows of the weights' table."""
     result = _read("weights")
-    lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
+    lines = ["| | backlit photos: PSNR / dB, SSIM | photos dim on purpose: mean change |", "|---|---|---|"]
     for row, name in SUMMARY.items():
-        test = result["rows"][row]["pairs_test"]
-        lines.append(f"| {name} | {test['psnr']:.2f} | {test['ssim']:.3f} |")
+        test, change = result["rows"][row]["pairs_test"], result["rows"][row]["change, stay_dark"]
+        lines.append(f"| {name} | {test['psnr']:.2f}, {test['ssim']:.3f} | {change['mean']:.3f} |")
     what = (
-        f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; `python -m "
-        "tools compare-weights`"
+        f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; "
+        f"{result['well_lit_photos']['stay_dark']} photos that should stay as they are; "
+        "`python -m tools compare-weights`"
     )
     return "\n".join(lines) + f"\n\n{what}, {_where(result)}."
 
