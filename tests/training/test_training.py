@@ -30,16 +30,11 @@ from tests.helpers import arguments, assert_same_run, config, metrics
 from training.guards import TrainingDiverged
 from training.loop import train
 from training.phases import describe_schedule, rave_schedule
+from training.photos import leave_out_notes, training_photos
 from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
-from training.validation import (
-    Validation,
-    enhance_photos,
-    leave_out_notes,
-    training_photos,
-    validation_pairs,
-)
+from training.validation import Validation, enhance_photos, validation_pairs
 
 
 def assert_tensorboard_shows(run: Path, lines: list[dict]) -> None:
