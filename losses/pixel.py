@@ -22,9 +22,8 @@ def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tens
     truth (B,3,H,W). Raises ValueError where shapes differ or a side is under 11 pixels.
     """
     _same_shape(unclamped, truth)
-    limited = unclamped.minimum(torch.where(truth >= 1, 1.0, BRIGHTEST))
     similarity = structural_similarity(unclamped.clamp(0, 1), truth).mean()
-    return (limited - truth).abs().mean() + structure * (1 - similarity)
+    return (_limited(unclamped, truth) - truth).abs().mean() + structure * (1 - similarity)
 
 
 def white_loss(unclamped: Tensor, reference: Tensor) -> Tensor:
@@ -34,8 +33,12 @@ def white_loss(unclamped: Tensor, reference: Tensor) -> Tensor:
     I_t -> a scalar. Raises ValueError where shapes differ.
     """
     _same_shape(unclamped, reference)
-    white = torch.where(reference >= 1, 1.0, BRIGHTEST)
-    return (unclamped.minimum(white) - reference.clamp(min=NEAR_WHITE)).clamp(min=0).mean()
+    return (_limited(unclamped, reference) - reference.clamp(min=NEAR_WHITE)).clamp(min=0).mean()
+
+
+def _limited(unclamped: Tensor, reference: Tensor) -> Tensor:
+    """Results cut where more light costs nothing more: at white where the reference is white, else at `BRIGHTEST`."""
+    return unclamped.minimum(torch.where(reference >= 1, 1.0, BRIGHTEST))
 
 
 def _same_shape(unclamped: Tensor, truth: Tensor) -> None:
