@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 def _enhance(args: argparse.Namespace) -> int:
     # each where it is first needed: --help and mistakes are reported before slow imports
-    from common.paths import find_file
+    from common.paths import find_weights
     from configs.changes import as_yaml, changed
     from configs.load import load_config
     from configs.schema import InferenceConfig
@@ -96,7 +96,7 @@ def _enhance(args: argparse.Namespace) -> int:
         raise UserError(
             "data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS"
         )
-    checkpoint = find_file(config.model.checkpoint, "model.checkpoint").resolve()
+    checkpoint = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
 
     from serving.jobs import make_output, plan_outputs
 

@@ -45,10 +45,17 @@ def is_file(path: str | Path) -> bool:
 
 
 def find_file(value: str, key: str) -> Path:
-    """A file named in a config: relative to the current folder, else to this repository; a name alone may be that of
-    shipped weights. Raises UserError.
-    """
-    for candidate in (Path(value), REPO_ROOT / value, REPO_ROOT / "pretrained_models" / value):
+    """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
+    return _first_of(value, key, Path(value), REPO_ROOT / value)
+
+
+def find_weights(value: str, key: str) -> Path:
+    """A weight file named in a config, as `find_file`; a name alone may be that of a shipped one. Raises UserError."""
+    return _first_of(value, key, Path(value), REPO_ROOT / value, REPO_ROOT / "pretrained_models" / value)
+
+
+def _first_of(value: str, key: str, *candidates: Path) -> Path:
+    for candidate in candidates:
         if is_file(candidate):
             return candidate
     raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how_to_get(value)}")

@@ -3,8 +3,9 @@
 python -m lab.limits --backlit DIR --gt DIR --list FILE [...] [--weights FILE] --json docs/results/limits.json
 
 Full size, protocol `rgb`. Rows: the results; the same, each multiplied by the one gain that brings it nearest to its
-ground truth (the exposure is then known); the best map of one channel, fitted in windows of 17 x 17 pixels; the same
-for every pixel by itself, the most that a network of this kind could give.
+ground truth (the exposure is then known); by a gain guessed from the result's brightness, and from its content, by a
+ridge regression over all other pairs of the folders; the best map of one channel, fitted in windows of 17 x 17 pixels;
+the same for every pixel by itself, the most that a network of this kind could give.
 """
 
 import argparse
@@ -25,11 +26,14 @@ from data.listing import named
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import pair, read_names
 from metrics.scores import to_uint8
+from models.clip_encoder import load_clip
 from models.retinex import enhance
 from serving.enhancer import Enhancer
 
 GAINS = np.arange(0.5, 2.001, 0.05)
 SMOOTH = 17  # pixels, the side of the window
+RIDGE = 1.0  # beside features of unit variance, their products divided by how many they are
+QUANTILES = np.linspace(0.02, 0.98, 13)  # of the luminance, what "brightness" is
 
 
 def main(argv: list[str]) -> int:
@@ -41,18 +45,32 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", required=True, metavar="OUT.json")
     args = parser.parse_args(argv)
     names = {name for file in args.list for name in read_names(file, "--list")}
-    pairs = [p for p in pair(args.backlit, args.gt).pairs if named(Path(p.name), names)]
-    enhancer = Enhancer(args.weights)
-    scores: dict[str, list[tuple[float, float]]] = {}
+    pairs = pair(args.backlit, args.gt).pairs
+    held = np.array([named(Path(p.name), names) for p in pairs])
+    enhancer, encoder = Enhancer(args.weights), load_clip("efficientnet-lite0", "imagenet")
+    results, gains, brightness, content = [], [], [], []
     for p in pairs:
-        backlit, truth = read_rgb8(p.enhanced), read_rgb8(p.truth)
-        result = enhancer.enhance(backlit.astype(np.float32) / 255)[0]
-        candidates = [to_uint8(result * gain) for gain in GAINS]
-        best_gain = max(candidates, key=lambda photo: psnr_rgb(photo, truth))
+        result = enhancer.enhance(read_rgb8(p.enhanced).astype(np.float32) / 255)[0]
+        truth = read_rgb8(p.truth)
+        gains.append(float(max(GAINS, key=lambda gain: psnr_rgb(to_uint8(result * gain), truth))))
+        brightness.append(np.quantile(result.mean(axis=2), QUANTILES))
+        content.append(encoder.embed_images(torch.from_numpy(result).permute(2, 0, 1)[None])[0].numpy())
+        results.append(to_uint8(result))
+    stops = np.log2(gains)
+    guesses = {name: guess(np.array(x), stops, held) for name, x in (("brightness", brightness), ("content", content))}
+    told = {
+        name: round(float(1 - np.mean((guessed - stops[held]) ** 2) / stops[held].var()), 3)
+        for name, guessed in guesses.items()
+    }
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for row, number in enumerate(np.flatnonzero(held)):
+        backlit, truth = read_rgb8(pairs[number].enhanced), read_rgb8(pairs[number].truth)
         photo, target = (torch.from_numpy(a).permute(2, 0, 1)[None].float() / 255 for a in (backlit, truth))
+        result = results[number].astype(np.float32) / 255
         found = {
-            "results": to_uint8(result),
-            "exposure known": best_gain,
+            "results": results[number],
+            **{f"exposure guessed from {name}": to_uint8(result * 2 ** guesses[name][row]) for name in guesses},
+            "exposure known": to_uint8(result * gains[number]),
             "best smooth map": _pixels(enhance(photo, best_map(photo, target, SMOOTH))),
             "best map": _pixels(enhance(photo, best_map(photo, target, 1))),
         }
@@ -61,8 +79,19 @@ def main(argv: list[str]) -> int:
     rows = {name: [round(float(v), 3) for v in np.mean(values, axis=0)] for name, values in scores.items()}
     for name, (psnr, ssim) in rows.items():
         say(f"{name:20} {psnr:6.2f} dB  {ssim:.3f}")
-    write_text(args.json, json.dumps({"pairs": len(pairs), "rows": rows, **provenance()}, indent=2) + "\n")
+    write_text(
+        args.json, json.dumps({"pairs": int(held.sum()), "rows": rows, "told": told, **provenance()}, indent=2) + "\n"
+    )
     return EXIT_OK
+
+
+def guess(features: np.ndarray, values: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Values of the rows that are held back, by ridge regression over the others: (N,F), (N,), (N,) bool -> (M,)."""
+    known = features[~held]
+    features = (features - known.mean(axis=0)) / (known.std(axis=0) + 1e-9)
+    known, mean = features[~held], values[~held].mean()
+    alike = known @ known.T / known.shape[1] + RIDGE * np.eye(len(known))
+    return features[held] @ known.T / known.shape[1] @ np.linalg.solve(alike, values[~held] - mean) + mean
 
 
 def best_map(photo: Tensor, truth: Tensor, window: int) -> Tensor:

@@ -266,10 +266,10 @@ class Enhancer:
 
 
 def _default_weights() -> Path:
-    from common.paths import find_file
+    from common.paths import find_weights
     from configs.schema import InferenceModel
 
-    return find_file(InferenceModel().checkpoint, "model.checkpoint")
+    return find_weights(InferenceModel().checkpoint, "model.checkpoint")
 
 
 def _device(asked: str) -> str:

@@ -17,7 +17,7 @@ import time
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
 from common.console import say
 from common.errors import UserError
-from common.paths import find_file
+from common.paths import find_weights
 
 FLAGS = {"checkpoint": "model.checkpoint", "strength": "model.strength", "format": "save.format"}  # of the config
 SHOWN = 20  # failures that are printed; the table has all
@@ -48,7 +48,7 @@ def _enhance(args: argparse.Namespace, typed: dict[str, str]) -> int:
     strength = flags.pop("model.strength", None)
     overrides = [*args.overrides, *([f"model.strength={strength}"] if strength is not None else [])]
     config = load_config(InferenceConfig, args.cfg, overrides, flags | {"save.overwrite": args.overwrite})
-    weights = find_file(config.model.checkpoint, "model.checkpoint").resolve()
+    weights = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
 
     from models.checkpoints import load_unet
     from serving.cluster import enhance

@@ -26,7 +26,7 @@ from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import file_digest, writing
-from common.paths import find_file
+from common.paths import find_weights
 from configs.schema import InferenceModel
 
 OPSET = 18  # of ONNX: the first with resizing as the network needs it, and older than any runtime in use
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"--format: expected {package} to be installed (pip install -r {requirements}), found no such package"
         )
-    checkpoint = find_file(args.checkpoint, "--checkpoint")
+    checkpoint = find_weights(args.checkpoint, "--checkpoint")
     export(checkpoint, args.format, output)
     say(f"{output}: {args.format}, weights of {checkpoint}")
     return EXIT_OK

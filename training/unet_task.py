@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from common.errors import UserError
-from common.paths import find_file
+from common.paths import find_weights
 from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from losses.guidance import clip_guidance_loss
@@ -256,4 +256,4 @@ def find_pretrained(value: str | None, section: str) -> str:
         raise UserError(
             f"{section}.pretrain_dir: expected a weight file ({section}.load_pretrain is true), found nothing (null)"
         )
-    return str(find_file(value, f"{section}.pretrain_dir"))
+    return str(find_weights(value, f"{section}.pretrain_dir"))
