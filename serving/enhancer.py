@@ -39,6 +39,7 @@ WHOLE_FRAME_OPENVINO = 1_500_000  # pixels, which take it 1.1 GB; and no PyTorch
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are as fast, but for a tenth
 TILE_OPENVINO = 384  # as fast as 448, but for 2 %, in 24 megapixels with 0.1 GB less
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
+DARK = 0.13  # of full scale: photos of a mean below are divided by so little that bf16 would stay under 50 dB of fp32
 
 # rows and columns of a part of a photo, that part (1,3,h,w) and its map (1,1,h,w); both arrays where the map is one
 Part = tuple[slice, slice, "Tensor | np.ndarray", "Tensor | np.ndarray"]
@@ -54,7 +55,7 @@ class Enhancer:
     `TILE_OPENVINO`), others whole. Results do not depend on it. map_scale 1, 2 or 4: the map is computed at that part
     of the photo's sides and brought up along the photo's edges (`models.guided`), for previews. bf16 serves photos of
     8 bits a channel. Deeper ones (uint16, floats) are computed in float32: beside their steps the rounding of bf16 is
-    large, and smooth gradients would go up and down.
+    large, and smooth gradients would go up and down. So are very dark ones, which are divided by a map near zero.
     Raises UserError for weights that cannot be used, and for a device or a backend that is not there.
     """
 
@@ -76,7 +77,7 @@ class Enhancer:
         self._checkpoint, self._padding_mode = checkpoint or _default_weights(), padding_mode
         self.choice = choose(backend, precision, _device(device))
         self._networks: dict[str, Network] = {}
-        self._network(np.dtype(np.uint8))  # which tells what is wrong with the weights
+        self._network(self.choice.precision)  # which tells what is wrong with the weights
         self._tile_size = tile_size
         self._map_scale = map_scale
 
@@ -115,7 +116,7 @@ class Enhancer:
         results, alike = [None] * len(photo), defaultdict(list)
         for number, item in enumerate(photo):
             rgb, closed = opened(item)
-            waiting = alike[rgb.shape, rgb.dtype]
+            waiting = alike[rgb.shape, rgb.dtype, self._precision_of(rgb)]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
                 self._finish(waiting, strength, results, finish)
@@ -145,7 +146,7 @@ class Enhancer:
             enhanced = [self.enhance(rgb, strength, keep_map=False, finish=finish)[0] for rgb in photos]
         else:
             images = np.concatenate([planes(rgb) for rgb in photos])
-            maps = self._network(photos[0].dtype).whole(images)
+            maps = self._network(self._precision_of(photos[0])).whole(images)
             enhanced = [
                 finish.divided(*pair, resolved(strength, rgb), rgb.dtype)
                 for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
@@ -202,7 +203,7 @@ class Enhancer:
         for rows in strips(rgb):
             tile = illumination[None, None, rows]
             if not without_torch:
-                tile = tensor(tile).to(self._network(rgb.dtype).device)
+                tile = tensor(tile).to(self.choice.device)
             images = planes(clean.strip(rows) if clean else rgb[rows])
             result[rows] = finish.divided(images, tile, strength, rgb.dtype, (rows.start, 0))
         return result
@@ -212,12 +213,13 @@ class Enhancer:
             raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
         if self._map_scale > 1:
             return self._guided_strips(rgb)
-        return self._exact_tiles(lambda rows, columns: planes(rgb[rows, columns]), *rgb.shape[:2], rgb.dtype)
+        network = self._network(self._precision_of(rgb))
+        return self._exact_tiles(network, lambda rows, columns: planes(rgb[rows, columns]), *rgb.shape[:2])
 
     def _exact_tiles(
-        self, read: Callable[[slice, slice], np.ndarray], height: int, width: int, dtype: np.dtype
+        self, network: "Network", read: Callable[[slice, slice], np.ndarray], height: int, width: int
     ) -> Iterator[Part]:
-        network, tile_size = self._network(dtype), self._tile_of(height, width)
+        tile_size = self._tile_of(height, width)
         if max(height, width) <= tile_size:
             frame = slice(0, height), slice(0, width)
             images = read(*frame)
@@ -237,7 +239,8 @@ class Enhancer:
         scale, everything = self._map_scale, slice(0, rgb.shape[1])
         small = torch.cat([reduced(tensor(planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
         illumination = torch.empty_like(small[:, :1])
-        tiles = self._exact_tiles(lambda rows, columns: small[:, :, rows, columns].numpy(), *small.shape[2:], rgb.dtype)
+        network = self._network(self._precision_of(rgb))
+        tiles = self._exact_tiles(network, lambda rows, columns: small[:, :, rows, columns].numpy(), *small.shape[2:])
         for rows, columns, _, tile in tiles:
             illumination[:, :, rows, columns] = tensor(array(tile))
         ab = coefficients(luma(small), illumination)
@@ -245,11 +248,15 @@ class Enhancer:
             images = tensor(planes(rgb[rows]))
             yield rows, everything, images, guided(ab, luma(images), scale, rows.start)
 
-    def _network(self, dtype: np.dtype) -> "Network":
-        """What runs photos of this type."""
+    def _precision_of(self, rgb: np.ndarray) -> str:
+        """In what the map of this photo is computed."""
+        if self.choice.precision == "fp32" or rgb.dtype != np.uint8 or rgb[::4, ::4].mean() < DARK * 255:
+            return "fp32"
+        return self.choice.precision
+
+    def _network(self, precision: str) -> "Network":
         from serving.backends import build
 
-        precision = self.choice.precision if dtype == np.uint8 else "fp32"
         if precision not in self._networks:
             choice = replace(self.choice, precision=precision)
             self._networks[precision] = build(choice, lambda: self.unet, self._identity)
