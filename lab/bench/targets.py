@@ -27,7 +27,6 @@ PARTS = {  # of a step, as a reader knows them -> whether an operation belongs t
     "the whole step": lambda name: name == "step",
     "the rest: casts, copies, sums, norms, resizing": lambda name: True,
 }
-
 COMPUTING = tuple(PARTS)[:4]
 
 
