@@ -7,6 +7,7 @@ from configs.changes import flat
 from configs.schema import TrainConfig
 from lab import schedules
 from lab.bench import table as bench
+from lab.bench import targets
 from lab.chaos.table import reliability
 from lab.free_photos import sources
 from metrics.choice import LIMITS, VALIDATION
@@ -412,36 +413,6 @@ def mini_clip() -> str:
     return "\n".join(lines) + f"\n\n{notes} `python -m lab.train_mini_clip`, {_where(result)}."
 
 
-def residual_speed() -> str:
-    result = _read("residual_speed")
-    seconds, times = result["seconds"], result["times_faster"]
-    rows = [
-        (f"{result['photos']} photos", seconds["batched: photos"], seconds["one by one: photos"], times["photos"]),
-        (
-            f"{result['tokens']:,} tokens",
-            seconds["batched: tokens"],
-            seconds["one by one: tokens, padded"],
-            times["tokens"],
-        ),
-    ]
-    lines = ["| | batched | one by one, as in the release | times faster |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {batch['wall']:.0f} s | {alone['wall']:.0f} s | {faster:.1f} |"
-        for name, batch, alone, faster in rows
-    ]
-    total = [sum(row[column]["wall"] for row in rows) for column in (1, 2)]
-    lines.append(f"| together | {total[0]:.0f} s | {total[1]:.0f} s | {times['all']:.1f} |")
-    sampled = result["sampled"]
-    what = (
-        f"mini-clip, no caches; one by one: measured on {sampled['photos']} photos and {sampled['tokens']} "
-        "tokens and scaled up"
-    )
-    return (
-        "\n".join(lines)
-        + f"\n\n{what}; `python -m lab.residual_speed`, {_where(result)}. Later runs find both in the cache."
-    )
-
-
 def formats() -> str:
     """What is kept of a photo in each format: in reading, and after the comma in writing."""
     rows = _read("formats")["rows"]
@@ -485,7 +456,8 @@ TABLES = {
     "int8": lambda: bench.int8(_read("int8"), _where),
     "training_speed": lambda: "\n\n".join(bench.training_speed(_measured("training"), _wheres)),
     "network": lambda: bench.network(_measured("network"), _wheres),
-    "layers": lambda: bench.layers(_measured("network"), _where),
+    "layers": lambda: targets.layers(_measured("network"), _where),
+    "targets": lambda: targets.targets(_read("bench"), _wheres),
     "growth": lambda: bench.growth(_measured("growth"), _wheres),
     "quickstart": quickstart,
     "weights": weights,
@@ -500,7 +472,6 @@ TABLES = {
     "bias": bias,
     "bias_networks": bias_networks,
     "mini_clip": mini_clip,
-    "residual_speed": residual_speed,
     "guidance": guidance,
     "offline": offline,
     "free_photos": free_photos,
@@ -524,14 +495,22 @@ def _measured(kind: str) -> dict:
 def _where(result: dict) -> str:
     if "measured" in result:  # rows of several runs of the command
         return _wheres(result["measured"])
-    return f"{_device(result)}, commit {_commit(result)}"
+    return _wheres({"": result})
 
 
 def _wheres(cases: dict) -> str:
-    """Of cases that may have been measured one by one."""
+    """Of cases that may have been measured one by one: the commit of most rows, then the others with their rows."""
     devices = dict.fromkeys(_device(case) for case in cases.values())
-    commits = dict.fromkeys(_commit(case) for case in cases.values())
-    return f"{'; '.join(devices)}, commit {', '.join(commits)}"
+    rows: dict[str, list[str]] = {}
+    for name, case in cases.items():
+        rows.setdefault(_commit(case), []).append(name)
+    most, *others = sorted(rows, key=lambda commit: -len(rows[commit]))
+    commits = [most, *(f"{commit} ({'; '.join(rows[commit])})" for commit in others)]
+    text = f"{'; '.join(devices)}, commit{'s' if others else ''} {', '.join(commits)}"
+    busy = [name for name, case in cases.items() if case.get("load", 0) > BUSY * case["hardware"]["cores"]]
+    if busy:
+        text += ", beside other work" + (f": {'; '.join(busy)}" if len(busy) < len(cases) else "")
+    return text
 
 
 def _commit(result: dict) -> str:
@@ -545,5 +524,4 @@ def _device(result: dict) -> str:
     bf16 = f" with {hardware['bf16']}" if hardware.get("bf16") else ""
     threads = result.get("OMP_NUM_THREADS")
     cores = f"{threads} of {hardware['cores']}" if threads else f"{hardware['cores']}"
-    busy = ", beside other work" if result.get("load", 0) > BUSY * hardware["cores"] else ""
-    return f"{cores} cores of {hardware['processor']}{bf16}{busy}"
+    return f"{cores} cores of {hardware['processor']}{bf16}"

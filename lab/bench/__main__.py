@@ -1,7 +1,8 @@
 """How fast, and in how much memory, beside the plain way in the same run (`make bench`).
 
-python -m lab.bench [--cases 0.5 3 photo 24 folder previews rave256 rave512 lite256 guidance residual scaling layers
-                    frame unet256 megapixels photos words embedded] [--repeats 5] [--json docs/results/bench.json]
+python -m lab.bench [--cases 0.5 3 photo 24 folder png0.5 png3 previews rave256 rave512 lite256 guidance residual
+                    scaling layers frame unet256 megapixels photos words embedded]
+                    [--repeats 5] [--json docs/results/bench.json]
 
 What each case is: the modules of lab/bench. The plain way ("baseline"): lab/bench/plain.py.
 """
@@ -16,12 +17,13 @@ from common.errors import UserError
 from common.files import write_text
 from common.paths import REPO_ROOT
 from common.provenance import provenance
-from lab.bench import convolutions, growth, inference, layers, plain, previews, training
+from lab.bench import convolutions, folders, growth, inference, layers, plain, previews, training
 
 KINDS = {
     inference: "inference",
     previews: "inference",
     training: "training",
+    folders: "training",
     convolutions: "network",
     layers: "network",
     growth: "growth",

@@ -1,36 +1,44 @@
-"""Clocks and scales of the benchmark: whole processes, workers that take turns, synthetic photos."""
+"""Clocks and scales of the benchmark: whole processes, workers that take turns, a matrix product, synthetic photos."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
 
+PEAK = Path(__file__).with_name("peak.py")
+PRODUCT = {"cpu": 4096, "cuda": 16384}  # side of the square matrices whose product rates are compared with
+
 
 def timed(arguments: list[str], environment: dict[str, str] | None = None) -> dict:
     """Run a script -> seconds, largest resident memory of its process. Raises UserError where it fails."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        cwd=REPO_ROOT,
-    )
-    printed = process.stdout.read()
-    peak = _peak_mb(process)
-    if process.returncode:
-        raise UserError(f"{' '.join(arguments)}: exit code {process.returncode}: {printed}")
-    return {"seconds": time.perf_counter() - started, "peak_mb": peak}
+    with tempfile.NamedTemporaryFile("r", encoding="ascii") as figures:
+        done = subprocess.run(
+            _measured(figures.name, arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=REPO_ROOT,
+        )
+        if done.returncode:
+            raise UserError(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stdout}")
+        seconds, megabytes = map(float, figures.read().split())
+    return {"seconds": seconds, "peak_mb": megabytes}
+
+
+def _measured(figures: str, arguments: list[str]) -> list[str]:
+    """The command that runs a script, and puts its seconds and its memory into the file."""
+    return [sys.executable, "-I", "-S", str(PEAK), figures, sys.executable, *arguments]
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
@@ -58,11 +66,28 @@ def synthetic(height: int, width: int, seed: int = 0) -> np.ndarray:
     return result
 
 
-def _peak_mb(process: subprocess.Popen) -> float:
-    """Wait for the end of the process -> its largest resident memory, in MB (10^6 bytes)."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+def limit_tflops(device: str, precision: str) -> float:
+    """What a large matrix product reaches here, the best of several, in 10^12 operations a second."""
+    import torch
+
+    side = PRODUCT[device]
+    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+
+    def product() -> None:
+        matrix @ matrix
+        synchronise()
+
+    return 2 * side**3 / min(seconds_of(product) for _ in range(8)) / 1e12
+
+
+def synchronise() -> dict:
+    """Wait for the GPU, where there is one -> its name and peak memory."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    torch.cuda.synchronize()
+    return {"gpu": torch.cuda.get_device_name(), "gpu_peak_mb": torch.cuda.max_memory_allocated() / 1e6}
 
 
 class Worker(NamedTuple):
@@ -70,17 +95,19 @@ class Worker(NamedTuple):
 
     process: subprocess.Popen
     choice: str
+    figures: IO[str]
 
     @classmethod
     def start(cls, arguments: list[str]) -> "Worker":
+        figures = tempfile.NamedTemporaryFile("r", encoding="ascii")  # noqa: SIM115 - closed by `stop`
         process = subprocess.Popen(
-            [sys.executable, "-m", "lab.bench", *arguments],
+            _measured(figures.name, ["-m", "lab.bench", *arguments]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=REPO_ROOT,
         )
-        return cls(process, json.loads(process.stdout.readline())["choice"])
+        return cls(process, json.loads(process.stdout.readline())["choice"], figures)
 
     def ask(self, what: str) -> dict | int:
         print(what, file=self.process.stdin, flush=True)
@@ -89,4 +116,6 @@ class Worker(NamedTuple):
     def stop(self) -> float:
         """-> the largest resident memory in MB."""
         self.process.stdin.close()
-        return _peak_mb(self.process)
+        self.process.wait()
+        with self.figures:
+            return float(self.figures.read().split()[1])

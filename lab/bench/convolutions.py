@@ -3,7 +3,7 @@
 "step": forward and backward of `IlluminationUNet` on a batch, as training runs it; "network", "OpenVINO": a photo, as
 `serving` runs it. "convolutions": the same 21 layers, each by itself on inputs of its size and in the layout that is
 fastest, padded with zeros: no activations, no additions, no borders, no pooling. A frame's rows have their arithmetic
-rate beside that of a large matrix product: no convolution can be faster.
+rate beside that of a large matrix product.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from lab.bench.clock import seconds_of, summary
+from lab.bench.clock import limit_tflops, seconds_of, summary
 
 STEP = (256, 8)  # side in pixels, photos
 FRAME = (612, 816)  # pixels
@@ -31,7 +31,6 @@ def _frame(repeats: int) -> dict:
 
     from common.paths import REPO_ROOT
     from configs.schema import InferenceModel
-    from lab.bench.training import limit_tflops
     from models.checkpoints import load_unet
     from serving.backends import Choice, build, has_bf16
 

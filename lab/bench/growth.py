@@ -2,16 +2,13 @@
 
 megapixels, photos: whole runs of inference.py. words (CLIP's tokens), embedded: mini-clip, in processes of their own,
 without caches.
-Each case is fitted by a line through its points: `slope` seconds for one more, `memory_slope` MB for one more;
-`fit`: the share of the seconds' variance that the line explains (R²).
+The lines through the points are the table's (table.py).
 """
 
 import json
 import math
 import tempfile
 from pathlib import Path
-
-import numpy as np
 
 from common.paths import REPO_ROOT
 from data.images import Photo, write_photo
@@ -42,12 +39,7 @@ def measure(case: str, repeats: int) -> dict:
                 runs.append(timed(arguments))
         spent = [run["seconds"] for run in runs]
         rows[f"{number:g}"] = {**summary(spent), "peak_mb": max(run["peak_mb"] for run in runs)}
-    seconds, memory = ([row[key] for row in rows.values()] for key in ("median", "peak_mb"))
-    slope, start = np.polyfit(POINTS[case], seconds, 1)
-    rest = np.array(seconds) - np.polyval((slope, start), POINTS[case])
-    line = {"slope": slope, "start": start, "fit": 1 - rest.var() / np.var(seconds)}
-    line |= {"memory_slope": np.polyfit(POINTS[case], memory, 1)[0]}
-    return {"rows": rows, **{name: float(value) for name, value in line.items()}}
+    return {"rows": rows}
 
 
 def shown(name: str, row: dict) -> str:

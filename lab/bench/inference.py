@@ -3,6 +3,7 @@
 0.5, 3: megapixels, array in and array out, in processes that take turns, so that all meet the same load of the machine.
 photo, 24, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels,
 a large one, 50 small ones. Peak memory is that of the whole process.
+png0.5, png3: one more photo of a folder, PNG in and out, start-up taken out: seconds between one result and the next.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from importlib import metadata, util
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,8 @@ import numpy as np
 
 from common.paths import REPO_ROOT
 from configs.schema import InferenceModel
-from data.images import Photo, write_photo
-from lab.bench.clock import Worker, summary, synthetic, timed
+from data.images import Photo, read_rgb8, write_photo
+from lab.bench.clock import Worker, limit_tflops, summary, synthetic, timed
 from lab.bench.plain import plain_enhancer
 
 if TYPE_CHECKING:
@@ -29,20 +31,20 @@ WEIGHTS = REPO_ROOT / InferenceModel().checkpoint
 FRAMES = {"0.5": (612, 816), "3": (1536, 2048)}  # height, width
 RUNS = {"photo": (612, 816), "24": (4000, 6000), "folder": (300, 400)}
 FOLDER = 50  # photos
+PNGS = {"png0.5": (612, 816), "png3": (1536, 2048)}
+PNG_PHOTOS = {"png0.5": 4, "png3": 3}  # the first one's time is not counted
+PNG_ROUNDS = {"png0.5": 2, "png3": 1}  # at most
 PLAIN_RUNS = ("photo", "folder")  # others do not fit: the plain way takes about 1.8 GB a megapixel
 VARIANTS = {
     "fp32": ("torch", "fp32"),
     "torch": ("torch", "auto"),
     "openvino": ("openvino", "auto"),
 }  # backend, precision
-
-
-CASES = (*FRAMES, *RUNS)
+CASES = (*FRAMES, *RUNS, *PNGS)
 
 
 def measure(case: str, repeats: int) -> dict:
     """The figures of one case, by row: "baseline" (the plain way) and what inference.py offers on this machine."""
-
     from serving.backends import choose
 
     here = {name: how for name, how in VARIANTS.items() if name != "openvino" or util.find_spec("openvino")}
@@ -50,7 +52,11 @@ def measure(case: str, repeats: int) -> dict:
     twins = {name: next(other for other in choices if choices[other] == choice) for name, choice in choices.items()}
     variants = {name: how for name, how in here.items() if twins[name] == name}  # equal choices are measured once
     with tempfile.TemporaryDirectory() as folder:
-        measured = (_frames if case in FRAMES else _runs)(case, variants, Path(folder), repeats)
+        found = _frames if case in FRAMES else _pngs if case in PNGS else _runs
+        measured = found(case, variants, Path(folder), repeats)
+    if case not in RUNS:
+        precisions = {choice.split(", ")[1] for choice in choices.values()}
+        measured["limit_tflops"] = {precision: limit_tflops("cpu", precision) for precision in sorted(precisions)}
     for name, twin in twins.items():
         measured["rows"].setdefault(name, {"same_as": twin}).setdefault("choice", choices[name])
     return measured | {"openvino": metadata.version("openvino") if "openvino" in here else None}
@@ -91,8 +97,7 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
         }
         if name != "baseline":
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
-            mse = float(np.mean((np.load(folder / f"{case}_{name}.npy") - expected) ** 2))
-            rows[name]["psnr"] = 10 * math.log10(255**2 / mse) if mse else None  # null: equal in 8 bits
+            rows[name]["psnr"] = _psnr(np.load(folder / f"{case}_{name}.npy"), expected)
     return {"megapixels": math.prod(FRAMES[case]) / 1e6, "rows": rows}
 
 
@@ -101,18 +106,8 @@ def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
     photos, count = folder / case, FOLDER if case == "folder" else 1
     for number in range(count):
         write_photo(photos / f"{number}.jpg", Photo(synthetic(*RUNS[case], seed=number)))
-    commands = {}
-    if case in PLAIN_RUNS:
-        commands["baseline"] = ["-m", "lab.bench", "--plain-run", str(photos), str(folder / f"{case}_baseline")]
-    for name, (backend, precision) in variants.items():
-        switches = ["--set", "model.device=cpu", f"--set=model.backend={backend}", f"--set=model.precision={precision}"]
-        commands[name] = [
-            str(REPO_ROOT / "inference.py"),
-            str(photos),
-            "--output",
-            str(folder / f"{case}_{name}"),
-            *switches,
-        ]
+    names = ("baseline", *variants) if case in PLAIN_RUNS else tuple(variants)
+    commands = {name: _command(name, photos, folder / f"{case}_{name}") for name in names}
     runs: dict[str, list[dict]] = {name: [] for name in commands}
     for _ in range(repeats if case in PLAIN_RUNS else 1):
         for name, command in commands.items():
@@ -124,6 +119,47 @@ def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
         if name != "baseline" and "baseline" in runs:
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
     return {"megapixels": count * math.prod(RUNS[case]) / 1e6, "rows": rows}
+
+
+def _pngs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
+    """Runs over a folder of equal photos, every way in turn; what counts is when each result came."""
+    photos, count = folder / case, PNG_PHOTOS[case]
+    for number in range(count):
+        write_photo(photos / f"{number}.png", Photo(synthetic(*PNGS[case], seed=number)))
+    names = ("baseline", *variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    peaks = dict.fromkeys(names, 0.0)
+    for turn in range(min(repeats, PNG_ROUNDS[case])):
+        for name in names:
+            output = folder / f"{name}_{turn}"
+            peaks[name] = max(peaks[name], timed(_command(name, photos, output))["peak_mb"])
+            # not when it was modified: results keep that of their photo
+            times = sorted(path.stat().st_ctime_ns / 1e9 for path in output.glob("*.png"))
+            seconds[name] += [after - before for before, after in pairwise(times)]
+    expected = read_rgb8(folder / "baseline_0" / "0.png").astype(np.float32)
+    rows: dict[str, dict] = {}
+    for name in names:
+        rows[name] = _with_speed(summary(seconds[name]), PNGS[case]) | {"peak_mb": peaks[name]}
+        if name != "baseline":
+            rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
+            rows[name]["psnr"] = _psnr(read_rgb8(folder / f"{name}_0" / "0.png"), expected)
+    return {"megapixels": math.prod(PNGS[case]) / 1e6, "photos": count, "rows": rows}
+
+
+def _command(name: str, photos: Path, output: Path) -> list[str]:
+    """The script that enhances a folder: the plain way's, or inference.py with its switches."""
+    if name == "baseline":
+        return ["-m", "lab.bench", "--plain-run", str(photos), str(output)]
+    backend, precision = VARIANTS[name]
+    switches = ["model.device=cpu", f"model.backend={backend}", f"model.precision={precision}"]
+    script = [str(REPO_ROOT / "inference.py"), str(photos), "--output", str(output)]
+    return [*script, *(f"--set={switch}" for switch in switches)]
+
+
+def _psnr(found: np.ndarray, expected: np.ndarray) -> float | None:
+    """In dB; None: equal in 8 bits."""
+    mse = float(np.mean((found - expected) ** 2))
+    return 10 * math.log10(255**2 / mse) if mse else None
 
 
 def _without_reason(choice: "Choice") -> str:

@@ -1,4 +1,4 @@
-"""Which layers hold the time of a RAVE step with full-size encoders, and how near each comes to the arithmetic's limit.
+"""Which layers hold the time of a RAVE step with full-size encoders, and how near each comes to a matrix product.
 
 Every operation of a step, forward and backward, is timed by itself, which costs little on a CPU: one follows the other.
 Operations of one kind are a row: convolutions by network, channels and direction, matrix products, and the rest, which
@@ -9,8 +9,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from lab.bench.clock import summary
-from lab.bench.training import STEPS, WAYS, fast_steps, limit_tflops, step_config
+from lab.bench.clock import limit_tflops, summary
+from lab.bench.training import STEPS, WAYS, fast_steps, step_config
 
 CASES = ("layers",)
 STEP = "rave256"

@@ -1,8 +1,9 @@
 """The tables of docs/performance.md, each a function of what `lab.bench` and `lab.int8` wrote."""
 
+import statistics
 from collections.abc import Callable
 
-RATED = 5e9  # operations a second: what does fewer moves data
+STRAIGHT = 0.9  # R² of a line, below which its slope says nothing
 Wheres = Callable[[dict], str]  # cases -> hardware and commits, in words
 
 
@@ -19,62 +20,71 @@ def speed(cases: dict, wheres: Wheres) -> str:
 
 def _speed(cases: dict, wheres: Wheres) -> str:
     names = {
-        "photo": "`inference.py`, one photo of {:.1f} megapixels",
-        "folder": "`inference.py`, 50 photos, {:.0f} megapixels",
         "0.5": "network, {:.1f} megapixels",
         "3": "network, {:.1f} megapixels",
+        "png0.5": "photo of a folder, {:.1f} megapixels",
+        "png3": "photo of a folder, {:.1f} megapixels",
+        "photo": "one photo, {:.1f} megapixels",
+        "24": "one photo, {:.0f} megapixels",
+        "folder": "50 small photos, {:.0f} megapixels in all",
     }
+    cases = {name.format(cases[case]["megapixels"]): cases[case] for case, name in names.items() if case in cases}
+    ways = ("baseline", "fp32", "torch", "openvino")
     lines = ["| | plain PyTorch, whole frame | PyTorch fp32 | PyTorch | OpenVINO |", "|---|---|---|---|---|"]
-    for name in ("0.5", "3", "photo", "24", "folder"):
-        if name in cases:
-            case = cases[name]
-            cells = [
-                _speed_cell(case["rows"].get(variant), case["rows"])
-                for variant in ("baseline", "fp32", "torch", "openvino")
-            ]
-            lines.append(
-                f"| {names.get(name, '`inference.py`, {:.0f} megapixels').format(case['megapixels'])} | "
-                f"{' | '.join(cells)} |"
-            )
-    return "\n".join(lines) + f"\n\nSeconds (times as fast), peak memory of the process; `make bench`, {wheres(cases)}."
+    for name, case in cases.items():
+        lines.append(f"| {name} | {' | '.join(_speed_cell(case['rows'].get(way), case['rows']) for way in ways)} |")
+    psnr = lowest_psnr(cases)
+    close = f" PSNR to the plain way's results: {int(psnr)} dB or more." if psnr else ""
+    notes = f"Seconds (times as fast), peak memory of the process.{close} `make bench`, {wheres(cases)}."
+    return "\n".join(lines) + f"\n\n{notes}"
+
+
+def lowest_psnr(cases: dict) -> float | None:
+    """Of all rows that were compared with the plain way's results."""
+    return min(
+        (row["psnr"] for case in cases.values() for row in case["rows"].values() if row.get("psnr")), default=None
+    )
+
+
+TRAININGS = {
+    "rave256": "RAVE step, {side} px, batch {batch}",
+    "rave512": "RAVE step, {side} px, batch {batch}",
+    "lite256": "RAVE step with {encoders[0]}, {side} px, batch {batch}",
+    "guidance": "prompt initialisation step, batch {batch}",
+    "residual": "residual vector, {detail[photos]} photos and {detail[tokens]:,} tokens",
+}
+WAYS = {
+    "baseline": "the authors'",
+    "fp32": "fp32",
+    "compiled": "fp32, compiled",
+    "bf16": "bf16",
+    "bf16_compiled": "bf16, compiled",
+    "fastest": "all in bf16",
+    "batched": "batched",
+    "cached": "cached embeddings",
+}
 
 
 def training_speed(cases: dict, wheres: Wheres) -> list[str]:
     """Two tables of the training cases of `docs/results/bench.json`, as far as they are there: the ways of each, and
     two processes.
     """
-    whats = {
-        "rave256": "RAVE step, {side} px, batch {batch}",
-        "rave512": "RAVE step, {side} px, batch {batch}",
-        "lite256": "RAVE step with {encoders[0]}, {side} px, batch {batch}",
-        "guidance": "prompt initialisation step, batch {batch}",
-        "residual": "residual vector of {detail[photos]} photos and {detail[tokens]:,} tokens",
-    }
-    ways = {
-        "fp32": "fp32",
-        "compiled": "fp32, compiled",
-        "bf16": "bf16",
-        "fastest": "all in bf16",
-        "batched": "batched",
-        "cached": "cached embeddings",
-    }
     tables = []
-    for measured in by_processor({name: case for name, case in cases.items() if name in whats}):
-        lines = ["| training | the authors' way | here |", "|---|---|---|"]
+    for measured in by_processor({name: case for name, case in cases.items() if name in TRAININGS}):
+        lines = ["| training | way | s | times as fast | memory | GFLOP/s, a matrix product's | loss differs by |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        measured = {TRAININGS[name].format(**measured[name]): measured[name] for name in TRAININGS if name in measured}
         for name, case in measured.items():
-            here = [f"{ways[way]} {_training_cell(row)}" for way, row in case["rows"].items() if way != "baseline"]
-            lines.append(
-                f"| {whats[name].format(**case)} | {_training_cell(case['rows']['baseline'])} | {'; '.join(here)} |"
-            )
-        notes = (
-            "Seconds (times as fast), peak memory of the process, arithmetic rate beside that of a large matrix product"
-        )
-        if "residual" in measured:
-            sampled = measured["residual"]["detail"]["sampled"]
-            notes += (
-                f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos "
-                f"and {sampled['tokens']} tokens"
-            )
+            ways = [way for way in WAYS if way in case["rows"]]
+            for way in ways:
+                cells = [name if way == ways[0] else "", WAYS[way], *_training_cells(case["rows"][way])]
+                lines.append(f"| {' | '.join(cells)} |")
+        notes = "Memory: the largest of the process. Loss: its largest relative difference from the authors' in a step"
+        for case in measured.values():
+            if "detail" in case:
+                sampled = case["detail"]["sampled"]
+                notes += f"; the authors' way to the residual vector is scaled up from {sampled['photos']} photos "
+                notes += f"and {sampled['tokens']} tokens"
         tables.append("\n".join(lines) + f"\n\n{notes}; `make bench`, {wheres(measured)}.")
     if "scaling" in cases:
         scaling = cases["scaling"]
@@ -94,13 +104,18 @@ def training_speed(cases: dict, wheres: Wheres) -> list[str]:
     return tables
 
 
-def _training_cell(row: dict) -> str:
-    faster = f" ({row['ratio']:.1f}×)" if "ratio" in row else ""
-    memory = f", {row['peak_mb'] / 1000:.1f} GB" if "peak_mb" in row else ""
-    scale, unit = (1, "TFLOP/s") if row.get("limit_tflops", 0) >= 1 else (1000, "GFLOP/s")
-    rate = f", {scale * row['tflops']:.0f} of {scale * row['limit_tflops']:.0f} {unit}" if "tflops" in row else ""
-    seconds = f"{row['median']:.0f}" if row["median"] >= 100 else f"{row['median']:.3g}"
-    return f"{seconds}{faster}{memory}{rate}"
+def _training_cells(row: dict) -> list[str]:
+    memory = f"{row['peak_mb'] / 1000:.1f} GB" if "peak_mb" in row else ""
+    rate = f"{1000 * row['tflops']:,.0f} of {1000 * row['limit_tflops']:,.0f}" if "tflops" in row else ""
+    seconds = f"{row['median']:.0f}" if row["median"] >= 100 else f"{row['median']:#.3g}"
+    return [seconds, f"{row['ratio']:.1f}" if "ratio" in row else "", memory, rate, _difference(row)]
+
+
+def _difference(row: dict) -> str:
+    if "loss_agreement" not in row:
+        return ""
+    percent = 100 * row["loss_agreement"]
+    return f"{percent:.2g} %" if percent >= 0.001 else "under 0.001 %"
 
 
 def _speed_cell(row: dict | None, rows: dict) -> str:
@@ -133,22 +148,6 @@ def network(cases: dict, wheres: Wheres) -> str:
     return "\n\n".join(tables) or "Not measured yet."
 
 
-def layers(cases: dict, where: Wheres) -> str:
-    """Where the time of a training step goes."""
-    if "layers" not in cases:
-        return "Not measured yet."
-    case = cases["layers"]
-    lines = ["| operations | s | of the step | GFLOP/s |", "|---|---|---|---|"]
-    for name, row in case["rows"].items():
-        rate = f"{row['flops'] / row['median'] / 1e9:.0f}" if row["flops"] > RATED * row["median"] else ""
-        lines.append(f"| {name.replace('_', ' ')} | {row['median']:.3f} | {row['share']:.1%} | {rate} |")
-    what = f"RAVE step, {case['side']} px, batch {case['batch']}, encoders {' and '.join(case['encoders'])}, all in "
-    limit = case["limit_tflops"]
-    what += f"{case['precision']}. A large matrix product runs at {1000 * limit:.0f} GFLOP/s; at that rate, and with "
-    what += f"nothing else to do, the step would take {case['rows']['step']['flops'] / limit / 1e12:.2f} s"
-    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bench --cases layers`, {where(case)}."
-
-
 def previews(cases: dict, where: Wheres) -> str:
     """Of maps at reduced size."""
     if "previews" not in cases:
@@ -174,22 +173,46 @@ def int8(result: dict, where: Wheres) -> str:
     return "\n".join(lines) + f"\n\n{what}, {where(result['provenance'])}."
 
 
+GROWTHS = {
+    "megapixels": "megapixels of one photo",
+    "photos": "photos of 48 × 64 pixels in a folder",
+    "words": "words embedded by mini-clip",
+    "embedded": "photos of 48 × 64 pixels embedded by mini-clip",
+}
+# photos of several tiles; without the largest, which would decide the line by itself
+LINES = {GROWTHS["megapixels"]: (4, 24)}
+
+
 def growth(cases: dict, wheres: Wheres) -> str:
-    """Points, and the line through them."""
-    whats = {
-        "megapixels": ("megapixels of one photo, `inference.py`", "megapixel"),
-        "photos": ("photos of 48 × 64 pixels in a folder, `inference.py`", "photo"),
-        "words": ("words embedded by mini-clip", "word"),
-        "embedded": ("photos of 48 × 64 pixels embedded by mini-clip", "photo"),
-    }
+    """Points, and the lines through them."""
+    cases = {what: cases[name] for name, what in GROWTHS.items() if name in cases}
     if not cases:
         return "Not measured yet."
-    lines = ["| number of | number: seconds, memory | one more | R² of the line |", "|---|---|---|---|"]
-    for name, (what, one) in whats.items():
-        if name in cases:
-            case = cases[name]
-            points = [f"{n}: {row['median']:.1f} s, {row['peak_mb']:,.0f} MB" for n, row in case["rows"].items()]
-            more = f"{1000 * case['slope']:.3g} ms, {case['memory_slope']:.2g} MB a {one}"
-            lines.append(f"| {what} | {'; '.join(points)} | {more} | {case['fit']:.3f} |")
-    what = "Whole processes with start-up; the slope is that of a line by least squares"
-    return "\n".join(lines) + f"\n\n{what}; `make bench`, {wheres(cases)}."
+    lines = [
+        "| number of | number: seconds, memory | one more: time (R²) | one more: memory (R²) |",
+        "|---|---|---|---|",
+    ]
+    for what, case in cases.items():
+        rows = {float(number): row for number, row in case["rows"].items()}
+        points = [f"{n}: {row['median']:.1f} s, {row['peak_mb']:,.0f} MB" for n, row in case["rows"].items()]
+        least, most = LINES.get(what, (0, max(rows)))
+        fitted = {number: row for number, row in rows.items() if least <= number <= most}
+        ends = f", from {least} to {most}" if what in LINES else ""
+        lines.append(f"| {what} | {'; '.join(points)} | {_line(fitted, 'median')}{ends} | {_line(fitted, 'peak_mb')} |")
+    note = "Whole processes with start-up. Lines by least squares; none where R² is below 0.9"
+    return "\n".join(lines) + f"\n\n{note}; `make bench`, {wheres(cases)}."
+
+
+def _line(rows: dict[float, dict], key: str) -> str:
+    """The slope of the line through a figure of the rows, and R²; no slope where there is no line."""
+    values = [row[key] for row in rows.values()]
+    if len(rows) < 3:
+        return "–"
+    slope = statistics.linear_regression(rows, values).slope
+    fit = statistics.correlation(rows, values) ** 2 if min(values) < max(values) else 1.0
+    if fit < STRAIGHT:
+        return f"no line ({fit:.2f})"
+    unit = "MB" if key == "peak_mb" else "s"
+    if unit == "s" and slope < 1:
+        slope, unit = 1000 * slope, "ms"
+    return f"{slope:.2g} {unit} ({fit:.3f})"

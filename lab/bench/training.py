@@ -1,67 +1,51 @@
-"""The training cases of the benchmark: one RAVE step, guidance initialisation, the residual vector, two processes.
+"""The training cases of the benchmark: one RAVE step. Those that read folders: folders.py.
 
 "baseline" is the authors' way (plain.py). Both ways start from the same weights and see the same photos;
 `loss_agreement` is the largest relative difference of their losses.
 
 The ways of a step run in processes of their own that take turns. A row also has its arithmetic rate
 (torch.utils.flop_counter) beside that of a large matrix product of the same precision on the same device, in the same
-run: no step can be faster than this limit. On a GPU it also has the device's peak memory; that branch was never run,
-for lack of a GPU.
+run. On a GPU it also has the device's peak memory; that branch was never run, for lack of a GPU.
 """
 
 import json
-import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.errors import UserError
-from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
-from data.images import Photo, write_photo
-from lab.bench.clock import Worker, agreement, seconds_of, summary, synthetic, timed
+from lab.bench.clock import Worker, agreement, limit_tflops, summary, synchronise, synthetic
 from lab.bench.plain import plain_steps
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from training.guidance_task import GuidanceTask
     from training.unet_task import UNetTask
 
 ENCODERS = ("ViT-B-32", "RN101")  # guidance, identity; random weights
 LITE = ("efficientnet-lite0", "efficientnet-lite0")
 STEPS = {"rave256": (256, 4, ENCODERS), "rave512": (512, 1, ENCODERS), "lite256": (256, 8, LITE)}  # pixels, photos
-CASES = (*STEPS, "guidance", "residual", "scaling")
+CASES = tuple(STEPS)
 WAYS = {
     "fp32": ["train.precision=fp32"],
     "compiled": ["train.precision=fp32", "train.compile=true"],
     "bf16": ["train.precision=bf16"],  # all but the identity encoder
     "fastest": ["train.precision=fastest"],  # that too
+    "bf16_compiled": ["train.precision=bf16", "train.compile=true"],
 }
-BF16 = ("bf16", "fastest")
+BF16 = ("bf16", "fastest", "bf16_compiled")
+ONLY = {"bf16_compiled": ("lite256",)}  # ways that not all cases have
 PHOTOS = 8  # of the step cases
-FOLDER = {"guidance": 32, "residual": 64, "scaling": 24}  # photos in each folder, of the cases that read files
-GUIDANCE_STEPS = 3  # of each way in each round
-CACHED = 4  # augmentations of each photo that the cached way encodes
-TRAINING_STEPS = 6  # of the scaling case
-PRODUCT = {"cpu": 4096, "cuda": 16384}  # side of the square matrices whose product is the limit of arithmetic
 SAME_LOSS = 1e-3  # relative; rounding moves losses of these encoders by about 1e-5
 
 
 def measure(case: str, repeats: int) -> dict:
     """The figures of one case. Raises UserError where the two ways of a step do not compute the same loss."""
-    if case in STEPS:
-        return _steps(case, repeats)
-    with tempfile.TemporaryDirectory() as folder:
-        return {"guidance": _guidance, "residual": _residual, "scaling": _scaling}[case](Path(folder), repeats)
+    return _steps(case, repeats)
 
 
 def shown(name: str, row: dict) -> str:
@@ -73,11 +57,6 @@ def shown(name: str, row: dict) -> str:
     texts += [f"losses agree to {row['loss_agreement']:.1e}"] if "loss_agreement" in row else []
     texts += [f"equal results: {row['equal']}"] if "equal" in row else []
     return ", ".join(texts)
-
-
-# ---------------------------------------------------------------------------------------------
-# One RAVE step
-# ---------------------------------------------------------------------------------------------
 
 
 def step_config(side: int, batch: int, encoders: tuple[str, str], overrides: list[str]) -> TrainConfig:
@@ -156,18 +135,8 @@ def work(case: str, way: str) -> None:
             continue
         started = time.perf_counter()
         loss = next(steps)
-        on_gpu = _synchronise()
+        on_gpu = synchronise()
         print(json.dumps({"seconds": time.perf_counter() - started, "loss": loss} | on_gpu), flush=True)
-
-
-def _synchronise() -> dict:
-    """Wait for the GPU, where there is one -> its name and peak memory."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return {}
-    torch.cuda.synchronize()
-    return {"gpu": torch.cuda.get_device_name(), "gpu_peak_mb": torch.cuda.max_memory_allocated() / 1e6}
 
 
 def _flops(steps: Iterator[float]) -> int:
@@ -179,20 +148,6 @@ def _flops(steps: Iterator[float]) -> int:
     return counter.get_total_flops()
 
 
-def limit_tflops(device: str, precision: str) -> float:
-    """What a large matrix product reaches here, the best of several, in 10^12 operations a second."""
-    import torch
-
-    side = PRODUCT[device]
-    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-
-    def product() -> None:
-        matrix @ matrix
-        _synchronise()
-
-    return 2 * side**3 / min(seconds_of(product) for _ in range(8)) / 1e12
-
-
 def _steps(case: str, repeats: int) -> dict:
     import torch
 
@@ -201,7 +156,8 @@ def _steps(case: str, repeats: int) -> dict:
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     here = has_bf16("torch", device)
-    ways = ["baseline", *(way for way in WAYS if way not in BF16 or here)]
+    ways = [way for way in WAYS if (way not in BF16 or here) and case in ONLY.get(way, STEPS)]
+    ways = ["baseline", *ways]
     workers = {way: Worker.start(["--train-worker", case, way]) for way in ways}
     answers: dict[str, list[dict]] = {
         way: [worker.ask("step")] for way, worker in workers.items()
@@ -236,194 +192,3 @@ def _steps(case: str, repeats: int) -> dict:
         row["limit_tflops"] = limits["bf16" if way in BF16 else "fp32"]
     side, batch, encoders = STEPS[case]
     return {"side": side, "batch": batch, "encoders": encoders, "rows": rows}
-
-
-# ---------------------------------------------------------------------------------------------
-# Guidance initialisation, residual vector
-# ---------------------------------------------------------------------------------------------
-
-
-def _guidance(folder: Path, repeats: int) -> dict:
-    """Steps of the prompt pair's initialisation: photo by photo, batched, from cached embeddings; they take turns."""
-    import torch
-
-    from training.embeddings import load_encoder
-    from training.guidance_task import GuidanceTask
-    from training.phases import clip_lit_schedule
-    from training.runtime import make_accelerator
-
-    def task(cached: int) -> GuidanceTask:
-        return GuidanceTask(_guidance_config(folder, cached), accelerator, encoder, folder / "enhanced")
-
-    config = _guidance_config(folder, 0)
-    _write_folders(folder, FOLDER["guidance"])
-    accelerator = make_accelerator(config.train.device, config.train.precision)
-    encoder = load_encoder(config.clip.guidance, config.clip, accelerator.device)
-    phase = clip_lit_schedule(config, 1)[0]
-    ways = {"baseline": _photo_by_photo(task(0)), "batched": task(0), "cached": task(CACHED)}
-    batches = {way: iter(its.batches(phase, 0)) for way, its in ways.items()}
-    losses: dict[str, list[float]] = {way: [] for way in ways}
-
-    def step(way: str) -> None:
-        terms, _ = ways[way].losses(phase, next(batches[way]))
-        ways[way].optimizer.zero_grad()
-        sum(terms.values()).backward()
-        ways[way].optimizer.step()
-        losses[way].append(float(sum(terms.values()).detach()))
-
-    started = time.perf_counter()
-    step("cached")
-    embedding = time.perf_counter() - started  # and one step
-    for way in ("baseline", "batched"):
-        step(way)
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way, its in seconds.items():
-            its.append(seconds_of(lambda way=way: [step(way) for _ in range(GUIDANCE_STEPS)]) / GUIDANCE_STEPS)
-    rows = {way: summary(its) for way, its in seconds.items()}
-    for way in ("batched", "cached"):
-        rows[way]["ratio"] = rows["baseline"]["median"] / rows[way]["median"]
-    rows["batched"]["loss_agreement"] = agreement(losses["baseline"], losses["batched"])
-    rows["cached"] |= {"embedding_seconds": embedding, "augmentations": CACHED}
-    facts = {"encoder": encoder.name, "batch": config.guidance_model.batch_size, "photos": 2 * FOLDER["guidance"]}
-    return {**facts, "threads": torch.get_num_threads(), "rows": rows}
-
-
-def _guidance_config(folder: Path, cached: int) -> TrainConfig:
-    settings = [
-        f"guidance_model.cached_augmentations={cached}",
-        f"clip.guidance={{model: {ENCODERS[0]}, pretrained: null}}",
-        "train.num_workers=0",
-    ]
-    return load_config(TrainConfig, "clip_lit.yaml", [*settings, *_folders(folder)])
-
-
-def _photo_by_photo(task: "GuidanceTask") -> "GuidanceTask":
-    """The same task, whose photos go through the encoder one by one."""
-    batched = task._embed
-
-    def embed(images: "Tensor") -> "Tensor":
-        import torch
-
-        return torch.cat([batched(image[None]) for image in images])
-
-    task._embed = embed
-    return task
-
-
-def _residual(folder: Path, repeats: int) -> dict:
-    """lab/residual_speed.py on a folder of synthetic photos, once: it scales its samples up."""
-    from lab.residual_speed import measure as residual_speed
-
-    _write_folders(folder, FOLDER["residual"])
-    encoder = f"clip.guidance={{model: {ENCODERS[0]}, pretrained: null}}"
-    result = residual_speed(load_config(TrainConfig, "rave.yaml", [encoder, *_folders(folder)]), 20, 60)
-    total = {
-        "baseline": result["seconds"]["one by one: photos"]["wall"]
-        + result["seconds"]["one by one: tokens, padded"]["wall"],
-        "batched": result["seconds"]["batched: photos"]["wall"] + result["seconds"]["batched: tokens"]["wall"],
-    }
-    rows = {way: summary([seconds]) for way, seconds in total.items()}
-    rows["batched"]["ratio"] = total["baseline"] / total["batched"]
-    return {"rows": rows, "detail": result}
-
-
-# ---------------------------------------------------------------------------------------------
-# Two processes
-# ---------------------------------------------------------------------------------------------
-
-
-def _scaling(folder: Path, repeats: int) -> dict:
-    """A folder through inference.py, and a short RAVE training, by 1 and 2 processes of one thread each, start-up
-    included.
-    """
-    _write_folders(folder, FOLDER["scaling"], sides=(300, 400))
-    rows: dict[str, dict] = {}
-    for job, run in (("inference", _enhance), ("training", _train)):
-        seconds: dict[int, list[float]] = {1: [], 2: []}
-        found: dict[int, dict] = {}
-        for _ in range(repeats):
-            for processes, its in seconds.items():
-                found[processes] = run(folder, processes)
-                its.append(found[processes]["seconds"])
-        for processes, its in seconds.items():
-            rows[f"{job}, {processes} processes"] = summary(its)
-        row = rows[f"{job}, 2 processes"]
-        row["ratio"] = rows[f"{job}, 1 processes"]["median"] / row["median"]
-        row |= _same(found[1]["result"], found[2]["result"])
-    return {"photos": FOLDER["scaling"], "training_steps": TRAINING_STEPS, "threads_each": 1, "rows": rows}
-
-
-def _enhance(folder: Path, processes: int) -> dict:
-    output = folder / f"enhanced_{processes}"
-    arguments = ["inference.py", str(folder / "backlit"), "--output", str(output)]
-    seconds = _launch(processes, [*arguments, "--set=model.device=cpu", "--set=model.backend=torch"])
-    return {"seconds": seconds, "result": {path.name: path.read_bytes() for path in sorted(output.glob("*.png"))}}
-
-
-def _train(folder: Path, processes: int) -> dict:
-    name = f"by_{processes}"
-    settings = [
-        *_folders(folder),
-        f"exp.exp_name={name}",
-        "data.image_size=128",
-        "data.val_backlit_path=null",
-        "data.val_gt_path=null",
-        "train.device=cpu",
-        "train.precision=fp32",  # in bf16 sums of another order differ by more than rounding of float32
-        "train.preview_photos=0",
-        f"train.num_iters={TRAINING_STEPS}",
-        "unet_model.num_reconstruction_iters=0",
-        "unet_model.max_extensions=0",
-        "unet_model.display_iter=1",
-    ]
-    wall = _launch(
-        processes, ["train_rave.py", "--cfg", "rave_quickstart.yaml", *(f"--set={setting}" for setting in settings)]
-    )
-    lines = [json.loads(line) for line in (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "loss" in line]
-    steps = [b["seconds"] - a["seconds"] for a, b in pairwise(lines)]
-    return {"seconds": statistics.median(steps), "wall": wall, "result": [line["loss"] for line in lines]}
-
-
-def _same(one: dict | list, two: dict | list) -> dict:
-    """Files: equal to the byte.
-
-    Losses: equal up to rounding, for the gradient of a batch is summed in another order.
-    """
-    if isinstance(one, dict):
-        return {"equal": "yes, every byte" if one == two else "no"}
-    difference = agreement(one, two)
-    return {"equal": "yes, up to rounding" if difference < SAME_LOSS else "no", "loss_agreement": difference}
-
-
-def _launch(processes: int, arguments: list[str]) -> float:
-    script, *rest = arguments
-    launcher = (
-        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return timed([*launcher, str(REPO_ROOT / script), *rest], environment)["seconds"]
-
-
-# ---------------------------------------------------------------------------------------------
-# Photos
-# ---------------------------------------------------------------------------------------------
-
-
-def _write_folders(folder: Path, count: int, sides: tuple[int, int] = (256, 256)) -> None:
-    for number in range(count):
-        dark = synthetic(*sides, seed=number)
-        write_photo(folder / "backlit" / f"{number}.png", Photo(dark))
-        write_photo(
-            folder / "welllit" / f"{number}.png", Photo(np.minimum(dark.astype(np.int32) * 2, 255).astype(np.uint8))
-        )
-
-
-def _folders(folder: Path) -> list[str]:
-    return [
-        f"data.backlit_images_path={folder / 'backlit'}",
-        f"data.welllit_images_path={folder / 'welllit'}",
-        f"exp.cache_dir={folder / 'cache'}",
-        f"exp.save_dir={folder / 'runs'}",
-    ]

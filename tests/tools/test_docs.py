@@ -78,8 +78,27 @@ def test_training_cases_have_tables_once_they_are_measured():
         for n in (1, 2)
     }
     steps, scaling = training_speed({"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}}, _wheres)
-    assert "| RAVE step, 256 px, batch 4 | 2, 1.5 GB | fp32 2 (1.5×), 1.5 GB |" in steps
+    assert (
+        "| RAVE step, 256 px, batch 4 | the authors' | 2.00 |  | 1.5 GB |  |  |\n|  | fp32 | 2.00 | 1.5 | 1.5 GB |"
+        in steps
+    )
     assert "| RAVE step, quick-start config | 2.00 s | 2.00 s | 1.90 | yes |" in scaling
+
+
+def test_captions_name_hardware_once_and_the_rows_that_differ():
+    def case(commit: str, load: float = 0) -> dict:
+        hardware = {"gpu": None, "cores": 2, "processor": "X"}
+        return {
+            "OMP_NUM_THREADS": None,
+            "commit": commit,
+            "uncommitted_changes": False,
+            "hardware": hardware,
+            "load": load,
+        }
+
+    rows = {"one": case("a"), "two": case("b", 4), "three": case("b")}
+    assert _wheres(rows) == "2 cores of X, commits b, a (one), beside other work: two"
+    assert _wheres({"one": case("a", 4)}) == "2 cores of X, commit a, beside other work"
 
 
 @EACH
