@@ -1,19 +1,14 @@
 """The tables of the documents, each a function of the JSON files in docs/results/: no number is typed by hand."""
 
-import json
-
-from common.paths import REPO_ROOT
 from configs.changes import flat
 from configs.schema import TrainConfig
-from lab import schedules
+from lab import schedules, weight_tables
 from lab.bench import table as bench
 from lab.bench import targets
 from lab.chaos.table import reliability
 from lab.free_photos import sources
-from metrics.choice import LIMITS, VALIDATION
+from lab.sources import cases, commit_of, device_of, each_measured_on, load, measured_on, runs_on
 
-RESULTS = REPO_ROOT / "docs" / "results"
-BUSY = 1.5  # load a core, above which other work ran beside a measurement; its times are long, their ratios hold
 SHIPPED = (
     *("start", "rave_weights", "rave_weights_seed0", "rave_weights_seed1", "rave_weights_paired"),
     *("backlit", "backlit_seed0", "backlit_seed2", "free"),
@@ -22,7 +17,7 @@ CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_late
 
 
 def quickstart() -> str:
-    result = _read("quickstart")
+    result = load("quickstart")
     mean = result["mean"]
     rows = [
         ("untouched input", mean["psnr_input"], mean["ssim_input"], mean["brightness_input"]),
@@ -33,59 +28,12 @@ def quickstart() -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} | {brightness:.3f} |" for name, psnr, ssim, brightness in rows]
-    return "\n".join(lines) + f"\n\n`make demo`, {mean['seconds']:.0f} s after set-up, {_where(result)}."
-
-
-def weights() -> str:
-    result = _read("weights")
-    columns = {"pairs_validation": "validation", "pairs_test": "test", "backlit": "backlit ones of both"}
-    groups = [group for group in columns if group in result["pairs"]]
-    parts = {"stay_dark": "dim on purpose", "stay_other": "well lit", "well-lit": "well lit"}
-    parts = {part: parts[part] for part in parts if part in result["well_lit_photos"]}
-    heads = [f"{columns[group]} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
-    heads += ["newly clipped", *(f"change, {what} ({result['well_lit_photos'][p]})" for p, what in parts.items())]
-    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-    for name, row in result["rows"].items():
-        cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]
-        cells.append(f"{100 * row['all']['clipped']:.2f} %")
-        for part in parts:
-            change = row.get(f"change, {part}")
-            most = f", to {change['largest']:.3f}" if change and "largest" in change else ""
-            cells.append(f"{change['mean']:.3f}{most}" if change else "–")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    picked = result.get("picked")
-    notes = (
-        "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at "
-        "255 that had none. Change: mean absolute, and the largest, of photos that should stay as they are."
-    )
-    notes += f" The rule below picks {picked}." if picked else ""
-    return "\n".join(lines) + f"\n\n{notes} {_where(result)}; command: in [weights.json](results/weights.json)."
-
-
-HARM = {"largest_jump": "jump", "fall": "fall", "region_lift": "lift", "sky_change": "sky", "noise_gain": "noise"}
-
-
-def harm() -> str:
-    """The figures of harm beside the scores, of rows that have them."""
-    result = _read("weights")
-    rows = {name: row for name, row in result["rows"].items() if "probes" in row}
-    if not rows:
-        return "Not measured yet."
-    lines = [f"| | hue | {' | '.join(HARM.values())} | s/MP |", "|---|" + "---|" * (len(HARM) + 2)]
-    for name, row in rows.items():
-        figures = [row["probes"][key] for key in HARM]
-        cells = ["–" if value is None else f"{value:.3f}" for value in figures]
-        whole = row["all"]
-        lines.append(
-            f"| {name} | {whole['hue_error']:.1f}° | {' | '.join(cells)} | {whole['seconds_per_megapixel']:.2f} |"
-        )
-    note = "What they are: [measure](measure.md#harm). Seconds: fp32 on one thread, beside other work."
-    return "\n".join(lines) + f"\n\n{note} {_where(result)}."
+    return "\n".join(lines) + f"\n\n`make demo`, {mean['seconds']:.0f} s after set-up, {measured_on(result)}."
 
 
 def finish() -> str:
     """What the choices of `serving.finish` do."""
-    result = _read("finish")
+    result = load("finish")
     lines = ["| | PSNR / dB, SSIM | hue turned, where a channel passes white | newly clipped |", "|---|---|---|---|"]
     for kind, row in result["highlights"].items():
         cells = f"{row['psnr']:.2f}, {row['ssim']:.3f} | {row['hue_turned']:.1f}° | {100 * row['clipped']:.2f} %"
@@ -105,64 +53,13 @@ def finish() -> str:
         f"Colour casts of shadows: their mean chroma is {cast['shadows']:.3f} of full scale away from the ground "
         f"truth's, elsewhere {cast['elsewhere']:.3f}. Halos: beside an edge between 0.08 and 0.85 the result leaves "
         f"its level by at most {100 * halo['dark_side']:.1f} % on the dark side, {100 * halo['bright_side']:.1f} % on "
-        f"the bright one. {result['photos']} validation pairs; `python -m lab.finish`, {_where(result)}."
+        f"the bright one. {result['photos']} validation pairs; `python -m lab.finish`, {measured_on(result)}."
     )
     return "\n".join(lines) + f"\n\n{found}"
 
 
-def limits() -> str:
-    """What the results would gain if something about each photo were known."""
-    result = _read("limits")
-    lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
-    lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} |" for name, (psnr, ssim) in result["rows"].items()]
-    return "\n".join(lines) + f"\n\n{result['pairs']} pairs, full size; `python -m lab.limits`, {_where(result)}."
-
-
-def rule() -> str:
-    """The limits of `metrics.choice` in words."""
-    what = {"clipped": "newly clipped pixels", "mean": "mean change", "largest": "largest change"}
-    where = {
-        VALIDATION: "validation pairs",
-        "change, stay_dark": "photos dim on purpose",
-        "change, stay_other": "others",
-    }
-    lines = ["| | at most |", "|---|---|"]
-    for (part, figure), most in LIMITS.items():
-        limit = f"{100 * most:g} %" if figure == "clipped" else f"{most:g} of full scale"
-        lines.append(f"| {what[figure]}, {where[part]} | {limit} |")
-    return "\n".join(lines)
-
-
-SUMMARY = {  # row of the weights' table -> how a newcomer knows it
-    "untouched input": "the photo as it is",
-    "gamma 2.2": "plain gamma 2.2",
-    "CLAHE": "CLAHE",
-    "computed start map": "the computed map our training starts from, no network",
-    "clip_lit/enhancement_model": "CLIP-LIT, the authors' weights",
-    "rave/rave_paired": "RAVE, the authors' weights (paired)",
-    "start.safetensors (shipped)": "that map, learned by the network",
-    "rave.safetensors (shipped)": "RAVE, unpaired, trained here from there",
-    "backlit.safetensors (shipped)": "**the default weights shipped here**",
-}
-
-
-def summary() -> str:
-    """The main rows of the weights' table."""
-    result = _read("weights")
-    lines = ["| | backlit photos: PSNR / dB, SSIM | photos dim on purpose: mean change |", "|---|---|---|"]
-    for row, name in SUMMARY.items():
-        test, change = result["rows"][row]["pairs_test"], result["rows"][row]["change, stay_dark"]
-        lines.append(f"| {name} | {test['psnr']:.2f}, {test['ssim']:.3f} | {change['mean']:.3f} |")
-    what = (
-        f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; "
-        f"{result['well_lit_photos']['stay_dark']} photos that should stay as they are; "
-        "`python -m tools compare-weights`"
-    )
-    return "\n".join(lines) + f"\n\n{what}, {_where(result)}."
-
-
 def guidance_cache() -> str:
-    result = _read("guidance_cache")
+    result = load("guidance_cache")
     names = {"clip_lit": "CLIP-LIT", "clip_lit_latent": "CLIP-LIT-Latent"}
     lines = [
         "| cached augmentations | seconds | ms per iteration | accuracy on held-back photos |",
@@ -179,11 +76,11 @@ def guidance_cache() -> str:
         f"{names[settings['mode']]} initialisation, {settings['num_pretrain_iters']} iterations, encoder "
         f"{settings['clip']['model']}"
     )
-    return "\n".join(lines) + f"\n\n{what}; {_where(result)}."
+    return "\n".join(lines) + f"\n\n{what}; {measured_on(result)}."
 
 
 def compare() -> str:
-    result = _read("compare")
+    result = load("compare")
     lines = ["| | PSNR / dB | SSIM | best by validation | reached after | times RAVE's |", "|---|---|---|---|---|---|"]
     for name, row in result["rows"].items():
         cells = ["", "", ""]
@@ -198,7 +95,7 @@ def compare() -> str:
         f"{result['unet_iterations']} UNet iterations each; PSNR and SSIM: of six held-out photos, "
         "snapshot chosen without ground truth"
     )
-    return "\n".join(lines) + f"\n\n{budget}; `make compare`, {result['seconds'] / 60:.0f} min, {_where(result)}."
+    return "\n".join(lines) + f"\n\n{budget}; `make compare`, {result['seconds'] / 60:.0f} min, {measured_on(result)}."
 
 
 def training() -> str:
@@ -210,7 +107,7 @@ def training() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in ("rave_unpaired", *CLIP_LIT_RUNS, *SHIPPED):
-        run = _read(name)
+        run = load(name)
         best, val = run["summary"]["best"], run["summary"]["best_val"]
         cells = [f"{best['val_psnr_input']:.2f}, {best['val_ssim_input']:.3f}"]
         cells += [f"{v['val_psnr']:.2f}, {v['val_ssim']:.3f}" for v in (best, val)]
@@ -218,8 +115,8 @@ def training() -> str:
         cells += [
             f"{run['summary']['iterations']}",
             "–" if seconds is None else f"{seconds / 60:.0f}",
-            _device(run["provenance"]),
-            _commit(run["provenance"]),
+            device_of(run["provenance"]),
+            commit_of(run["provenance"]),
         ]
         lines.append(f"| [`{name}`](results/{name}.json) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\nConfig, commit and command are in each JSON."
@@ -234,7 +131,7 @@ def free_photos() -> str:
 
 def offline() -> str:
     """The shipped configs with a real encoder, three seeds each."""
-    rows = _read("claims")
+    rows = load("claims")
     lines = [
         "| config | seed | untouched | last snapshot | best of the run | seconds |",
         "|---|---|---|---|---|---|",
@@ -244,12 +141,12 @@ def offline() -> str:
             shown = [_score(row["input"], "_input"), _score(row["last"]), _score(row["best"])]
             seconds = f"{row['last']['seconds']:.0f}"
             lines.append(f"| `rave_{name}_offline.yaml` | {seed} | {' | '.join(shown)} | {seconds} |")
-    return "\n".join(lines) + f"\n\nPSNR / dB, SSIM of 13 validation pairs at 128 px, from a map of 1. {_sources(rows)}"
+    return "\n".join(lines) + f"\n\nPSNR / dB, SSIM of 13 validation pairs at 128 px, from a map of 1. {runs_on(rows)}"
 
 
 def claims() -> str:
     """What guides, in which space, towards which set point."""
-    rows = _read("claims")
+    rows = load("claims")
     lines = [
         "| direction | space | set point | seeds | last: mean PSNR / dB (range) | SSIM | best: mean PSNR / dB |",
         "|---|---|---|---|---|---|---|",
@@ -265,7 +162,7 @@ def claims() -> str:
             cells = [f"{_mean(last):.2f} ({min(last):.2f} to {max(last):.2f})", f"{_mean(ssim):.3f}"]
             cells.append(f"{_mean([row['best']['val_psnr'] for row in done]):.2f}")
         lines.append(f"| {direction} | {' | '.join(rest)} | {len(seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\nValidation pairs as above. {_sources(rows)}"
+    return "\n".join(lines) + f"\n\nValidation pairs as above. {runs_on(rows)}"
 
 
 def _score(point: dict, suffix: str = "") -> str:
@@ -276,17 +173,6 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _sources(rows: dict, name: str = "claims") -> str:
-    """Hardware and commits of the runs in a JSON file of `docs/results/`."""
-    runs = [row for seeds in rows.values() for row in seeds.values() if "hardware" in row]
-    devices = sorted({f"{run['hardware']['cores']} cores of {run['hardware']['processor']}" for run in runs})
-    commits = sorted({_commit(run) for run in runs})
-    where = "; ".join(devices)
-    return (
-        f"{where}, commit {', '.join(commits)}; curves and commands: [docs/results/{name}.json](results/{name}.json)."
-    )
-
-
 def guidance() -> str:
     """What the learned guidance of the CLIP-LIT runs can do, phase by phase."""
     lines = [
@@ -294,7 +180,7 @@ def guidance() -> str:
         "|---|---|---|---|---|",
     ]
     for name in CLIP_LIT_RUNS:
-        for report in _read(name)["guidance"]:
+        for report in load(name)["guidance"]:
             scores = [
                 f"{report[key]:.3f}" if key in report else "–" for key in ("s_backlit", "s_enhanced", "s_welllit")
             ]
@@ -306,7 +192,7 @@ def guidance() -> str:
 
 def experiments() -> str:
     """Every run of the search, with what it changed from the first one."""
-    runs = _read("experiments")
+    runs = load("experiments")
     defaults = flat(
         TrainConfig.model_validate({"data": {"backlit_images_path": "", "welllit_images_path": ""}}).model_dump()
     )
@@ -331,7 +217,7 @@ def experiments() -> str:
 
 def bias() -> str:
     """What each direction of the two folders answers to."""
-    result = _read("bias_experiment")
+    result = load("bias_experiment")
     lines = ["| space | direction | response to light | to content (± standard error) | content / light |"]
     lines.append("|---|---|---|---|---|")
     for name, row in result["rows"].items():
@@ -346,12 +232,12 @@ def bias() -> str:
         f"{settings['photos']['backlit']} backlit and {settings['photos']['welllit']} well-lit photos, of which "
         f"{share['backlit']} and {share['welllit']} show animals; responses on {count} held back, EfficientNet-Lite0"
     )
-    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
+    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {measured_on(result)}."
 
 
 def bias_networks() -> str:
     """What networks trained with these directions do to animals and to buildings of one luminance."""
-    result = _read("bias_experiment")
+    result = load("bias_experiment")
     groups = list(result["settings"]["probes"])
     lines = [
         f"| space | direction | seeds | {' | '.join(f'{group}: amplified / stops, brighter by' for group in groups)} |"
@@ -378,12 +264,12 @@ def bias_networks() -> str:
         f"{settings['iterations']} iterations at {settings['side']} px; photos held back, all of a mean linear "
         f"luminance of {settings['luminance']['dark']:g}; ±: standard error over photos"
     )
-    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {_where(result)}."
+    return "\n".join(lines) + f"\n\n{what}; `python -m lab.bias_experiment`, {measured_on(result)}."
 
 
 def mini_clip() -> str:
     """What the shipped mini-clip knows of photos that it was not trained on: things, things in a light, light."""
-    result = _read("mini_clip")
+    result = load("mini_clip")
     figures = result["figures"]
     lines = ["| caption | nearer to photos of that thing and light than to others of |", "|---|---|"]
     shown = figures["things_in_light"]
@@ -410,12 +296,12 @@ def mini_clip() -> str:
         f"with a mean error of {figures['exposure_error_stops']:.2f} stops; r asks for more light on {brighter:.0f} % "
         "of photos darkened by two stops."
     )
-    return "\n".join(lines) + f"\n\n{notes} `python -m lab.train_mini_clip`, {_where(result)}."
+    return "\n".join(lines) + f"\n\n{notes} `python -m lab.train_mini_clip`, {measured_on(result)}."
 
 
 def formats() -> str:
     """What is kept of a photo in each format: in reading, and after the comma in writing."""
-    rows = _read("formats")["rows"]
+    rows = load("formats")["rows"]
     words = {"yes": "yes", "no": "no", "8 bit": "at 8 bits", "-": "–"}
     properties = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(properties) + " |", "|---|" + "---|" * len(properties)]
@@ -431,12 +317,12 @@ def formats() -> str:
         "WebP are written). Measured by `python -m lab.formats` on files of other encoders, against other decoders. "
         "Profiles are converted: results are sRGB."
     )
-    return "\n".join(lines) + f"\n\n{note} {_where(_read('formats'))}."
+    return "\n".join(lines) + f"\n\n{note} {measured_on(load('formats'))}."
 
 
 def rooms() -> str:
     """Rooms with their sizes."""
-    [(commit, found)] = _read("rooms").items()
+    [(commit, found)] = load("rooms").items()
     lines = ["| room | files | lines | longest file |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {row['files']} | {row['lines']:,} | {row['longest']} |" for name, row in found["rooms"].items()
@@ -447,25 +333,26 @@ def rooms() -> str:
 
 
 TABLES = {
-    "reliability": lambda: reliability(_read("chaos"), _wheres),
+    "reliability": lambda: reliability(load("chaos"), each_measured_on),
     "formats": formats,
     "rooms": rooms,
     "experiments": experiments,
-    "speed": lambda: bench.speed(_measured("inference"), _wheres),
-    "previews": lambda: bench.previews(_measured("inference"), _where),
-    "int8": lambda: bench.int8(_read("int8"), _where),
-    "training_speed": lambda: "\n\n".join(bench.training_speed(_measured("training"), _wheres)),
-    "network": lambda: bench.network(_measured("network"), _wheres),
-    "layers": lambda: targets.layers(_measured("network"), _where),
-    "targets": lambda: targets.targets(_read("bench"), _wheres),
-    "growth": lambda: bench.growth(_measured("growth"), _wheres),
+    "speed": lambda: bench.speed(cases("inference"), each_measured_on),
+    "previews": lambda: bench.previews(cases("inference"), measured_on),
+    "int8": lambda: bench.int8(load("int8"), measured_on),
+    "training_speed": lambda: "\n\n".join(bench.training_speed(cases("training"), each_measured_on)),
+    "network": lambda: bench.network(cases("network"), each_measured_on),
+    "layers": lambda: targets.layers(cases("network"), measured_on),
+    "targets": lambda: targets.targets(load("bench"), each_measured_on),
+    "growth": lambda: bench.growth(cases("growth"), each_measured_on),
     "quickstart": quickstart,
-    "weights": weights,
-    "harm": harm,
-    "limits": limits,
-    "rule": rule,
+    "weights": weight_tables.weights,
+    "harm": weight_tables.harm,
+    "goals": weight_tables.goals,
+    "limits": weight_tables.limits,
+    "rule": weight_tables.rule,
     "finish": finish,
-    "summary": summary,
+    "summary": weight_tables.summary,
     "guidance_cache": guidance_cache,
     "compare": compare,
     "training": training,
@@ -476,52 +363,8 @@ TABLES = {
     "offline": offline,
     "free_photos": free_photos,
     "claims": claims,
-    "schedules": lambda: schedules.table(_read("schedules"), _sources),
+    "schedules": lambda: schedules.table(load("schedules"), runs_on),
     "published_lengths": lambda: schedules.published_table(
-        _read("schedules"), {name: _read(f"{name}_full_size_encoders") for name in ("clip_lit", "rave")}
+        load("schedules"), {name: load(f"{name}_full_size_encoders") for name in ("clip_lit", "rave")}
     ),
 }
-
-
-def _read(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _measured(kind: str) -> dict:
-    """The cases of `make bench`: "inference", "training", "network" or "growth"."""
-    return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8")).get(kind, {})
-
-
-def _where(result: dict) -> str:
-    if "measured" in result:  # rows of several runs of the command
-        return _wheres(result["measured"])
-    return _wheres({"": result})
-
-
-def _wheres(cases: dict) -> str:
-    """Of cases that may have been measured one by one: the commit of most rows, then the others with their rows."""
-    devices = dict.fromkeys(_device(case) for case in cases.values())
-    rows: dict[str, list[str]] = {}
-    for name, case in cases.items():
-        rows.setdefault(_commit(case), []).append(name)
-    most, *others = sorted(rows, key=lambda commit: -len(rows[commit]))
-    commits = [most, *(f"{commit} ({'; '.join(rows[commit])})" for commit in others)]
-    text = f"{'; '.join(devices)}, commit{'s' if others else ''} {', '.join(commits)}"
-    busy = [name for name, case in cases.items() if case.get("load", 0) > BUSY * case["hardware"]["cores"]]
-    if busy:
-        text += ", beside other work" + (f": {'; '.join(busy)}" if len(busy) < len(cases) else "")
-    return text
-
-
-def _commit(result: dict) -> str:
-    return result["commit"][:8] + (" with uncommitted changes" if result["uncommitted_changes"] else "")
-
-
-def _device(result: dict) -> str:
-    hardware = result["hardware"]
-    if hardware["gpu"]:
-        return hardware["gpu"]
-    bf16 = f" with {hardware['bf16']}" if hardware.get("bf16") else ""
-    threads = result.get("OMP_NUM_THREADS")
-    cores = f"{threads} of {hardware['cores']}" if threads else f"{hardware['cores']}"
-    return f"{cores} cores of {hardware['processor']}{bf16}"

@@ -13,7 +13,7 @@ from common.paths import REPO_ROOT
 from lab.bench.table import training_speed
 from lab.report import DOCUMENTS as TABLED
 from lab.report import filled
-from lab.tables import _wheres
+from lab.sources import each_measured_on
 from tools.__main__ import names
 
 MORE = ("CONTRIBUTING.md", "CHANGELOG.md", "lab/README.md", "docs/photos/README.md", "pretrained_models/README.md")
@@ -63,7 +63,7 @@ def test_tables_are_those_of_the_json_files():
 
 
 def test_training_cases_have_tables_once_they_are_measured():
-    assert training_speed({}, _wheres) == []
+    assert training_speed({}, each_measured_on) == []
     where = {
         "OMP_NUM_THREADS": None,
         "commit": "0123456789",
@@ -77,7 +77,9 @@ def test_training_cases_have_tables_once_they_are_measured():
         for job in ("inference", "training")
         for n in (1, 2)
     }
-    steps, scaling = training_speed({"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}}, _wheres)
+    steps, scaling = training_speed(
+        {"rave256": step, "scaling": {"photos": 24, "rows": rows, **where}}, each_measured_on
+    )
     assert (
         "| RAVE step, 256 px, batch 4 | the authors' | 2.00 |  | 1.5 GB |  |  |\n|  | fp32 | 2.00 | 1.5 | 1.5 GB |"
         in steps
@@ -97,8 +99,8 @@ def test_captions_name_hardware_once_and_the_rows_that_differ():
         }
 
     rows = {"one": case("a"), "two": case("b", 4), "three": case("b")}
-    assert _wheres(rows) == "2 cores of X, commits b, a (one), beside other work: two"
-    assert _wheres({"one": case("a", 4)}) == "2 cores of X, commit a, beside other work"
+    assert each_measured_on(rows) == "2 cores of X, commits b, a (one), beside other work: two"
+    assert each_measured_on({"one": case("a", 4)}) == "2 cores of X, commit a, beside other work"
 
 
 @EACH

@@ -1,0 +1,139 @@
+"""The tables about weight files: scores, harm, what was asked, what limits the score."""
+
+from lab.sources import load, measured_on
+from metrics.choice import LIMITS, VALIDATION
+
+
+def weights() -> str:
+    result = load("weights")
+    columns = {"pairs_validation": "validation", "pairs_test": "test", "backlit": "backlit ones of both"}
+    groups = [group for group in columns if group in result["pairs"]]
+    parts = {"stay_dark": "dim on purpose", "stay_other": "well lit", "well-lit": "well lit"}
+    parts = {part: parts[part] for part in parts if part in result["well_lit_photos"]}
+    heads = [f"{columns[group]} ({result['pairs'][group]}): PSNR / dB, SSIM" for group in groups]
+    heads += ["newly clipped", *(f"change, {what} ({result['well_lit_photos'][p]})" for p, what in parts.items())]
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name, row in result["rows"].items():
+        cells = [f"{row[group]['psnr']:.2f}, {row[group]['ssim']:.3f}" for group in groups]
+        cells.append(f"{100 * row['all']['clipped']:.2f} %")
+        for part in parts:
+            change = row.get(f"change, {part}")
+            most = f", to {change['largest']:.3f}" if change and "largest" in change else ""
+            cells.append(f"{change['mean']:.3f}{most}" if change else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    picked = result.get("picked")
+    notes = (
+        "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at "
+        "255 that had none. Change: mean absolute, and the largest, of photos that should stay as they are."
+    )
+    notes += f" The rule below picks {picked}." if picked else ""
+    return "\n".join(lines) + f"\n\n{notes} {measured_on(result)}; command: in [weights.json](results/weights.json)."
+
+
+HARM = {"largest_jump": "jump", "fall": "fall", "region_lift": "lift", "sky_change": "sky", "noise_gain": "noise"}
+
+
+def harm() -> str:
+    """The figures of harm beside the scores, of rows that have them."""
+    result = load("weights")
+    rows = {name: row for name, row in result["rows"].items() if "probes" in row}
+    if not rows:
+        return "Not measured yet."
+    heads = ["hue", *HARM.values(), "clipped, backlit ones", "dim photos changed", "s/MP"]
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name, row in rows.items():
+        figures = [row["probes"][key] for key in HARM]
+        cells = ["–" if value is None else f"{value:.3f}" for value in figures]
+        cells = [f"{row['all']['hue_error']:.1f}°", *cells, f"{100 * row['backlit']['clipped']:.2f} %"]
+        dim = row.get("change, stay_dark")
+        cells.append(f"{100 * dim['share_above_0.05']:.0f} %" if dim else "–")
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['all']['seconds_per_megapixel']:.2f} |")
+    note = "What they are: [measure](measure.md#harm). Seconds: fp32 on one thread, beside other work."
+    return "\n".join(lines) + f"\n\n{note} {measured_on(result)}."
+
+
+DEFAULT, RAVE = "backlit.safetensors (shipped)", "rave.safetensors (shipped)"
+
+
+def goals() -> str:
+    """What was asked of the weights, and what was reached."""
+    rows = load("weights")["rows"]
+    default, rave = rows[DEFAULT], rows[RAVE]
+    seeds = [rows[name]["all"]["psnr"] for name in rows if name == DEFAULT or name.startswith("backlit, seed")]
+    dim, other, probes = default["change, stay_dark"], default["change, stay_other"], default["probes"]
+    clipped = [f"{100 * default[part]['clipped']:.2f} %" for part in ("all", "pairs_test, backlit")]
+
+    def score(row: dict) -> str:
+        return f"{row['psnr']:.2f}, {row['ssim']:.3f}"
+
+    lines = ["| | asked | reached |", "|---|---|---|"]
+    lines += [
+        f"| {what} | {asked} | {reached} |"
+        for what, asked, reached in (
+            ("default weights, all 26 pairs: PSNR / dB, SSIM", "24.0, 0.860", score(default["all"])),
+            ("default weights, backlit ones: PSNR / dB", "23.5", f"{default['backlit']['psnr']:.2f}"),
+            ("`rave.safetensors`, all 26 pairs", "22.5, 0.840", score(rave["all"])),
+            ("newly clipped, all; backlit test ones", "1 %", "; ".join(clipped)),
+            ("change of photos dim on purpose, mean", "0.030", f"{dim['mean']:.3f}"),
+            ("change of photos dim on purpose, largest", "0.100", f"{dim['largest']:.3f}"),
+            ("change of well-lit photos, mean", "0.015", f"{other['mean']:.3f}"),
+            ("PSNR of three seeds lies within / dB", "0.3", f"{max(seeds) - min(seeds):.2f}"),
+            ("a photo darkened in 30 steps: its result never gets brighter", "0", f"{probes['fall']:.3f} brighter"),
+            ("sky of simulated backlight: change", "stays", f"{probes['sky_change']:.3f}"),
+        )
+    ]
+    return "\n".join(lines) + f"\n\n{measured_on(load('weights'))}."
+
+
+def limits() -> str:
+    """What the results would gain if something about each photo were known."""
+    result = load("limits")
+    lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
+    lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} |" for name, (psnr, ssim) in result["rows"].items()]
+    told = " and ".join(f"{100 * share:.0f} % from its {name}" for name, share in result.get("told", {}).items())
+    told = f" Of the variance of the missing exposure a regression tells {told}." if told else ""
+    where = f"`python -m lab.limits`, {measured_on(result)}"
+    return "\n".join(lines) + f"\n\n{result['pairs']} pairs, full size.{told} {where}."
+
+
+def rule() -> str:
+    """The limits of `metrics.choice` in words."""
+    what = {"clipped": "newly clipped pixels", "mean": "mean change", "largest": "largest change"}
+    where = {
+        VALIDATION: "validation pairs",
+        "change, stay_dark": "photos dim on purpose",
+        "change, stay_other": "others",
+    }
+    lines = ["| | at most |", "|---|---|"]
+    for (part, figure), most in LIMITS.items():
+        limit = f"{100 * most:g} %" if figure == "clipped" else f"{most:g} of full scale"
+        lines.append(f"| {what[figure]}, {where[part]} | {limit} |")
+    return "\n".join(lines)
+
+
+SUMMARY = {  # row of the weights' table -> how a newcomer knows it
+    "untouched input": "the photo as it is",
+    "gamma 2.2": "plain gamma 2.2",
+    "CLAHE": "CLAHE",
+    "computed start map": "the computed map our training starts from, no network",
+    "clip_lit/enhancement_model": "CLIP-LIT, the authors' weights",
+    "rave/rave_paired": "RAVE, the authors' weights (paired)",
+    "start.safetensors (shipped)": "that map, learned by the network",
+    "rave.safetensors (shipped)": "RAVE, unpaired, trained here from there",
+    "backlit.safetensors (shipped)": "**the default weights shipped here**",
+}
+
+
+def summary() -> str:
+    """The main rows of the weights' table."""
+    result = load("weights")
+    lines = ["| | exposure pairs: PSNR / dB, SSIM | photos dim on purpose: mean change |", "|---|---|---|"]
+    for row, name in SUMMARY.items():
+        test, change = result["rows"][row]["pairs_test"], result["rows"][row]["change, stay_dark"]
+        lines.append(f"| {name} | {test['psnr']:.2f}, {test['ssim']:.3f} | {change['mean']:.3f} |")
+    what = (
+        f"{result['pairs']['pairs_test']} real exposure pairs of unseen scenes, 512 × 512, RGB; "
+        f"{result['well_lit_photos']['stay_dark']} photos that should stay as they are; "
+        "`python -m tools compare-weights`"
+    )
+    return "\n".join(lines) + f"\n\n{what}, {measured_on(result)}."
