@@ -3,9 +3,9 @@
 python -m lab.finish --pairs ../shared/data/pairs [--json docs/results/finish.json] [--pictures docs/results]
 
 On the validation pairs, with the default weights: highlights (score, how far hues turn where the plain clip cuts,
-white pixels), noise (simulated sensor noise on darkened ground truths, and the noise of the real dark photos), cast
-(colour of shadows against the ground truth's). On made pictures: dither (a ramp in steps of 8 bits), halo (a dark and a
-bright half). Crops: of free photos.
+white pixels), noise (simulated sensor noise on darkened ground truths), real (blotches of JPEG and fine luma of the
+dark photos), cast (colour of shadows against the ground truth's). On made pictures: dither (a ramp in steps of 8 bits),
+halo (a dark and a bright half). Crops: of free photos.
 """
 
 import argparse
@@ -65,13 +65,13 @@ def measure(enhancer, pairs: Path) -> dict:
             turned = hue_error(result[cut][None], photo[cut][None]) if cut.any() else float("nan")
             scores[kind].append((*figures, turned, newly_clipped(photo, result)))
         noise.append(_noise(enhancer, truth[:256, :256]))
-        real.append(_real_noise(enhancer, photo[:256, :256]))
+        real.append(_real(enhancer, photo))
     keys = ("psnr", "ssim", "hue_turned", "clipped")
     return {
         "photos": len(names),
         "highlights": {kind: _means(keys, rows) for kind, rows in scores.items()},
         "noise": _means(("psnr_off", "psnr_auto"), noise),
-        "real_noise": _means(("off", "auto"), real),
+        "real": _means(("blotches_off", "blotches_auto", "fine_kept"), real),
         "cast": _means(("shadows", "elsewhere"), casts),
         "dither": dithered_ramp(),
         "halo": halo(enhancer),
@@ -107,16 +107,32 @@ def _noise(enhancer, truth: np.ndarray) -> tuple[float, float]:
     return tuple(-10 * float(np.log10((error**2).mean())) for error in found)
 
 
-def _real_noise(enhancer, photo: np.ndarray) -> tuple[float, float]:
-    """Standard deviation of the luma noise in the shadows of the result, in steps of 8 bits, without and with
-    denoising; measured as `serving.denoise` does."""
+def _real(enhancer, photo: np.ndarray) -> tuple[float, float, float]:
+    """A dark photo as it came from JPEG: blotches of the result without and with denoising, and how much of its fine
+    luma, as a deviation, stays in the shadows."""
+    from skimage.filters import gaussian
+
     from serving import Finish
-    from serving.denoise import Denoiser
+    from serving.denoise import LEAST_GAIN, luma_chroma
     from serving.finish import PLAIN
 
     illumination = enhancer.illumination(photo)
-    results = (enhancer.relight(photo, illumination, 1.0, f) for f in (PLAIN, Finish(denoise="auto")))
-    return tuple(255 * Denoiser(result, illumination, 1.0).luma_noise for result in results)
+    shade = 1 / np.maximum(illumination, 1e-6) > LEAST_GAIN
+    blotches, fine = [], []
+    for finish in (PLAIN, Finish(denoise="auto")):
+        luma, chroma = luma_chroma(enhancer.relight(photo, illumination, 1.0, finish).astype(np.float32))
+        blotches.append(_blotches(chroma, shade))
+        fine.append(float((luma - gaussian(luma, 1))[shade].std()))
+    return *blotches, fine[1] / fine[0]
+
+
+def _blotches(chroma: np.ndarray, shade: np.ndarray) -> float:
+    """How much further chroma (h,w,2) jumps at the edges of JPEG's blocks of 16 pixels than in the middle of them."""
+    jumps = []
+    for turned, dark in ((chroma, shade), (chroma.swapaxes(0, 1), shade.T)):
+        jump, inside = np.abs(np.diff(turned, axis=0)).mean(axis=2), dark[1:] & dark[:-1]
+        jumps.append(jump[15::16][inside[15::16]].mean() - jump[7::16][inside[7::16]].mean())
+    return float(np.mean(jumps))
 
 
 def _cast(photo: np.ndarray, result: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

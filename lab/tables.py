@@ -38,11 +38,13 @@ def finish() -> str:
     for kind, row in result["highlights"].items():
         cells = f"{row['psnr']:.2f}, {row['ssim']:.3f} | {row['hue_turned']:.1f}° | {100 * row['clipped']:.2f} %"
         lines.append(f"| `--highlights {kind}` | {cells} |")
-    noise, real, dither = result["noise"], result["real_noise"], result["dither"]
+    noise, real, dither = result["noise"], result["real"], result["dither"]
     lines += ["", "| | without | with |", "|---|---|---|"]
     for what, before, after in (
         ("`--denoise auto`: PSNR of darkened, noisy photos / dB", noise["psnr_off"], noise["psnr_auto"]),
-        ("`--denoise auto`: noise in the shadows of real dark photos, steps of 8 bits", real["off"], real["auto"]),
+        ("`--denoise auto`: jump of colour at JPEG's blocks in the shadows of real dark photos, steps of 8 bits",
+         real["blotches_off"], real["blotches_auto"]),
+        ("`--denoise auto`: share of the fine luma there that stays", 1.0, real["fine_kept"]),
         ("`--dither`: longest run of equal values in a dark ramp made 6 times brighter / px",
          dither["run_off"], dither["run_on"]),
         ("`--dither`: mean of that ramp, steps of 8 bits", dither["mean_off"], dither["mean_on"]),

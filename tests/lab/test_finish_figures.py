@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lab.finish import _cast, _most_changed, dithered_ramp
+from lab.finish import _blotches, _cast, _most_changed, dithered_ramp
 
 
 def test_dither_hides_contours_and_keeps_the_mean():
@@ -26,3 +26,14 @@ def test_the_crop_is_where_most_changes():
     after = before.copy()
     after[200:, 200:] = 9
     assert _most_changed(before, after) == (200, 200)
+
+
+def test_blotches_are_jumps_at_the_edges_of_blocks_in_the_shadows():
+    ramp = np.repeat(np.arange(64.0)[:, None, None], 64, axis=1) * np.ones(2)
+    shade = np.ones((64, 64), bool)
+    assert _blotches(ramp, shade) == pytest.approx(0)
+    blocks = np.zeros((64, 64, 2))
+    blocks[16:32] = 4
+    assert _blotches(blocks, shade) == pytest.approx(4 * 2 / 3 / 2)  # two of three edges, in one direction of two
+    shade[:40] = False
+    assert _blotches(blocks, shade) == pytest.approx(0)
