@@ -2,7 +2,7 @@
 
 0.5, 3: megapixels, array in and array out, in processes that take turns, so that all meet the same load of the machine.
 photo, 24, folder: whole runs of inference.py, from start-up to the written file: one photo of 0.5 megapixels,
-a large one, 50 small ones. Peak memory is that of the whole process.
+a large one, 50 small ones. Peak memory is that of the whole process. With photo: `inference.py --help` too.
 png0.5, png3: one more photo of a folder, PNG in and out, start-up taken out: seconds between one result and the next.
 """
 
@@ -118,7 +118,11 @@ def _runs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
         rows[name]["peak_mb"] = max(run["peak_mb"] for run in its)
         if name != "baseline" and "baseline" in runs:
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
-    return {"megapixels": count * math.prod(RUNS[case]) / 1e6, "rows": rows}
+    facts = {"megapixels": count * math.prod(RUNS[case]) / 1e6, "rows": rows}
+    if case == "photo":
+        help_alone = [str(REPO_ROOT / "inference.py"), "--help"]
+        facts["help"] = summary([timed(help_alone)["seconds"] for _ in range(repeats)])
+    return facts
 
 
 def _pngs(case: str, variants: dict, folder: Path, repeats: int) -> dict:

@@ -87,6 +87,8 @@ def _inference(cases: dict) -> Iterator[Row]:
                 value = f"{row[key] / 1000:.1f}" if unit == "GB" else f"{row[key]:.1f}"
                 default = ", the default install" if case == "photo" and way == "torch" else ""
                 yield f"{what}, {name}{default}", asked, f"{value} {unit}", ""
+    if seconds := cases.get("photo", {}).get("help"):
+        yield "`inference.py --help`", "0.15 s", f"{seconds['median']:.2f} s", ""
     psnr = lowest_psnr({name: cases[name] for name in SPEEDS if name in cases})
     if psnr:
         yield "PSNR to the plain way's results, the lowest", "50 dB", f"{psnr:.1f} dB", ""
