@@ -31,7 +31,13 @@ DOCUMENTS = (
     *sorted((REPO_ROOT / "docs").glob("*.md")),
 )
 
-BEFORE_AFTER = ("seeding.jpg", "dragonfly.jpg")  # in docs/photos
+# in docs/photos, and what each stands for
+BEFORE_AFTER = {
+    "seeding.jpg": "against the sun",
+    "room.jpg": "a dark room with a window",
+    "city.jpg": "stays as it is",
+}
+COLUMN = (560, 373)  # pixels of a photo in that picture
 SEED = 4
 # public-domain sample picture: stops lost by the foreground, its share, stops gained by the rest, noise
 FAILURES = {
@@ -92,12 +98,10 @@ def filled(text: str) -> str:
 
 
 def pictures() -> None:
-    """before_after.jpg: photos taken against the sun. failures.png: simulated backlight that the shipped weights do not
-    repair.
-    """
+    """before_after.jpg: a photo of each kind. failures.png: simulated backlight that the shipped weights leave."""
     import numpy as np
     import torch
-    from PIL import Image
+    from PIL import Image, ImageDraw, ImageFont
 
     from configs.schema import InferenceModel
     from data.backlight import BacklightRanges, simulate_backlight
@@ -108,10 +112,18 @@ def pictures() -> None:
 
     results = REPO_ROOT / "docs" / "results"
     enhancer = Enhancer(REPO_ROOT / InferenceModel().checkpoint, device="cpu", backend="torch", precision="fp32")
-    photos = [read_rgb8(REPO_ROOT / "docs" / "photos" / name) for name in BEFORE_AFTER]
-    pairs = np.hstack([np.vstack([photo, enhancer.enhance(photo)[0]]) for photo in photos])
+    (width, height), gap, label = COLUMN, 8, 48
+    pairs = Image.new("RGB", ((width + gap) * len(BEFORE_AFTER) - gap, label + 2 * height), "white")
+    draw, font = ImageDraw.Draw(pairs), ImageFont.load_default(32)
+    for column, (name, what) in enumerate(BEFORE_AFTER.items()):
+        left = column * (width + gap)
+        draw.text((left + width // 2, label // 2), what, "black", font, anchor="mm")
+        photo = read_rgb8(REPO_ROOT / "docs" / "photos" / name)
+        for row, image in enumerate((photo, enhancer.enhance(photo)[0])):
+            reduced = Image.fromarray(image).resize(COLUMN, Image.Resampling.LANCZOS)
+            pairs.paste(reduced, (left, label + row * height))
     with writing(results / "before_after.jpg") as temporary:
-        Image.fromarray(pairs).save(temporary, quality=88)
+        pairs.save(temporary, quality=88)
     columns = []
     for name, (stops, share, gain, noise) in FAILURES.items():
         ranges = BacklightRanges(
