@@ -22,6 +22,8 @@ from common.provenance import provenance
 HIGHLIGHTS = ("clip", "hue", "shoulder")
 DARK_STOPS, SENSOR_NOISE = 3.0, 0.003  # of the simulated noisy photos: light lost; read noise, of full scale
 CROP = 200  # pixels
+BAND_STOPS = 5.0  # of the photo that shows bands
+CLIPPING = "pretrained_models/free.safetensors"  # of the highlights' crops: the default weights hardly clip
 SHADE = 0.15  # of full scale: shadows are darker
 
 
@@ -180,38 +182,55 @@ def halo(enhancer) -> dict[str, float]:
 
 
 def pictures(enhancer, folder: Path) -> None:
-    """Crops at 100 %, before and after, where the difference is largest: finish_highlights, _denoise, _dither.png."""
+    """Crops at 100 %, before and after: finish_highlights, _denoise, _dither (where these differ most), _edges and
+    _shadows.png (where the photo was changed most; of shadows the truth too)."""
     from data.images import read_rgb8
     from data.samples import sample_picture
     from metrics.harm import exposed
-    from serving import Finish
+    from serving import Enhancer, Finish
     from serving.finish import PLAIN
 
-    noisy = _noisy(sample_picture("astronaut.png"))[1]
-    smooth = exposed(sample_picture("astronaut.png").astype(np.float32) / 255, -5.5)
+    def darker(photo: np.ndarray, stops: float) -> np.ndarray:
+        return np.rint(exposed(photo.astype(np.float32) / 255, -stops) * 255).astype(np.uint8)
+
+    seeding, room = (read_rgb8(REPO_ROOT / "docs" / "photos" / f"{name}.jpg") for name in ("seeding", "room"))
+    astronaut = sample_picture("astronaut.png")
+    clipping = Enhancer(REPO_ROOT / CLIPPING, device="cpu", backend="torch", precision="fp32")
     shown = {
-        "highlights": (read_rgb8(REPO_ROOT / "docs/photos/seeding.jpg"), [Finish(highlights=k) for k in HIGHLIGHTS]),
-        "denoise": (noisy, [PLAIN, Finish(denoise="auto")]),
-        "dither": (np.rint(smooth * 255).astype(np.uint8), [PLAIN, Finish(dither=True)]),
+        "highlights": (clipping, seeding, [Finish(highlights=k) for k in HIGHLIGHTS]),
+        "denoise": (enhancer, _noisy(astronaut)[1], [PLAIN, Finish(denoise="auto")]),
+        "dither": (enhancer, darker(room, BAND_STOPS), [PLAIN, Finish(dither=True)]),
     }
-    for name, (photo, finishes) in shown.items():
-        illumination = enhancer.illumination(photo)
-        results = [enhancer.relight(photo, illumination, 1.0, finish) for finish in finishes]
-        top, left = _most_changed(results[0], results[-1])
-        crops = [image[top : top + CROP, left : left + CROP] for image in (photo, *results)]
-        gap = np.full((CROP, 4, 3), 255, np.uint8)
-        row = [part for crop in crops for part in (gap, crop)][1:]
-        from PIL import Image
+    for name, (network, photo, finishes) in shown.items():
+        illumination = network.illumination(photo)
+        results = [network.relight(photo, illumination, 1.0, finish) for finish in finishes]
+        _save(folder / f"finish_{name}.png", [photo, *results], _most_changed(results[0], results[1]))
+    place = _most_changed(room, result := enhancer.enhance(room)[0], edges=True)
+    _save(folder / "finish_edges.png", [room, result], place)
+    dark = darker(astronaut, DARK_STOPS)
+    _save(
+        folder / "finish_shadows.png",
+        [dark, result := enhancer.enhance(dark)[0], astronaut],
+        _most_changed(dark, result),
+    )
 
-        with writing(folder / f"finish_{name}.png") as temporary:
-            Image.fromarray(np.hstack(row)).save(temporary)
+
+def _save(file: Path, images: list[np.ndarray], place: tuple[int, int]) -> None:
+    """One crop of each image, side by side."""
+    from PIL import Image
+
+    top, left = place
+    gap = np.full((CROP, 4, 3), 255, np.uint8)
+    row = [part for image in images for part in (gap, image[top : top + CROP, left : left + CROP])][1:]
+    with writing(file) as temporary:
+        Image.fromarray(np.hstack(row)).save(temporary)
 
 
-def _most_changed(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
-    """Row and column of the crop with the largest change."""
+def _most_changed(before: np.ndarray, after: np.ndarray, *, edges: bool = False) -> tuple[int, int]:
+    """Row and column of the crop with the largest change, or, at edges of light, with the most different changes."""
     changed = np.abs(before.astype(float) - after).mean(axis=2)
     places = [
-        (changed[y : y + CROP, x : x + CROP].mean(), y, x)
+        ((np.std if edges else np.mean)(changed[y : y + CROP, x : x + CROP]), y, x)
         for y in range(0, before.shape[0] - CROP + 1, 40)
         for x in range(0, before.shape[1] - CROP + 1, 40)
     ]

@@ -90,8 +90,11 @@ def limits() -> str:
     result = load("limits")
     lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
     lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} |" for name, (psnr, ssim) in result["rows"].items()]
-    told = " and ".join(f"{100 * share:.0f} % from its {name}" for name, share in result.get("told", {}).items())
-    told = f" Of the variance of the missing exposure a regression tells {told}." if told else ""
+    told = " and ".join(
+        f"{f'{100 * share:.0f} %' if share > 0 else 'nothing'} from its {name}"
+        for name, share in result["told"].items()
+    )
+    told = f" Of the variance of a result's missing exposure a regression tells {told}."
     where = f"`python -m lab.limits`, {measured_on(result)}"
     return "\n".join(lines) + f"\n\n{result['pairs']} pairs, full size.{told} {where}."
 
