@@ -19,7 +19,9 @@ from torch import Tensor
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
+from common.errors import UserError
 from common.files import write_text
+from common.paths import find_weights
 from common.provenance import provenance
 from data.images import read_rgb8
 from data.listing import named
@@ -46,8 +48,13 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     names = {name for file in args.list for name in read_names(file, "--list")}
     pairs = pair(args.backlit, args.gt).pairs
-    held = np.array([named(Path(p.name), names) for p in pairs])
-    enhancer, encoder = Enhancer(args.weights), load_clip("efficientnet-lite0", "imagenet")
+    held = np.array([named(Path(p.name), names) for p in pairs], bool)
+    if not held.sum() > 1 or held.all():
+        raise UserError(
+            f"--list: expected the names of two pairs or more, and not of all, found {held.sum()} of {len(pairs)}"
+        )
+    enhancer = Enhancer(args.weights and find_weights(args.weights, "--weights"))
+    encoder = load_clip("efficientnet-lite0", "imagenet")
     results, gains, brightness, content = [], [], [], []
     for p in pairs:
         result = enhancer.enhance(read_rgb8(p.enhanced).astype(np.float32) / 255)[0]

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
+from common.paths import find_weights, is_file
 from data.images import read_rgb8
 from metrics.harm import change, newly_clipped
 from metrics.pairing import read_names
@@ -29,9 +30,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="FOLDER")
     parser.add_argument("--weights", metavar="FILE", help="default: the shipped ones")
     args = parser.parse_args(argv)
-    enhancer, out = Enhancer(args.weights), Path(args.out)
+    photos, out = named_files(args.photos), Path(args.out)
+    enhancer = Enhancer(args.weights and find_weights(args.weights, "--weights"))
+    rows = [_row(path, enhancer) for path in photos]
     out.mkdir(parents=True, exist_ok=True)
-    rows = [_row(path, enhancer) for path in named_files(args.photos)]
     for first in range(0, len(rows), PAGE):
         page = out / f"sheet_{first // PAGE + 1}.png"
         _stacked(rows[first : first + PAGE]).save(page)
@@ -40,16 +42,19 @@ def main(argv: list[str]) -> int:
 
 
 def named_files(photos: list[str]) -> list[Path]:
-    """The files, with those of lists in place of "LIST.txt=FOLDER". Raises UserError for a list without a folder."""
+    """The files, with those of lists in place of "LIST.txt=FOLDER". Raises UserError for what is not there."""
     found: list[Path] = []
     for photo in photos:
-        listed, _, folder = photo.partition("=")
-        if not listed.endswith(".txt"):
-            found.append(Path(photo))
-        elif folder:
-            found += [Path(folder) / name for name in sorted(read_names(listed, "PHOTO"))]
+        listed, _, folder = photo.rpartition(".txt=")
+        if listed:
+            found += [Path(folder) / name for name in sorted(read_names(f"{listed}.txt", "PHOTO"))]
         else:
-            raise UserError(f"PHOTO: expected a list with its folder, LIST.txt=FOLDER, found {photo}")
+            found.append(Path(photo))
+    for path in found:
+        if not is_file(path):
+            raise UserError(f"PHOTO: expected a photo, or a list with its folder (LIST.txt=FOLDER), found {path}")
+    if not found:
+        raise UserError(f"PHOTO: expected names of photos, found none in {' '.join(photos)}")
     return found
 
 

@@ -144,10 +144,10 @@ def build(work: Path) -> "gradio.Blocks":
             return None, None, f"⚠️ {told(error, photo)}", None
         grey = (view.illumination.clip(0, 1) * 255).astype("uint8")
         height, width = view.photo.shape[:2]
-        choice = studio.enhancer(name).choice
+        enhancer = studio.enhancer(name)
         message = (
-            f"{Path(photo).name}, shown at {width} × {height} px · {choice.device}, {choice.precision}, "
-            f"{choice.backend}"
+            f"{Path(photo).name}, shown at {width} × {height} px · {enhancer.choice.device}, "
+            f"{enhancer.precision_of(view.photo)}, {enhancer.choice.backend}"
         )
         result = studio.result(view, name, far(auto, strength), finished(highlights, denoise, dither))
         return (view.photo, result), grey, message, None

@@ -36,7 +36,8 @@ class Choice:
         version = metadata.version("openvino" if self.backend == "openvino" else "torch")
         reasons = self.why.split("; ")
         most = next((reason for reason in reasons if "asked for" in reason), reasons[0])  # one, for a console's line
-        return f"{self.device}, {self.precision}, {self.backend} {version} ({most})"
+        others = "; fp32 for very dark photos" if self.precision == "bf16" else ""
+        return f"{self.device}, {self.precision}, {self.backend} {version} ({most}{others})"
 
 
 def choose(backend: str, precision: str, device: str) -> Choice:

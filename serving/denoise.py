@@ -30,6 +30,7 @@ COLOUR = 1 / 2  # chroma of texture over its luma; photos of foliage and flowers
 CORRELATED = 1.5  # variance of cells, over that of white noise, up to which there are no blotches
 CONSTANT = 0.1  # share of blocks of one colour from which chroma was rounded; photos without JPEG: below 0.02
 STEPS = 0.3, 4.0  # steps of 8 bits between such blocks; larger ones are edges
+GRID = 0.5  # share of lone changes of chroma that lie beside edges of JPEG's blocks, 3/8 by chance; above: it was JPEG
 
 
 class Denoiser:
@@ -99,6 +100,7 @@ class _Measured:
         self._blocks: dict[int, list[np.ndarray]] = {scale: [] for scale in (1, 2, CELL)}  # by pixels a cell
         self._constant: list[np.ndarray] = []  # whether a block has one chroma
         self._steps: list[np.ndarray] = []  # between such blocks
+        self._changes = np.zeros(SIDE, int)  # of chroma, by their place between two edges of blocks
 
     def add(self, rgb: np.ndarray, shadow: np.ndarray) -> None:
         """Rows of the photo (h,W,3) in [0, 1], as many as the largest blocks have, and which pixels are in shadow."""
@@ -117,6 +119,7 @@ class _Measured:
             self._constant.append(constant[dark])
             for one, mean in ((constant, means), (constant.T, means.T)):  # two blocks on: JPEG's have 16 pixels
                 self._steps.append(np.abs(mean[2:] - mean[:-2])[one[2:] & one[:-2]])
+            self._changes += _lone_changes(plane, shadow) + _lone_changes(plane.T, shadow.T)
 
     def noise(self, rounding: float) -> tuple[float, float, float]:
         """Deviations of luma, of chroma, and of what cells of chroma have beyond that; rounding: what it adds."""
@@ -133,6 +136,9 @@ class _Measured:
 
     def _rounded(self) -> float:
         """Deviation of a chroma that JPEG rounded, from the usual step between blocks of one chroma each."""
+        beside = self._changes[[-1, 0, 1]].sum()
+        if beside <= GRID * self._changes.sum():  # a drawing or a gradient
+            return 0.0
         constant, steps = np.concatenate(self._constant), np.concatenate(self._steps)
         steps = steps[(steps > STEPS[0] / 255) & (steps < STEPS[1] / 255)]
         if constant.sum() <= CONSTANT * constant.size or len(steps) < FEWEST:
@@ -182,6 +188,17 @@ def _blocks(plane: np.ndarray) -> np.ndarray:
     """(h,w) -> (rows of blocks, columns of blocks, SIDE, SIDE); what is left over at the end is cut off."""
     height, width = plane.shape[0] // SIDE, plane.shape[1] // SIDE
     return plane[: height * SIDE, : width * SIDE].reshape(height, SIDE, width, SIDE).swapaxes(1, 2)
+
+
+def _lone_changes(plane: np.ndarray, shadow: np.ndarray) -> np.ndarray:
+    """(h,w) twice -> (SIDE,): how many values differ from the one before, by their row modulo SIDE.
+
+    Only in shadow, and where no other value near, but for the next, differs from its neighbour.
+    """
+    change = np.pad((np.abs(np.diff(plane, axis=0)) > 1e-4), ((SIDE // 2,) * 2, (0, 0)))
+    near = [np.roll(change, by, axis=0) for by in (-4, -3, -2, 2, 3, 4)]
+    lone = (change & ~np.any(near, axis=0))[SIDE // 2 : -SIDE // 2] & shadow[1:] & shadow[:-1]
+    return np.bincount((np.nonzero(lone)[0] + 1) % SIDE, minlength=SIDE)
 
 
 def _deviation(blocks: np.ndarray, apart: int) -> np.ndarray:

@@ -116,7 +116,7 @@ class Enhancer:
         results, alike = [None] * len(photo), defaultdict(list)
         for number, item in enumerate(photo):
             rgb, closed = opened(item)
-            waiting = alike[rgb.shape, rgb.dtype, self._precision_of(rgb)]
+            waiting = alike[rgb.shape, rgb.dtype, self.precision_of(rgb)]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
                 self._finish(waiting, strength, results, finish)
@@ -146,7 +146,7 @@ class Enhancer:
             enhanced = [self.enhance(rgb, strength, keep_map=False, finish=finish)[0] for rgb in photos]
         else:
             images = np.concatenate([planes(rgb) for rgb in photos])
-            maps = self._network(self._precision_of(photos[0])).whole(images)
+            maps = self._network(self.precision_of(photos[0])).whole(images)
             enhanced = [
                 finish.divided(*pair, resolved(strength, rgb), rgb.dtype)
                 for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
@@ -213,7 +213,7 @@ class Enhancer:
             raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
         if self._map_scale > 1:
             return self._guided_strips(rgb)
-        network = self._network(self._precision_of(rgb))
+        network = self._network(self.precision_of(rgb))
         return self._exact_tiles(network, lambda rows, columns: planes(rgb[rows, columns]), *rgb.shape[:2])
 
     def _exact_tiles(
@@ -239,7 +239,7 @@ class Enhancer:
         scale, everything = self._map_scale, slice(0, rgb.shape[1])
         small = torch.cat([reduced(tensor(planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
         illumination = torch.empty_like(small[:, :1])
-        network = self._network(self._precision_of(rgb))
+        network = self._network(self.precision_of(rgb))
         tiles = self._exact_tiles(network, lambda rows, columns: small[:, :, rows, columns].numpy(), *small.shape[2:])
         for rows, columns, _, tile in tiles:
             illumination[:, :, rows, columns] = tensor(array(tile))
@@ -248,9 +248,9 @@ class Enhancer:
             images = tensor(planes(rgb[rows]))
             yield rows, everything, images, guided(ab, luma(images), scale, rows.start)
 
-    def _precision_of(self, rgb: np.ndarray) -> str:
-        """In what the map of this photo is computed."""
-        if self.choice.precision == "fp32" or rgb.dtype != np.uint8 or rgb[::4, ::4].mean() < DARK * 255:
+    def precision_of(self, rgb: np.ndarray) -> str:
+        """Photo (H,W,3) -> in what its map is computed, "fp32" or "bf16"."""
+        if rgb.dtype != np.uint8 or not rgb.size or rgb[::4, ::4].mean() < DARK * 255:
             return "fp32"
         return self.choice.precision
 

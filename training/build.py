@@ -17,6 +17,7 @@ from configs.schema import TrainConfig
 from data.listing import left_out
 from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
+from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
 from training.directions import check_guidance, describe, run_direction
 from training.embeddings import encoder_loader, missing_weights
@@ -79,7 +80,9 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     say("schedule", *describe_schedule(phases).splitlines())
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:
-            find_pretrained(getattr(config, section).pretrain_dir, section)
+            file = find_pretrained(getattr(config, section).pretrain_dir, section)
+            if section == "unet_model":
+                load_unet(file, must_enhance=True)  # which tells what is wrong with it
     if config.exp.mode == "rave":
         check_guidance(config.guidance)
         check_truths(config)

@@ -61,6 +61,13 @@ def test_a_clean_photo_keeps_every_bit():
     assert denoiser(photo).luma_noise == 0
 
 
+def test_a_smooth_gradient_has_no_blotches():
+    """Its steps of one lie anywhere, those of JPEG's chroma beside the edges of blocks."""
+    ramp = np.linspace(8, 40, 320)[None, :, None] * np.array([1.0, 0.8, 0.6])
+    dusk = rounded(np.broadcast_to(ramp, (160, 320, 3)))
+    assert denoiser(dusk).blotches == 0 and np.array_equal(rounded(denoised(dusk)), dusk)
+
+
 def test_blotches_of_colour_go():
     clean, noisy = blotchy()
     found = denoiser(noisy)
