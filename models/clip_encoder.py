@@ -24,9 +24,9 @@ from models.clip_networks import (
     from_openai_file,
     from_timm,
     names_a_file,
-    sequence_first,
     settle_batch_norm,
 )
+from models.frozen import freeze, short_attention
 from models.stages import LAYERS, stages_vector
 from models.text_tower import pool_type, project_text, takes_token_embeddings, text_ends
 from models.vocabulary import class_directions, class_number, clip_tokens
@@ -56,7 +56,7 @@ class ClipEncoder(nn.Module):
         if preprocess not in ("squash", "center_crop"):
             raise ValueError(f"preprocess: expected 'squash' or 'center_crop', found {preprocess!r}")
         super().__init__()
-        self.model = built.network.requires_grad_(False).eval()
+        self.model = freeze(built.network)
         self.name = built.name
         self.image_size = image_size or built.image_size
         self.preprocess = preprocess
@@ -116,18 +116,20 @@ class ClipEncoder(nn.Module):
         """
         tower = self._tower_with_maps()
         # open_clip's ResNet leaves out the layers above where it is not asked to stop early, timm's where it is
-        found = tower.forward_intermediates(
-            self._prepare(images).to(self._dtype()),
-            indices=None if count == MAPS else list(range(count)),  # of all, a transformer has another number
-            stop_early=not isinstance(tower, ModifiedResNet),
-            intermediates_only=True,
-        )
+        with short_attention(images.device):
+            found = tower.forward_intermediates(
+                self._prepare(images).to(self._dtype()),
+                indices=None if count == MAPS else list(range(count)),  # of all, a transformer has another number
+                stop_early=not isinstance(tower, ModifiedResNet),
+                intermediates_only=True,
+            )
         return self._checked(found["image_intermediates"] if isinstance(found, dict) else found, count)
 
     def embed_with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`embed_images` and the five `feature_maps` of the same images, from one pass. Raises as they do."""
         tower = self._tower_with_maps()
-        found = tower.forward_intermediates(self._prepare(images).to(self._dtype()))
+        with short_attention(images.device):
+            found = tower.forward_intermediates(self._prepare(images).to(self._dtype()))
         if isinstance(found, dict):
             features, maps = found["image_features"], found["image_intermediates"]
         else:  # timm: what its head takes, and the maps
@@ -248,7 +250,8 @@ class ClipEncoder(nn.Module):
         return (self.to_input_size(images) - self.mean) / self.std
 
     def _image_features(self, prepared: Tensor) -> Tensor:
-        features = self._tower()(prepared.to(self._dtype()))
+        with short_attention(prepared.device):
+            features = self._tower()(prepared.to(self._dtype()))
         return features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens beside
 
     def _tower_with_maps(self) -> nn.Module:
@@ -341,7 +344,6 @@ def load_clip(
         built = builder(wanted)
         if pretrained is None:
             settle_batch_norm(built.network, built.image_size)
-    sequence_first(built.network)
     encoder = ClipEncoder(built, preprocess=preprocess, image_size=image_size)
     if precision == "bf16":
         encoder.model.to(torch.bfloat16)
