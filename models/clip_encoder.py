@@ -26,7 +26,7 @@ from models.clip_networks import (
     names_a_file,
     settle_batch_norm,
 )
-from models.frozen import freeze, short_attention
+from models.frozen import attention_of, freeze, tokens_of
 from models.stages import LAYERS, stages_vector
 from models.text_tower import pool_type, project_text, takes_token_embeddings, text_ends
 from models.vocabulary import class_directions, class_number, clip_tokens
@@ -59,6 +59,7 @@ class ClipEncoder(nn.Module):
         self.model = freeze(built.network)
         self.name = built.name
         self.image_size = image_size or built.image_size
+        self._tokens = tokens_of(self._tower(), self.image_size)
         self.preprocess = preprocess
         self.has_text = built.tokenizer is not None
         self._tokenizer = built.tokenizer
@@ -116,7 +117,7 @@ class ClipEncoder(nn.Module):
         """
         tower = self._tower_with_maps()
         # open_clip's ResNet leaves out the layers above where it is not asked to stop early, timm's where it is
-        with short_attention(images.device):
+        with attention_of(self._tokens, images.device):
             found = tower.forward_intermediates(
                 self._prepare(images).to(self._dtype()),
                 indices=None if count == MAPS else list(range(count)),  # of all, a transformer has another number
@@ -128,7 +129,7 @@ class ClipEncoder(nn.Module):
     def embed_with_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`embed_images` and the five `feature_maps` of the same images, from one pass. Raises as they do."""
         tower = self._tower_with_maps()
-        with short_attention(images.device):
+        with attention_of(self._tokens, images.device):
             found = tower.forward_intermediates(self._prepare(images).to(self._dtype()))
         if isinstance(found, dict):
             features, maps = found["image_features"], found["image_intermediates"]
@@ -213,10 +214,7 @@ class ClipEncoder(nn.Module):
             raise UserError(f"{self.name}: {error}") from None
 
     def fingerprint(self, *, text: bool = False) -> str:
-        """Hash of the image tower's weights and the preprocessing (with `text`, of the whole model).
-
-        It is the cache key of embeddings.
-        """
+        """Hash of the image tower's weights (with `text`, of all) and preprocessing: the cache key of embeddings."""
         layers = "" if self.layers == "last" else f" {self.layers}"
         digest = hashlib.sha256(f"{self.image_size} {self.preprocess} {self._dtype()}{layers}".encode())
         for name, tensor in (self.model if text else self._tower()).state_dict().items():
@@ -250,7 +248,7 @@ class ClipEncoder(nn.Module):
         return (self.to_input_size(images) - self.mean) / self.std
 
     def _image_features(self, prepared: Tensor) -> Tensor:
-        with short_attention(prepared.device):
+        with attention_of(self._tokens, prepared.device):
             features = self._tower()(prepared.to(self._dtype()))
         return features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens beside
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import Bottleneck
 from torch import nn
 
-from models.frozen import freeze, short_attention
+from models.frozen import attention_of, freeze, tokens_of
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -64,8 +64,13 @@ def test_patches_as_a_product_equal_the_convolution(side, bias):
         assert relative(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize(("patch", "tokens"), [(8, 785), (32, 50)])
+def test_tokens_are_counted_by_the_patches(patch, tokens):
+    assert tokens_of(freeze(nn.Conv2d(3, 4, patch, stride=patch)), 224) == tokens
+
+
 def test_short_attention_equals_that_for_long_sequences():
     q, k, v = torch.randn(3, 2, 4, 50, 16)
-    with short_attention(q.device):
+    with attention_of(50, q.device):
         found = F.scaled_dot_product_attention(q, k, v)
     assert relative(found, F.scaled_dot_product_attention(q, k, v)) < 1e-5
