@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from skimage.filters import gaussian
 
 from data.samples import sample_picture
 from serving.denoise import CELL, Denoiser, luma_chroma
@@ -32,7 +32,7 @@ def rounded(photo: np.ndarray) -> np.ndarray:
 
 
 def fine(plane: np.ndarray) -> np.ndarray:
-    return plane - gaussian_filter(plane, 1)
+    return plane - gaussian(plane, 1)
 
 
 def chroma_error(photo: np.ndarray, truth: np.ndarray) -> float:
@@ -43,7 +43,7 @@ def blotchy() -> tuple[np.ndarray, np.ndarray]:
     """Smooth shadows, and the same with colours that vary over some 8 pixels and luma that does not: (160,200,3)."""
     clean = 40 + 12 * np.sin(np.linspace(0, 5, 200))[None, :, None] * np.array([1.0, 0.9, 0.8])
     clean = np.broadcast_to(clean, (160, 200, 3)).astype(np.float32)
-    noise = gaussian_filter(np.random.default_rng(0).normal(size=(160, 200, 2)), (3, 3, 0))
+    noise = gaussian(np.random.default_rng(0).normal(size=(160, 200, 2)), 3, channel_axis=-1)
     red, blue = np.moveaxis(noise * 3 / noise.std(), -1, 0)
     return clean, rounded(clean + np.stack([red, (-0.299 * red - 0.114 * blue) / 0.587, blue], axis=-1))
 
