@@ -33,7 +33,7 @@ class InferenceModel(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: what Accelerate finds (CUDA, MPS, ...), else the CPU. `cuda`: an error where there is none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (over 50 dB PSNR of fp32),
+    """Arithmetic of the network. `auto` and `bf16`: bf16 on a GPU or processor that has it (about 50 dB PSNR of fp32),
     else fp32, which is faster there. Photos of 16 bits and very dark ones are always in fp32: bf16 is coarse there."""
     backend: Literal["auto", "torch", "torch-compile", "openvino"] = "auto"
     """What runs the network; `auto`: on a CPU OpenVINO where it is installed, else PyTorch. `torch-compile` needs a C++
