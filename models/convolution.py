@@ -1,4 +1,4 @@
-"""The network's 3x3 convolution, made fast on CPUs, and the arithmetic that GPUs may use for float32."""
+"""The network's 3x3 convolution, made fast on CPUs and GPUs, and the arithmetic that GPUs may use for float32."""
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +31,18 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
+def eager() -> bool:
+    """Whether it is PyTorch itself that computes, operation by operation, and neither a compiler nor an export."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
 def on_eager_cpu(x: Tensor) -> bool:
     """Whether it is a CPU that computes, operation by operation: compilers and exports see PyTorch's own operations."""
-    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    return x.device.type == "cpu" and eager()
 
 
 def own_gradients(x: Tensor) -> bool:
-    """Whether gradients are asked for where those written here are faster than PyTorch's."""
+    """Whether gradients are asked for where those written here are faster than PyTorch's, on CPUs."""
     return on_eager_cpu(x) and torch.is_grad_enabled()
 
 
@@ -63,15 +68,48 @@ class Conv3x3(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=1)
         if on_eager_cpu(x) and wide:
             return reflected(x, self.weight, self.bias)
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
         if wide:
-            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+            x = Padded.apply(x) if eager() else F.pad(x, (1, 1, 1, 1), mode="reflect")
         else:
             x = F.pad(x, (1, 1, 0, 0), mode="reflect" if width > 1 else "replicate")
             x = F.pad(x, (0, 0, 1, 1), mode="reflect" if height > 1 else "replicate")
-        if channels_last:  # on GPUs padding brings the layout back that convolutions are slower in
-            x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, self.weight, self.bias)
+
+
+class Padded(torch.autograd.Function):
+    """Reflected borders of one pixel, in the layout of the input: (B,C,H,W), H and W above 1 -> (B,C,H+2,W+2).
+
+    On GPUs PyTorch's own brings another layout back, which convolutions are slower in, and adds up its gradient in no
+    certain order.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        photos, channels, height, width = x.shape
+        result = torch.empty(
+            (photos, channels, height + 2, width + 2), dtype=x.dtype, device=x.device, memory_format=layout(x)
+        )
+        result[:, :, 1:-1, 1:-1] = x
+        result[:, :, 0, 1:-1], result[:, :, -1, 1:-1] = x[:, :, 1], x[:, :, -2]
+        result[:, :, :, 0], result[:, :, :, -1] = result[:, :, :, 2], result[:, :, :, -3]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        rows = gradient[:, :, 1:-1].clone(memory_format=layout(gradient))
+        rows[:, :, 1] += gradient[:, :, 0]
+        rows[:, :, -2] += gradient[:, :, -1]
+        result = rows[..., 1:-1].clone(memory_format=layout(gradient))
+        result[..., 1] += rows[..., 0]
+        result[..., -2] += rows[..., -1]
+        return result
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """Of a batch of maps (B,C,H,W): channels last, or the usual one."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def reflected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

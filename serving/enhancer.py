@@ -12,6 +12,7 @@ and with OpenVINO small photos do not need it at all.
 """
 
 import contextlib
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from common.errors import UserError
-from serving.finish import PLAIN, Finish, array, planes, tensor
+from serving.finish import PLAIN, Finish, array, as_tensor, planes, planes_on
 from serving.pictures import AnyPhoto, opened
 from serving.strength import Strength, resolved
 
@@ -38,6 +39,8 @@ WHOLE_FRAME = 500_000  # pixels, about 1 GB; larger photos go through the networ
 WHOLE_FRAME_OPENVINO = 1_500_000  # pixels, which take it 1.1 GB; and no PyTorch
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are as fast, but for a tenth
 TILE_OPENVINO = 384  # as fast as 448, but for 2 %, in 24 megapixels with 0.1 GB less
+GPU_BYTES = {"fp32": 2000, "bf16": 800}  # of a GPU's memory that a pixel takes, with something to spare
+GPU_TILE = 4096  # pixels, the longest side of a tile there
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
 DARK = 0.13  # of full scale: photos of a mean below are divided by so little that bf16 would stay under 50 dB of fp32
 
@@ -52,7 +55,8 @@ class Enhancer:
     device "auto" (what Accelerate finds), "cpu" or "cuda"; precision "auto", "fp32" or "bf16"; backend "auto",
     "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a tile in pixels;
     None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE` (with OpenVINO: `WHOLE_FRAME_OPENVINO`,
-    `TILE_OPENVINO`), others whole. Results do not depend on it. map_scale 1, 2 or 4: the map is computed at that part
+    `TILE_OPENVINO`; on a GPU as large as half of its free memory allows), others whole. Results do not depend on it.
+    map_scale 1, 2 or 4: the map is computed at that part
     of the photo's sides and brought up along the photo's edges (`models.guided`), for previews. bf16 serves photos of
     8 bits a channel. Deeper ones (uint16, floats) are computed in float32: beside their steps the rounding of bf16 is
     large, and smooth gradients would go up and down. So are very dark ones, which are divided by a map near zero.
@@ -132,9 +136,22 @@ class Enhancer:
     def _tile_of(self, height: int, width: int) -> int:
         if self._tile_size:
             return self._tile_size
-        openvino = self.choice.backend == "openvino"
-        most, tile = (WHOLE_FRAME_OPENVINO, TILE_OPENVINO) if openvino else (WHOLE_FRAME, TILE)
+        if self.choice.backend == "openvino":
+            most, tile = WHOLE_FRAME_OPENVINO, TILE_OPENVINO
+        elif self.choice.device.startswith("cuda"):
+            tile = self._gpu_tile
+            most = tile * tile
+        else:
+            most, tile = WHOLE_FRAME, TILE
         return tile if height * width > most else max(height, width)
+
+    @cached_property
+    def _gpu_tile(self) -> int:
+        """Side of the tiles that half of the free memory of an NVIDIA GPU has room for."""
+        import torch
+
+        free = torch.cuda.mem_get_info(self.choice.device)[0]
+        return min(GPU_TILE, max(TILE, math.isqrt(free // 2 // GPU_BYTES[self.choice.precision])))
 
     def _finish(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
         """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""
@@ -145,7 +162,8 @@ class Enhancer:
         if len(photos) == 1 or finish.denoises(photos[0].dtype):
             enhanced = [self.enhance(rgb, strength, keep_map=False, finish=finish)[0] for rgb in photos]
         else:
-            images = np.concatenate([planes(rgb) for rgb in photos])
+            parts = [self._planes(rgb) for rgb in photos]
+            images = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else _joined(parts)
             maps = self._network(self.precision_of(photos[0])).whole(images)
             enhanced = [
                 finish.divided(*pair, resolved(strength, rgb), rgb.dtype)
@@ -203,7 +221,7 @@ class Enhancer:
         for rows in strips(rgb):
             tile = illumination[None, None, rows]
             if not without_torch:
-                tile = tensor(tile).to(self.choice.device)
+                tile = as_tensor(tile).to(self.choice.device)
             images = planes(clean.strip(rows) if clean else rgb[rows])
             result[rows] = finish.divided(images, tile, strength, rgb.dtype, (rows.start, 0))
         return result
@@ -214,10 +232,18 @@ class Enhancer:
         if self._map_scale > 1:
             return self._guided_strips(rgb)
         network = self._network(self.precision_of(rgb))
-        return self._exact_tiles(network, lambda rows, columns: planes(rgb[rows, columns]), *rgb.shape[:2])
+        return self._exact_tiles(network, lambda rows, columns: self._planes(rgb[rows, columns]), *rgb.shape[:2])
+
+    def _planes(self, rgb: np.ndarray) -> "Tensor | np.ndarray":
+        """(h,w,3) of any type -> (1,3,h,w) float32 in [0, 1], where the network is if that is a GPU."""
+        return planes(rgb) if self.choice.device == "cpu" else planes_on(self.choice.device, rgb)
 
     def _exact_tiles(
-        self, network: "Network", read: Callable[[slice, slice], np.ndarray], height: int, width: int
+        self,
+        network: "Network",
+        read: "Callable[[slice, slice], Tensor | np.ndarray]",
+        height: int,
+        width: int,
     ) -> Iterator[Part]:
         tile_size = self._tile_of(height, width)
         if max(height, width) <= tile_size:
@@ -227,7 +253,7 @@ class Enhancer:
             return
         from serving.tiles import illumination_tiles
 
-        yield from illumination_tiles(network, lambda *part: tensor(read(*part)), height, width, tile_size)
+        yield from illumination_tiles(network, lambda *part: as_tensor(read(*part)), height, width, tile_size)
 
     def _guided_strips(self, rgb: np.ndarray) -> Iterator[Part]:
         """As `_tiles`, from the exact map of the photo at reduced size."""
@@ -237,15 +263,15 @@ class Enhancer:
         from models.guided import coefficients, guided, luma, reduced
 
         scale, everything = self._map_scale, slice(0, rgb.shape[1])
-        small = torch.cat([reduced(tensor(planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
+        small = torch.cat([reduced(as_tensor(planes(rgb[rows])), scale) for rows in strips(rgb, scale)], dim=2)
         illumination = torch.empty_like(small[:, :1])
         network = self._network(self.precision_of(rgb))
         tiles = self._exact_tiles(network, lambda rows, columns: small[:, :, rows, columns].numpy(), *small.shape[2:])
         for rows, columns, _, tile in tiles:
-            illumination[:, :, rows, columns] = tensor(array(tile))
+            illumination[:, :, rows, columns] = as_tensor(array(tile))
         ab = coefficients(luma(small), illumination)
         for rows in strips(rgb):
-            images = tensor(planes(rgb[rows]))
+            images = as_tensor(planes(rgb[rows]))
             yield rows, everything, images, guided(ab, luma(images), scale, rows.start)
 
     def precision_of(self, rgb: np.ndarray) -> str:
@@ -270,6 +296,12 @@ class Enhancer:
         with contextlib.suppress(OSError, UserError):  # reading it as weights will tell what is wrong
             return f"{file_digest(self._checkpoint)} {self._padding_mode}"
         return None
+
+
+def _joined(parts: list["Tensor"]) -> "Tensor":
+    import torch
+
+    return torch.cat(parts)
 
 
 def _default_weights() -> Path:

@@ -1,5 +1,6 @@
 """Enhancement of files: while one photo is in the network, the next is decoded and the one before is encoded."""
 
+import os
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
 ENCODING = 2  # photos that may wait to be written
+GPU_WRITERS = 4  # threads that encode beside a GPU, which leaves the processor's cores to them
 
 
 @dataclass
@@ -111,7 +113,8 @@ def enhance_files(
     if skip_existing:
         todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, extras)])]
     outcome = Outcome(skipped=len(jobs) - len(todo))
-    reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    writers = 1 if enhancer.choice.device == "cpu" else min(GPU_WRITERS, os.cpu_count() or 1)
+    reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(writers)
     progress = Progress("enhancing", len(todo))
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
@@ -149,7 +152,7 @@ def enhance_files(
                     _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing, record
                 )
             photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
-            while len(begun) > ENCODING:
+            while len(begun) > ENCODING * writers:
                 settle()
         while begun:
             settle()

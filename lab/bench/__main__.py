@@ -1,7 +1,7 @@
 """How fast, and in how much memory, beside the plain way in the same run (`make bench`).
 
 python -m lab.bench [--cases 0.5 3 photo 24 folder png0.5 png3 previews rave256 rave512 lite256 guidance residual
-                    scaling layers frame unet256 megapixels photos words embedded]
+                    scaling layers frame unet256 megapixels photos words embedded gpu_network gpu_photo gpu_train]
                     [--repeats 5] [--json docs/results/bench.json]
 
 What each case is: the modules of lab/bench. The plain way ("baseline"): lab/bench/plain.py.
@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.paths import REPO_ROOT
 from common.provenance import provenance
-from lab.bench import convolutions, folders, growth, inference, layers, plain, previews, training
+from lab.bench import convolutions, folders, gpu, growth, inference, layers, plain, previews, training
 
 KINDS = {
     inference: "inference",
@@ -27,6 +27,7 @@ KINDS = {
     convolutions: "network",
     layers: "network",
     growth: "growth",
+    gpu: "gpu",
 }
 RESULTS = REPO_ROOT / "docs" / "results" / "bench.json"
 
@@ -34,7 +35,9 @@ RESULTS = REPO_ROOT / "docs" / "results" / "bench.json"
 def main(argv: list[str]) -> int:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cases = [case for kind in KINDS for case in kind.CASES]
-    parser.add_argument("--cases", nargs="+", default=cases, choices=cases, metavar="CASE", help="default: all")
+    parser.add_argument(
+        "--cases", nargs="+", default=None, choices=cases, metavar="CASE", help="default: all that this machine can run"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="of all but large photos (default: %(default)s)")
     parser.add_argument("--json", default=str(RESULTS), metavar="FILE", help="default: %(default)s")
     # what this script starts itself with
@@ -54,8 +57,15 @@ def main(argv: list[str]) -> int:
     elif args.repeats < 1:
         raise UserError(f"--repeats: expected at least 1, found {args.repeats}")
     else:
-        _measure(args.cases, args.repeats, Path(args.json))
+        _measure(args.cases or _possible(cases), args.repeats, Path(args.json))
     return EXIT_OK
+
+
+def _possible(cases: list[str]) -> list[str]:
+    """All cases, without those of a GPU where there is none."""
+    import torch
+
+    return [case for case in cases if case not in gpu.CASES or torch.cuda.is_available()]
 
 
 def _measure(cases: list[str], repeats: int, path: Path) -> None:

@@ -1,13 +1,15 @@
 """The enhancement network: structure, padding, equality with the authors' network."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from models.checkpoints import load_unet
-from models.convolution import BAND, Conv3x3, Convolution, weight_gradient
-from models.pooling import POOL_BINS, Pooled, Upsampled, upsampled
+from models.convolution import BAND, Conv3x3, Convolution, Padded, weight_gradient
+from models.pooling import POOL_BINS, Pooled, Upsampled, means, upsampled
 from models.retinex import enhance
 from models.unet import IlluminationUNet
 
@@ -136,6 +138,31 @@ def test_gradients_of_the_pooling_are_those_of_pytorchs_operations(size):
             for way in (Upsampled.apply, upsampled)
         )
         assert torch.allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 40), (30, 21)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_means_as_products_are_those_of_pytorch(size, layout):
+    """What GPUs compute."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 5, *size).contiguous(memory_format=layout)
+    for bins, found in zip(POOL_BINS, means(x), strict=True):
+        assert torch.allclose(found, torch.nn.functional.adaptive_avg_pool2d(x, bins), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 9), (3, 2), (7, 40)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_padding_in_the_layout_of_its_input_is_that_of_pytorch(size, layout):
+    torch.manual_seed(0)
+    x = torch.rand(2, 5, *size, dtype=torch.float64).contiguous(memory_format=layout)
+    padded = partial(torch.nn.functional.pad, pad=(1, 1, 1, 1), mode="reflect")
+    found = Padded.apply(x)
+    assert torch.equal(found, padded(x)) and found.is_contiguous(memory_format=layout)
+    gradient = torch.rand(found.shape, dtype=x.dtype).contiguous(memory_format=layout)
+    given = gradient.clone()
+    found, expected = (torch.autograd.functional.vjp(way, x, gradient)[1] for way in (Padded.apply, padded))
+    assert torch.allclose(found, expected, atol=1e-12) and found.is_contiguous(memory_format=layout)
+    assert torch.equal(gradient, given)  # others may need it
 
 
 def test_training_keeps_no_padded_copies():

@@ -8,7 +8,7 @@ import pytest
 from models.checkpoints import save_unet
 from serving import Enhancer, Finish
 from serving.denoise import LEAST_GAIN, Denoiser
-from serving.finish import PLAIN, planes
+from serving.finish import PLAIN, planes, planes_on
 from tests.serving.helpers import noise
 
 
@@ -20,6 +20,12 @@ def divided(rgb: np.ndarray, illumination: float | np.ndarray, finish: Finish, s
 
 def hues(rgb: np.ndarray) -> np.ndarray:
     return np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in rgb.reshape(-1, 3)])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_photos_reach_a_gpu_with_the_values_that_arrays_have(dtype):
+    photo = noise(12, 9) if dtype == np.float32 else (noise(12, 9) * np.iinfo(dtype).max).astype(dtype)
+    assert np.array_equal(planes_on("cpu", photo[2:, 3:]).numpy(), planes(photo[2:, 3:]))
 
 
 @pytest.mark.parametrize("highlights", ["hue", "shoulder"])

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -180,3 +181,16 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_told(overrides, tmp_path):
 def test_processes_wait_for_each_other_as_long_as_the_config_says():
     AcceleratorState._reset_state(reset_partial_state=True)  # one for the whole process
     assert make_accelerator("cpu", "fp32", timeout=90).init_handler.timeout == timedelta(minutes=90)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("shape", [(90, 70), (60, 61)])
+def test_a_real_gpu_gives_the_results_of_the_processor(shape):
+    rgb = np.random.default_rng(0).integers(40, 200, (*shape, 3), np.uint8)
+    weights = "pretrained_models/backlit.safetensors"
+    expected = Enhancer(weights, device="cpu", precision="fp32").enhance(rgb)
+    for precision, near in (("fp32", 1), ("bf16", 4)):
+        for tile_size in (None, 40):
+            found = Enhancer(weights, device="cuda", precision=precision, tile_size=tile_size).enhance(rgb)
+            assert np.abs(found[0].astype(int) - expected[0]).max() <= near
+            assert np.abs(found[1] - expected[1]).max() <= 0.002 * near

@@ -1,0 +1,202 @@
+"""What a GPU gives, beside the plain way on the same GPU: the network, `Enhancer`, a training run.
+
+gpu_network: the network on arrays that lie on the GPU, by CUDA events. "plain": the layers one after the other, as
+published. Its rows in fp32, in TF32 (which this project switches off) and bf16; captured as a CUDA graph; compiled.
+gpu_photo: `Enhancer`, from a photo in memory to its result in memory, 8 bits. "plain": the network as published and
+arrays of floats both ways.
+gpu_train: steps of RAVE with full-size encoders of random weights in `train_rave.py`'s own loop, at 224 pixels.
+The first two run on no other device than an NVIDIA GPU.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+
+from common.errors import UserError
+from common.paths import REPO_ROOT
+from configs.schema import InferenceModel
+from lab.bench.clock import limit_tflops, seconds_of, summary, synchronise, synthetic
+from lab.bench.plain import plain
+
+CASES = ("gpu_network", "gpu_photo", "gpu_train")
+FRAMES = {"0.5": (612, 816), "3": (1536, 2048), "24": (4000, 6000)}  # height, width
+WHOLE = ("0.5", "3")  # frames that the plain way gets: it takes 4 GB a megapixel
+FLOPS = 2 * 278_752  # a pixel: a multiplication and an addition for each weight
+WEIGHTS = REPO_ROOT / InferenceModel().checkpoint
+STEPS = 200
+
+
+def measure(case: str, repeats: int) -> dict:
+    """The rows of one case. Raises UserError where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"{case}: expected an NVIDIA GPU, found none; choose other cases with --cases")
+    return {"gpu_network": _networks, "gpu_photo": _photos, "gpu_train": _training}[case](repeats)
+
+
+def shown(name: str, row: dict) -> str:
+    """One row for the console."""
+    texts = [f"{name:32} {1000 * row['median']:9.2f} ms"]
+    texts += [f"{row['ratio']:.1f} times the plain way"] if "ratio" in row else []
+    texts += [f"{row['tflops']:.0f} of {row['limit_tflops']:.0f} TFLOP/s"] if "tflops" in row else []
+    texts += [f"{row['gpu_peak_mb']:.0f} MB of the GPU"] if "gpu_peak_mb" in row else []
+    texts += [f"{row['psnr']:.1f} dB"] if row.get("psnr") else []
+    return ", ".join(texts)
+
+
+def _networks(repeats: int) -> dict:
+    import torch
+
+    from models.checkpoints import load_unet
+    from serving.backends import Choice, build
+    from serving.finish import planes_on
+
+    unet = load_unet(WEIGHTS)
+    limits = {"fp32": limit_tflops("cuda", "fp32"), "bf16": limit_tflops("cuda", "bf16")}
+    with _tf32():
+        limits["TF32"] = limit_tflops("cuda", "fp32")
+    rows: dict[str, dict] = {}
+    for size, sides in FRAMES.items():
+        images = planes_on("cuda", synthetic(*sides))
+        weights = {name: tensor.to("cuda") for name, tensor in unet.state_dict().items()}
+        networks = {p: build(Choice("torch", p, "cuda", ""), lambda: unet).whole for p in ("fp32", "bf16")}
+        compiled = build(Choice("torch-compile", "bf16", "cuda", ""), lambda: unet).whole
+        ways: dict[str, tuple[str, Callable]] = {
+            "plain, fp32": ("fp32", partial(plain, weights, images.contiguous())),
+            "plain, TF32": ("TF32", partial(plain, weights, images.contiguous())),
+            "fp32": ("fp32", partial(networks["fp32"], images)),
+            "TF32": ("TF32", partial(networks["fp32"], images)),
+            "bf16": ("bf16", partial(networks["bf16"], images)),
+            "bf16, CUDA graph": ("bf16", partial(networks["bf16"], images)),
+            "bf16, compiled": ("bf16", partial(compiled, images)),
+        }
+        for name, (precision, work) in ways.items():
+            if size not in WHOLE and precision != "bf16":
+                continue
+            with torch.inference_mode(), _tf32(on=precision == "TF32"):
+                rows[f"{size}, {name}"] = row = _on_gpu(_captured(work) if "graph" in name else work, repeats)
+            row["tflops"] = FLOPS * math.prod(sides) / row["median"] / 1e12
+            row["limit_tflops"] = limits[precision]
+            if size in WHOLE and not name.startswith("plain"):
+                row["ratio"] = rows[f"{size}, plain, fp32"]["median"] / row["median"]
+    return {"gpu": torch.cuda.get_device_name(), "rows": rows}
+
+
+@contextmanager
+def _tf32(on: bool = True) -> Iterator[None]:
+    """With TF32 products, which this project switches off."""
+    import torch
+
+    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+        backend.allow_tf32 = on
+    try:
+        yield
+    finally:
+        for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
+            backend.allow_tf32 = False
+
+
+def _captured(work: Callable) -> Callable:
+    """The same work as one launch of all its kernels."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def _on_gpu(work: Callable, repeats: int) -> dict:
+    """Seconds by CUDA events, after three runs that warm up, and the GPU's peak memory."""
+    import torch
+
+    seconds = []
+    torch.cuda.reset_peak_memory_stats()
+    for number in range(3 * repeats + 3):
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before.record()
+        work()
+        after.record()
+        torch.cuda.synchronize()
+        if number >= 3:
+            seconds.append(before.elapsed_time(after) / 1000)
+    row = summary(seconds) | {"gpu_peak_mb": torch.cuda.max_memory_allocated() / 1e6}
+    torch.cuda.empty_cache()
+    return row
+
+
+def _photos(repeats: int) -> dict:
+    import torch
+
+    from models.checkpoints import load_unet
+    from models.retinex import enhance
+    from serving.enhancer import Enhancer
+
+    weights = {name: tensor.to("cuda") for name, tensor in load_unet(WEIGHTS).state_dict().items()}
+
+    def plainly(rgb: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            images = torch.from_numpy(rgb.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous().to("cuda")
+            result = enhance(images, plain(weights, images))
+            return (result[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+
+    rows: dict[str, dict] = {}
+    for size, sides in FRAMES.items():
+        rgb = synthetic(*sides)
+        ways: dict[str, Callable] = {"plain": plainly} if size in WHOLE else {}
+        for precision in ("fp32", "bf16"):
+            enhancer = Enhancer(WEIGHTS, device="cuda", precision=precision)
+            ways[precision] = lambda rgb, enhancer=enhancer: enhancer.enhance(rgb, keep_map=False)[0]
+        expected = None
+        for name, work in ways.items():
+            torch.cuda.reset_peak_memory_stats()
+            result = work(rgb).astype(np.float32)
+            expected = result if expected is None else expected
+            seconds = [seconds_of(partial(work, rgb)) for _ in range(repeats + 2)][2:]
+            rows[f"{size}, {name}"] = row = summary(seconds) | synchronise()
+            row["psnr"] = 10 * math.log10(255**2 / mse) if (mse := np.mean((result - expected) ** 2)) else None
+            if "plain" in ways and name != "plain":
+                row["ratio"] = rows[f"{size}, plain"]["median"] / row["median"]
+            torch.cuda.empty_cache()
+    return {"rows": rows}
+
+
+def _training(repeats: int) -> dict:
+    """`repeats` is not asked: a run of 200 steps each way."""
+    import torch
+
+    from lab.bench.training import ENCODERS, fast_steps, step_config
+
+    rows: dict[str, dict] = {}
+    for precision in ("fp32", "bf16", "fastest"):
+        torch.cuda.reset_peak_memory_stats()
+        steps = fast_steps(step_config(224, 8, ENCODERS, [f"train.precision={precision}", "train.device=cuda"]))
+        losses, seconds = [], []
+        for _ in range(STEPS):
+            started = time.perf_counter()
+            losses.append(next(steps))
+            seconds.append(time.perf_counter() - started)
+        rows[precision] = summary(seconds[10:]) | synchronise() | {"losses": [losses[0], losses[-1]]}
+        rows[precision]["photos_per_second"] = 8 / statistics.median(seconds[10:])
+        del steps
+        torch.cuda.empty_cache()
+        # Accelerate keeps one precision for a process; the next run needs its own
+        _forget_accelerate()
+    return {"side": 224, "batch": 8, "steps": STEPS, "encoders": ENCODERS, "rows": rows}
+
+
+def _forget_accelerate() -> None:
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
