@@ -13,15 +13,15 @@ if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
-from common.console import quietly, say
+from common.console import print_json, quietly, say
 from common.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
         "--overwrite", action="store_true", help="replace files of the results' names, whoever wrote them"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be written where, write nothing")
-    add_output(parser, "results, failures, seconds")
+    add_output(parser, "what became of each photo, counts, device, seconds")
     args = parser.parse_args(argv)
     with named_as_typed(_typed(args)), quietly(args.quiet):
         return _enhance(args)
@@ -98,7 +98,7 @@ def _enhance(args: argparse.Namespace) -> int:
         )
     checkpoint = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
 
-    from serving.jobs import make_output, plan_outputs
+    from serving.jobs import make_output, plan_outputs, replaced
 
     save = config.save
     if save.skip_existing and save.overwrite:
@@ -107,16 +107,18 @@ def _enhance(args: argparse.Namespace) -> int:
     jobs = plan_outputs(
         inputs, config.data.output, save.format, keep=save.skip_existing, overwrite=save.overwrite, extras=extras
     )
+    there = set() if save.skip_existing else replaced(jobs, extras)
+    where = [*_outputs(jobs[0], extras), *_replaces(len(there), save.overwrite)]
     if args.dry_run:
         say(
             f"# {args.cfg}, what differs from the defaults",
             *as_yaml(changed(config.model_dump(), InferenceConfig)).splitlines(),
         )
-        say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", *_outputs(jobs[0], extras))
+        say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", *where)
         say(*_some([f"{job.source} -> {job.target}" for job in jobs]))
         if args.json:
-            results = [{"photo": str(job.source), "result": str(job.target)} for job in jobs]
-            print(json.dumps({"dry_run": True, "weights": str(checkpoint), "results": results}))
+            results = ({"photo": str(job.source), "result": str(job.target)} for job in jobs)
+            print_json({"dry_run": True, "weights": str(checkpoint), "replaced": len(there)}, "results", results)
         return EXIT_OK
 
     created = not jobs[0].output.exists()
@@ -131,7 +133,7 @@ def _enhance(args: argparse.Namespace) -> int:
     enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
     if rank == 0:
         say(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
-        say(f"photos:  {len(jobs)}{_left_out(inputs)}", *_outputs(jobs[0], extras))
+        say(f"photos:  {len(jobs)}{_left_out(inputs)}", *where)
     start = time.perf_counter()
     outcome = enhance_files(
         jobs[rank::world],
@@ -151,10 +153,12 @@ def _enhance(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     code = _report(outcome, jobs, seconds)
     if args.json:
-        failed = [{"photo": str(path), "reason": reason} for path, reason in outcome.failures]
+        choice, failed = enhancer.choice, [{"photo": str(path), "reason": reason} for path, reason in outcome.failures]
+        runs_on = {"device": choice.device, "precision": choice.precision, "backend": choice.backend}
+        place = {"output": str(jobs[0].output), "weights": str(checkpoint), "device": str(choice), "runs_on": runs_on}
         counts = {"photos": len(jobs), "enhanced": outcome.enhanced, "skipped": outcome.skipped, "failed": failed}
-        place = {"output": str(jobs[0].output), "weights": str(checkpoint), "device": str(enhancer.choice)}
-        print(json.dumps({**place, **counts, "seconds": round(seconds, 2)}))
+        counts |= {"replaced": len(there & outcome.seconds.keys()), "seconds": round(seconds, 2)}
+        print_json(place | counts, "results", _results(outcome, jobs))
     return code
 
 
@@ -166,6 +170,28 @@ def _some(lines: list[str]) -> list[str]:
 def _outputs(job: "Job", extras: list[str]) -> list[str]:
     """The folders that results, and what is written beside them, go to."""
     return [f"output:  {job.output}", *(f"         {job.folder_beside(extra)}" for extra in extras)]
+
+
+def _replaces(count: int, overwrite: bool) -> list[str]:
+    """A line on the files of an earlier run that this one replaces, where there are any."""
+    results = f"{count:,} result{'' if count == 1 else 's'}"
+    whose = " or other files of their names (--overwrite)" if overwrite else " (--skip-existing keeps them)"
+    return [f"         replaces {results} of an earlier run{whose}"] if count else []
+
+
+def _results(outcome: "Outcome", jobs: list["Job"]) -> Iterator[dict[str, Any]]:
+    """What became of each photo, in the order of the jobs."""
+    reasons, notes = dict(outcome.failures), dict(outcome.notes)
+    for job in jobs:
+        source, result = str(job.source), str(job.target)
+        if job.source in reasons:
+            yield {"photo": source, "result": None, "status": "failed", "reason": reasons[job.source]}
+        elif job.source in outcome.seconds:
+            taken, note = round(outcome.seconds[job.source], 3), notes.get(job.source)
+            note = {"note": note} if note else {}
+            yield {"photo": source, "result": result, "status": "enhanced", "seconds": taken, **note}
+        else:
+            yield {"photo": source, "result": result, "status": "skipped", "reason": "its result is there"}
 
 
 def _left_out(inputs: list[str]) -> str:

@@ -2,11 +2,12 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -72,6 +73,17 @@ def quietly(quiet: bool) -> Iterator[None]:
 def note(text: str) -> None:
     """Tell a user what they may not expect, in one line on stderr."""
     say(f"note: {text}", file=sys.stderr)
+
+
+def print_json(content: Mapping[str, object], name: str, items: Iterable[object]) -> None:
+    """`content` and the list `name` as one JSON object in one line on stdout.
+
+    The list is written item by item: it may be as long as a folder has photos, and is never in memory whole.
+    """
+    sys.stdout.write(f"{json.dumps(content)[:-1]}{', ' if content else ''}{json.dumps(name)}: [")
+    for number, item in enumerate(items):
+        sys.stdout.write(f"{', ' if number else ''}{json.dumps(item)}")
+    print("]}")
 
 
 class Output(io.TextIOWrapper):

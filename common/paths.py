@@ -3,6 +3,7 @@
 import os
 import sys
 import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -10,16 +11,17 @@ from common.files import kind_of_file, read_file
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 TEXT_LIMIT = 2**20  # bytes of a list or a table; a line for each of ten thousand photos
-# folders that shipped configs and the documents name -> what tells how to fill them
+ENCODERS = {"mini-clip.safetensors"}  # of the shipped weights; the others are the network's
+# folders that shipped configs and the documents name -> what tells how to fill them; {setting}: how to name another
 EXPLAINED = {
     "input": "for example: python inference.py PHOTOS",
     "datasets/quickstart": "python -m tools quickstart makes it",
-    "datasets": "name yours: --set data.backlit_images_path=DIR --set data.welllit_images_path=DIR",
+    "datasets": "name yours: {setting}",
     "inference_results": "the results to measure; --enhanced DIR names another folder",
     "pretrained_models/published": "python -m tools fetch-published, docs/reproduce.md",
     "pretrained_models/enhancement_model.pth": "the authors' weights: docs/reproduce.md",
-    "test_data": "the papers' photos: docs/reproduce.md; or name a folder of your own",
-    "train_data": "the papers' photos: docs/reproduce.md; or name a folder of your own",
+    "test_data": "the papers' photos: docs/reproduce.md; or name yours: {setting}",
+    "train_data": "the papers' photos: docs/reproduce.md; or name yours: {setting}",
 }
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems take
 
@@ -51,34 +53,51 @@ def find_file(value: str, key: str) -> Path:
 
 def find_weights(value: str, key: str) -> Path:
     """A weight file named in a config, as `find_file`; a name alone may be that of a shipped one. Raises UserError."""
-    return _first_of(value, key, Path(value), REPO_ROOT / value, REPO_ROOT / "pretrained_models" / value)
+    shipped = REPO_ROOT / "pretrained_models"
+    names = sorted(path.name for path in shipped.glob("*.safetensors") if path.name not in ENCODERS)
+    hint = "" if Path(value).name != value or not names else f" (shipped: {', '.join(names)})"
+    return _first_of(value, key, Path(value), REPO_ROOT / value, shipped / value, hint=hint)
 
 
-def _first_of(value: str, key: str, *candidates: Path) -> Path:
+def _first_of(value: str, key: str, *candidates: Path, hint: str = "") -> Path:
     for candidate in candidates:
         if is_file(candidate):
             return candidate
-    raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how_to_get(value)}")
+    how = how_to_get(value, [key], "FILE") or hint
+    raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how}")
 
 
 def find_folder(value: str, key: str) -> Path:
     """A folder named in a config. Raises UserError where it is missing or a file."""
-    if not value.strip():
-        raise UserError(f"{key}: expected a folder, found an empty name")
-    what = found(value)
-    if what != "a folder":
-        raise UserError(f"{key}: expected a folder, found {what}: {value}{how_to_get(value)}")
-    return Path(value)
+    return find_folders({key: value})[0]
 
 
-def how_to_get(value: str | Path) -> str:
-    """For the end of an error about a missing path: what tells how to get it, where a shipped config names the path."""
+def find_folders(folders: Mapping[str, str]) -> list[Path]:
+    """Folders named in a config, by their keys. Raises UserError about the first that is missing or a file; its hint
+    names all the keys to set.
+    """
+    wrong = [key for key, value in folders.items() if not value.strip() or found(value) != "a folder"]
+    for key in wrong:
+        value = folders[key]
+        if not value.strip():
+            raise UserError(f"{key}: expected a folder, found an empty name")
+        raise UserError(f"{key}: expected a folder, found {found(value)}: {value}{how_to_get(value, wrong)}")
+    return [Path(value) for value in folders.values()]
+
+
+def how_to_get(value: str | Path, keys: Sequence[str], what: str = "DIR") -> str:
+    """For the end of an error about a missing path: what tells how to get it, where a shipped config names the path.
+
+    keys: the flags, or config keys, with which another one is named. what: a folder or a file, for them.
+    """
     if is_file(weights := Path(value) / "checkpoints" / "best.safetensors"):
         return f"; the weights of this run are {weights}"
     path = os.path.relpath(value or os.curdir)
     for place, how in EXPLAINED.items():
         if Path(path).is_relative_to(place):
-            return f" ({how})"
+            settings = {key: f"{key} {what}" if key.startswith("-") else f"--set {key}={what}" for key in keys}
+            named = " ".join(text for key, text in settings.items() if key.startswith("-") or "." in key)
+            return f" ({how.format(setting=named).removesuffix(': ')})"
     return ""
 
 

@@ -34,6 +34,10 @@ NEEDS: dict[str, tuple[Condition, str]] = {
         "neither train.num_iters (RAVE) nor train.num_rounds (CLIP-LIT)",
     ),
     "unet_model.num_round_iters": (_learned, "exp.mode: clip_lit or clip_lit_latent"),
+    **{
+        f"unet_model.{name}": (lambda c: c.method != "supervised", "guidance: loss.residual above 0, or loss.pixel: 0")
+        for name in ("thr_loss", "extension_iters", "max_extensions", "settle_at", "settle_iters")
+    },
     "unet_model.pretrain_dir": (lambda c: c.unet_model.load_pretrain, "unet_model.load_pretrain: true"),
     "guidance_model": (_learned, "exp.mode: clip_lit or clip_lit_latent"),
     "guidance_model.length_prompt": (

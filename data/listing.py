@@ -53,7 +53,7 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *
     except PermissionError:
         found = "no permission to read"
     if found:
-        raise UserError(f"{key}: expected a folder, found {found}: {folder}{how_to_get(folder)}")
+        raise UserError(f"{key}: expected a folder, found {found}: {folder}{how_to_get(folder, [key])}")
     paths = [
         path
         for path in sorted(_files(folder, image_suffixes(), locked=True, results=results))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import EXIT_OK, ArgumentParser, run
-from common.files import write_text, writing
+from common.files import write_text
 from common.paths import REPO_ROOT
 from common.provenance import provenance
 
@@ -197,33 +197,30 @@ def pictures(enhancer, folder: Path) -> None:
     astronaut = sample_picture("astronaut.png")
     clipping = Enhancer(REPO_ROOT / CLIPPING, device="cpu", backend="torch", precision="fp32")
     shown = {
-        "highlights": (clipping, seeding, [Finish(highlights=k) for k in HIGHLIGHTS]),
-        "denoise": (enhancer, _noisy(astronaut)[1], [PLAIN, Finish(denoise="auto")]),
-        "dither": (enhancer, darker(room, BAND_STOPS), [PLAIN, Finish(dither=True)]),
+        "highlights": (clipping, seeding, {kind: Finish(highlights=kind) for kind in HIGHLIGHTS}),
+        "denoise": (enhancer, _noisy(astronaut)[1], {"without": PLAIN, "--denoise auto": Finish(denoise="auto")}),
+        "dither": (enhancer, darker(room, BAND_STOPS), {"without": PLAIN, "--dither": Finish(dither=True)}),
     }
     for name, (network, photo, finishes) in shown.items():
         illumination = network.illumination(photo)
-        results = [network.relight(photo, illumination, 1.0, finish) for finish in finishes]
-        _save(folder / f"finish_{name}.png", [photo, *results], _most_changed(results[0], results[1]))
+        results = [network.relight(photo, illumination, 1.0, finish) for finish in finishes.values()]
+        titled = {"before": photo, **dict(zip(finishes, results, strict=True))}
+        _save(folder / f"finish_{name}.png", titled, _most_changed(results[0], results[1]))
     place = _most_changed(room, result := enhancer.enhance(room)[0], edges=True)
-    _save(folder / "finish_edges.png", [room, result], place)
+    _save(folder / "finish_edges.png", {"before": room, "after": result}, place)
     dark = darker(astronaut, DARK_STOPS)
-    _save(
-        folder / "finish_shadows.png",
-        [dark, result := enhancer.enhance(dark)[0], astronaut],
-        _most_changed(dark, result),
-    )
+    result = enhancer.enhance(dark)[0]
+    titled = {"before": dark, "after": result, "as it was lit": astronaut}
+    _save(folder / "finish_shadows.png", titled, _most_changed(dark, result))
 
 
-def _save(file: Path, images: list[np.ndarray], place: tuple[int, int]) -> None:
-    """One crop of each image, side by side."""
-    from PIL import Image
+def _save(file: Path, images: dict[str, np.ndarray], place: tuple[int, int]) -> None:
+    """One crop of each image, side by side, under its title."""
+    from training.tracking import photo_grid
 
     top, left = place
-    gap = np.full((CROP, 4, 3), 255, np.uint8)
-    row = [part for image in images for part in (gap, image[top : top + CROP, left : left + CROP])][1:]
-    with writing(file) as temporary:
-        Image.fromarray(np.hstack(row)).save(temporary)
+    crops = [image[top : top + CROP, left : left + CROP] for image in images.values()]
+    photo_grid([crops], list(images), file, side=CROP)
 
 
 def _most_changed(before: np.ndarray, after: np.ndarray, *, edges: bool = False) -> tuple[int, int]:

@@ -111,7 +111,8 @@ def pictures() -> None:
     from training.tracking import photo_grid
 
     results = REPO_ROOT / "docs" / "results"
-    enhancer = Enhancer(REPO_ROOT / InferenceModel().checkpoint, device="cpu", backend="torch", precision="fp32")
+    weights = REPO_ROOT / InferenceModel().checkpoint
+    enhancer = Enhancer(weights, device="cpu", backend="torch", precision="fp32")
     (width, height), gap, label = COLUMN, 8, 48
     pairs = Image.new("RGB", ((width + gap) * len(BEFORE_AFTER) - gap, label + 2 * height), "white")
     draw, font = ImageDraw.Draw(pairs), ImageFont.load_default(32)
@@ -137,7 +138,7 @@ def pictures() -> None:
         backlit = np.rint(np.ascontiguousarray(backlit.numpy()) * 255).astype(np.uint8)
         columns.append([backlit, enhancer.enhance(backlit)[0]])
     rows = [list(row) for row in zip(*columns, strict=True)]
-    photo_grid(rows, ["", "backlit above, enhanced below", ""], results / "failures.png", side=300)
+    photo_grid(rows, ["", f"above: backlit; below: by {weights.name}", ""], results / "failures.png", side=300)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -121,8 +121,7 @@ class Lpips:
                 self._network = load_lpips_network()
             except UserError as error:
                 if self.mode == "on":
-                    ways_out = f"put {Path(ALEXNET_URL).name} into that folder, or use --set metrics.lpips=off"
-                    raise UserError(f"metrics.lpips=on: {error}; {ways_out}") from error
+                    raise UserError(f"metrics.lpips=on: {error}, or do without: --lpips off") from error
                 self._reason = f"not available: {error}"
         return self._reason
 
@@ -209,11 +208,16 @@ def load_lpips_network() -> "torch.nn.Module":
         cause = getattr(error, "reason", error)  # a URLError wraps the system's error
         cause = " ".join(str(getattr(cause, "strerror", None) or cause).split())[:120] or type(error).__name__
         if file.is_file():
-            raise UserError(f"{file} does not hold AlexNet's weights ({cause})") from error
+            raise UserError(
+                f"{file} does not hold AlexNet's weights ({cause}); remove it, so that it is fetched again"
+            ) from error
         looked = (
             Path("~") / folder.relative_to(Path.home()) if folder.is_relative_to(Path.home()) else folder
         )  # results are published
-        raise UserError(f"AlexNet weights could not be fetched ({cause}); looked in {looked}") from error
+        raise UserError(
+            f"AlexNet weights could not be fetched ({cause}); download {ALEXNET_URL} on a machine with network and put "
+            f"the file into {looked}"
+        ) from error
     return network
 
 

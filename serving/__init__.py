@@ -4,14 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from data.images import ImageError
     from serving.enhancer import Enhancer
     from serving.finish import Finish
 
-__all__ = ["Enhancer", "Finish"]
+__all__ = ["Enhancer", "Finish", "ImageError"]
+_HOMES = {"Enhancer": "serving.enhancer", "Finish": "serving.finish", "ImageError": "data.images"}
 
 
 def __getattr__(name: str) -> Any:
     """Imported where it is used: `python -m serving.app --help` needs no NumPy."""
-    if name in __all__:
-        return getattr(import_module(f"serving.{name.lower()}"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

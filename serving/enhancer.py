@@ -51,7 +51,8 @@ Part = tuple[slice, slice, "Tensor | np.ndarray", "Tensor | np.ndarray"]
 class Enhancer:
     """The trained network, ready to run. Members: `unet` (float32, on the CPU) and `choice`, what runs it and why.
 
-    checkpoint: weights, `.safetensors` or a published `.pth`; None: those that `inference.py` takes.
+    checkpoint: weights, `.safetensors` or a published `.pth`, by path, or of the shipped ones by name; None: those that
+    `inference.py` takes.
     device "auto" (what Accelerate finds), "cpu" or "cuda"; precision "auto", "fp32" or "bf16"; backend "auto",
     "torch", "torch-compile" or "openvino": see `serving.backends.choose`. tile_size: longest side of a tile in pixels;
     None: photos of more than `WHOLE_FRAME` pixels in tiles of `TILE` (with OpenVINO: `WHOLE_FRAME_OPENVINO`,
@@ -78,7 +79,7 @@ class Enhancer:
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from serving.backends import choose
 
-        self._checkpoint, self._padding_mode = checkpoint or _default_weights(), padding_mode
+        self._checkpoint, self._padding_mode = _weights(checkpoint), padding_mode
         self.choice = choose(backend, precision, _device(device))
         self._networks: dict[str, Network] = {}
         self._network(self.choice.precision)  # which tells what is wrong with the weights
@@ -304,11 +305,12 @@ def _joined(parts: list["Tensor"]) -> "Tensor":
     return torch.cat(parts)
 
 
-def _default_weights() -> Path:
+def _weights(checkpoint: str | Path | None) -> Path:
+    """A weight file, by its path or as one of the shipped ones by its name; None: the default. Raises UserError."""
     from common.paths import find_weights
     from configs.schema import InferenceModel
 
-    return find_weights(InferenceModel().checkpoint, "model.checkpoint")
+    return find_weights(str(checkpoint or InferenceModel().checkpoint), "checkpoint")
 
 
 def _device(asked: str) -> str:

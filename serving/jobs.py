@@ -128,6 +128,11 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
                 )
 
 
+def replaced(jobs: Sequence[Job], extras: Sequence[str]) -> set[Path]:
+    """The photos of which a result, or what is written beside it, is there and will be replaced. Asked before a run."""
+    return {job.source for job in jobs if any(target.is_file() for target in (job.target, *map(job.beside, extras)))}
+
+
 def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:
     """The file itself, or the images below a folder without those of result folders in it."""
     from data.listing import list_images

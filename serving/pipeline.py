@@ -1,6 +1,7 @@
 """Enhancement of files: while one photo is in the network, the next is decoded and the one before is encoded."""
 
 import os
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -54,6 +55,10 @@ class Outcome:
     """Photo and what its owner should know, such as "animated: first of 12 frames"."""
     fault: str | None = None
     """Traceback of the first failure that is no photo's fault but a bug."""
+    seconds: dict[Path, float] = field(default_factory=dict)
+    """Of each enhanced photo: its reading, computing and writing; together more than the run takes, which overlaps
+    those of several photos.
+    """
 
 
 def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
@@ -65,6 +70,7 @@ def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
             sorted((item for o in outcomes for item in getattr(o, name)), key=lambda item: order[item[0]])
         )
     result.fault = next((o.fault for o in outcomes if o.fault), None)
+    result.seconds = {source: taken for o in outcomes for source, taken in o.seconds.items()}
     return result
 
 
@@ -123,6 +129,11 @@ def enhance_files(
     read = partial(read_photo, integers=True, limits=limits)
     save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
 
+    def begin(job: Job) -> _Begun:
+        item = _Begun(job)
+        item.reading = reader.submit(item.clocked, read, job.source)
+        return item
+
     def settle() -> None:
         progress.add()
         _settle(begun.popleft(), outcome, enhancer)
@@ -135,23 +146,24 @@ def enhance_files(
         for number, job in enumerate(todo):
             while following is None and not room():
                 settle()
-            item = _Begun(job)
+            item = following or begin(job)
             begun.append(item)
-            photo = item.attempt((following or reader.submit(read, job.source)).result)
-            following = None
+            photo = item.attempt(item.reading.result)
+            following = item.reading = None  # which holds the photo
             if photo:
                 item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
                 photo = item.attempt(_checked, photo, job, side_by_side)
             if number + 1 < len(todo) and room():
-                following = reader.submit(read, todo[number + 1].source)
+                following = begin(todo[number + 1])
             power = decided.get(job.source, strength)
-            computed = item.attempt(enhance, photo.rgb, power, keep_map=illumination) if photo else None
+            computed = item.attempt(item.clocked, enhance, photo.rgb, power, keep_map=illumination) if photo else None
             if computed:
                 source = photo.rgb if side_by_side else None
+                result = replace(photo, rgb=computed[0])
                 item.writing = writer.submit(
-                    _write, job, replace(photo, rgb=computed[0]), source, computed[1], save, skip_existing, record
+                    item.clocked, _write, job, result, source, computed[1], save, skip_existing, record
                 )
-            photo = computed = source = None  # the writer has what it needs, and lets go of it when it is done
+            photo = computed = source = result = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING * writers:
                 settle()
         while begun:
@@ -170,9 +182,19 @@ class _Begun:
     job: Job
     pixels: int = 0
     note: str | None = None
+    seconds: float = 0.0
+    reading: Future | None = None
     writing: Future | None = None
     error: Exception | None = None
     fault: str | None = None  # traceback of an error that nobody expects
+
+    def clocked(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What the step returns; its time is added to the photo's. One step at a time, in whatever thread."""
+        start = time.perf_counter()
+        try:
+            return step(*arguments, **options)
+        finally:
+            self.seconds += time.perf_counter() - start
 
     def attempt(self, step: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """What the step returns, or None and `error`: whatever goes wrong with one photo, the others are done."""
@@ -193,6 +215,7 @@ def _settle(item: _Begun, outcome: Outcome, enhancer: Enhancer) -> None:
     item.note = "; ".join(filter(None, [item.note, written])) or None
     if item.error is None:
         outcome.enhanced += 1
+        outcome.seconds[item.job.source] = item.seconds
         outcome.pixels += item.pixels
         outcome.notes += [(item.job.source, item.note)] if item.note else []
     elif isinstance(item.error, ImageError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -383,6 +384,54 @@ def test_quiet_and_json(weights, photos, capsys):
     assert (result["photos"], result["enhanced"], result["skipped"]) == (3, 2, 0)
     assert [entry["photo"] for entry in result["failed"]] == [str(photos / "broken.jpg")]
     assert result["output"] == str(photos.with_name("photos_enhanced")) and "failed: " in printed.err
+    assert result["device"].startswith("cpu, ")  # in words
+    assert result["runs_on"].keys() == {"device", "precision", "backend"} and result["runs_on"]["device"] == "cpu"
+
+
+def test_json_tells_what_became_of_each_photo(weights, photos, capsys):
+    call(weights, photos / "a.png")
+    (photos / "broken.jpg").write_text("no photo")
+    (photos / "moving.gif").write_bytes(_animation())
+    output = photos.with_name("photos_enhanced")
+    capsys.readouterr()
+    assert call(weights, photos, "--skip-existing", "--quiet", "--json") == 3
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
+    kept, broken, moving, below = results
+    assert kept == {**_files(photos, output, "a.png"), "status": "skipped", "reason": "its result is there"}
+    assert broken["status"] == "failed" and broken["reason"].startswith("expected an image")
+    assert (broken["photo"], broken["result"]) == (str(photos / "broken.jpg"), None)
+    assert below.pop("seconds") > 0
+    assert below == {**_files(photos, output, "sub/b.jpg"), "status": "enhanced"}
+    assert moving["note"] == "animated: first of 2 frames" and moving["result"] == str(output / "moving.png")
+
+
+def _files(photos: Path, output: Path, name: str) -> dict[str, str]:
+    return {"photo": str(photos / name), "result": str(output / name)}
+
+
+def _animation() -> bytes:
+    with io.BytesIO() as file:
+        first, second = (Image.new("L", (8, 6), value) for value in (40, 90))
+        first.save(file, "GIF", save_all=True, append_images=[second])
+        return file.getvalue()
+
+
+def test_results_that_are_replaced_are_told(weights, photos, capsys):
+    assert call(weights, photos, "--illumination", "--json") == 0
+    printed = capsys.readouterr().out
+    assert "replaces" not in printed.splitlines()[-2] and '"replaced": 0,' in printed
+    (photos.with_name("photos_enhanced") / "a.png").unlink()  # its map is there
+    assert call(weights, photos, "--dry-run", "--illumination") == 0
+    line = "\n         replaces 2 results of an earlier run (--skip-existing keeps them)\n"
+    assert line in capsys.readouterr().out
+    assert call(weights, photos, "--skip-existing") == 0
+    assert "replaces" not in capsys.readouterr().out
+    (photos / "a.png").write_text("no photo")  # whose earlier result stays
+    assert call(weights, photos, "--strength", "0.5", "--json") == 3
+    printed = capsys.readouterr().out
+    assert line in printed and '"replaced": 1,' in printed
+    assert call(weights, photos, "--overwrite") == 3
+    assert "replaces 2 results of an earlier run or other files of their names (--overwrite)" in capsys.readouterr().out
 
 
 def test_a_dry_run_of_many_photos_is_short(weights, photos, capsys):

@@ -28,7 +28,7 @@ from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import note, say
 from common.errors import UserError
 from common.files import write_text
-from common.paths import one_form, read_text
+from common.paths import find_weights, one_form, read_text
 from common.progress import track
 from common.provenance import provenance
 from data.images import read_all
@@ -235,11 +235,13 @@ def weight_files(items: list[str]) -> dict[str, Path]:
     for item in items:
         name, _, path = item.rpartition("=")
         path = Path(path)
-        found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
-        if not found or not path.exists():
+        folder = path.is_dir()
+        found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES) if folder else [path]
+        if not found:
             raise UserError(f"--weights: expected a weight file or a folder of them, found {item}")
+        found = found if folder else [find_weights(str(path), "--weights")]
         for file in found:
-            files[name or (f"{file.parent.name}/{file.stem}" if path.is_dir() else file.stem)] = file
+            files[name or (f"{file.parent.name}/{file.stem}" if folder else file.stem)] = file
     return files
 
 

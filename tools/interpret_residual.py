@@ -18,7 +18,7 @@ from common.cli import EXIT_OK, make_parser, run
 from common.console import say
 from common.errors import UserError
 from common.pages import shown
-from common.paths import find_folder
+from common.paths import find_folders
 from configs.load import load_config
 from configs.schema import TrainConfig
 from training.interpretation import Extent, interpret
@@ -54,8 +54,7 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
-    for key in ("backlit_images_path", "welllit_images_path"):
-        find_folder(getattr(config.data, key), f"data.{key}")
+    find_folders({f"data.{key}": getattr(config.data, key) for key in ("backlit_images_path", "welllit_images_path")})
     out = Path(args.out or Path(config.exp.save_dir) / f"{config.exp.exp_name}_direction")
     if out.is_file():
         raise UserError(f"--out: expected a folder, found a file: {out}")

@@ -192,7 +192,7 @@ def _stop_at_best(run: Run) -> tuple[str, ...]:
     """`train.num_iters` counts from where the enhancement begins."""
     best = run.scores.get("best")
     begun = max((line["iteration"] for line in run.steps if line.get("phase") in STARTS), default=0)
-    if run.method != "rave" or not best or best["iteration"] <= begun:
+    if run.method not in ("rave", "supervised") or not best or best["iteration"] <= begun:
         return ()
     return (f"train.num_iters={best['iteration'] - begun}",)
 

@@ -4,11 +4,13 @@
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from common.console import say
 from common.errors import UserError
@@ -23,11 +25,12 @@ from training.directions import check_guidance, describe, run_direction
 from training.embeddings import encoder_loader, missing_weights
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
+from training.paths import find_pretrained
 from training.phases import Phase, describe_schedule, schedule
 from training.photos import leave_out_notes, photo_limits, training_photos
 from training.runtime import describe_device
 from training.tracking import RunFolder
-from training.unet_task import UNetTask, find_pretrained
+from training.unet_task import UNetTask
 from training.validation import Validation, validation_pairs
 
 Task = UNetTask | GuidanceTask
@@ -42,6 +45,7 @@ class Plan:
     well_lit: list[Path]
     validation: list[Pair]
     truths: list[Pair]  # of `data.pairs`
+    start: Mapping[str, Tensor] | None = None  # weights of `unet_model.pretrain_dir`, where they are loaded
 
 
 @dataclass
@@ -66,31 +70,29 @@ class Parts:
 
 def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     """Check what the config names, and say what will be done. Raises UserError."""
-    data = config.data
+    data, method = config.data, config.method
     backlit, well_lit = training_photos(data)
-    phases = schedule(config, len(backlit))
+    phases, start = schedule(config, len(backlit)), None
+    if config.unet_model.load_pretrain:
+        start = load_unet(find_pretrained(config, "unet_model"), must_enhance=True).state_dict()
+    if config.exp.mode == "rave":
+        check_truths(config)
+    if method == "rave":
+        check_guidance(config.guidance)
+    pairs, notes = _validation_pairs(config)
+    truths, more = truth_pairs(data, backlit)
     side = f"{data.image_size} x {data.image_size}"
-    say(f"method     {config.exp.mode}")
+    say(f"method     {method}{': by ground truths, without guidance' if method == 'supervised' else ''}")
     say(f"device     {describe_device(accelerator)}")
     say(f"photos     {len(backlit)} backlit, {len(well_lit)} well-lit, trained at {side}")
-    if others := left_out([config.data.backlit_images_path, config.data.welllit_images_path]):
+    if others := left_out([data.backlit_images_path, data.welllit_images_path]):
         say(f"left out   {others}")
     for note in leave_out_notes(data):
         say(f"note       {note}")
     say("schedule", *describe_schedule(phases).splitlines())
-    for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
-        if getattr(config, section).load_pretrain:
-            file = find_pretrained(getattr(config, section).pretrain_dir, section)
-            if section == "unet_model":
-                load_unet(file, must_enhance=True)  # which tells what is wrong with it
-    if config.exp.mode == "rave":
-        check_guidance(config.guidance)
-        check_truths(config)
-    pairs, notes = _validation_pairs(config)
-    truths, more = truth_pairs(data, backlit)
     for note in (*notes, *more):
         say(f"note       {note}")
-    return Plan(phases, backlit, well_lit, pairs, truths)
+    return Plan(phases, backlit, well_lit, pairs, truths, start)
 
 
 def tell_weights(config: TrainConfig, planned: Plan) -> None:
@@ -128,7 +130,7 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
 
     started = time.perf_counter()
     residual, guidance, unread = None, None, []
-    if config.exp.mode == "rave" and encodes:
+    if config.method == "rave" and encodes:
         residual, unread = _residual(config, accelerator, guidance_encoder, planned)
     elif config.exp.mode != "rave":
         guidance = GuidanceTask(config, accelerator, guidance_encoder, folder.path / "enhanced_sets")
@@ -140,7 +142,7 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
     for reason in skipped:
         say(f"left out   {reason}")
     vectors = guidance and guidance.vectors
-    unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, vectors)
+    unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, vectors, planned.start)
     lost = {_path(reason) for reason in unread}
     used = tuple(sum(str(path) not in lost for path in paths) for paths in (planned.backlit, planned.well_lit))
     return Parts(

@@ -7,7 +7,6 @@ from pathlib import Path
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser
 from common.console import quietly, say
 from common.errors import UserError
-from common.paths import find_folder
 
 SCRIPTS = {"rave": "train_rave.py", "clip_lit": "train.py", "clip_lit_latent": "train.py"}  # exp.mode -> what trains it
 
@@ -35,14 +34,14 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
     from configs.changes import as_yaml, changed  # not for --help, which would take twice as long
     from configs.load import load_config
     from configs.schema import TrainConfig
+    from training.paths import check_paths
 
     config = load_config(TrainConfig, args.cfg, args.overrides)
     mode = config.exp.mode
     if script is not None and SCRIPTS[mode] != script:
         mine = " or ".join(f"'{name}'" for name, trainer in SCRIPTS.items() if trainer == script)
         raise UserError(f"{args.cfg}: exp.mode: {script} trains {mine}, found '{mode}', which {SCRIPTS[mode]} trains")
-    for key in ("backlit_images_path", "welllit_images_path"):
-        find_folder(getattr(config.data, key), f"data.{key}")
+    check_paths(config)
     tree = config.model_dump()
     part = tree if args.full_config else changed(tree, TrainConfig)
     what = "all keys" if args.full_config else "what differs from the defaults; --full-config: all keys"

@@ -31,10 +31,10 @@ from losses.residual import in_space
 from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary
+from training.paths import find_pretrained
 from training.phases import Phase
 from training.photos import photo_limits, training_photos
 from training.runtime import adam, seed_everything
-from training.unet_task import find_pretrained
 from training.validation import enhance_photos, to_uint8
 
 KIND = {"clip_lit": "prompts", "clip_lit_latent": "latents"}
@@ -69,9 +69,7 @@ class GuidanceTask:
         seed_everything(seed)
         kind = KIND[config.exp.mode]
         if options.load_pretrain:
-            pair = load_guidance(
-                find_pretrained(options.pretrain_dir, "guidance_model"), kind, encoder, options.length_prompt
-            )
+            pair = load_guidance(find_pretrained(config, "guidance_model"), kind, encoder, options.length_prompt)
         else:
             pair = new_guidance(kind, encoder, options.length_prompt, options.init_texts)
         self.pair = pair

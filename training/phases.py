@@ -61,13 +61,16 @@ def schedule(config: TrainConfig, photos: int) -> list[Phase]:
 def rave_schedule(config: TrainConfig, photos: int) -> list[Phase]:
     """Self-reconstruction, then one RAVE phase (RAVE, section 3; constants of the release).
 
-    With `loss.pixel` ground truths join the guidance, or take its place where it has no weight (ours).
+    With `loss.pixel` ground truths join the guidance, or take its place where it has no weight (ours): then no loss
+    extends the phase.
     """
     iterations, loss = config.train.num_iters or _iterations_of_epochs(config, photos), config.loss
     phase = _guided(config, "rave", iterations, {"residual": loss.residual})
     if loss.pixel:
         terms = {name: weight for name, weight in (phase.terms | {"pixel": loss.pixel}).items() if weight}
-        phase = replace(phase, name="rave" if "residual" in terms else "supervised", terms=terms)
+        phase = replace(phase, terms=terms)
+    if config.method == "supervised":  # thr_loss and set point are guidance's
+        phase = replace(phase, name="supervised", extend_while_loss_above=None, settle_at=None)
     return [*_reconstruction(config), phase]
 
 

@@ -113,10 +113,11 @@ class Recorder:
         """The state, from which --resume goes on, and the weights so far."""
         if not self.main:
             return
-        state, folder, exp, guidance = self.state, self.parts.folder, self.parts.config.exp, self.parts.guidance
+        state, folder, config, guidance = self.state, self.parts.folder, self.parts.config, self.parts.guidance
         state.log_lines = folder.lines
         state.save(folder.state_file)
-        facts = {"method": exp.mode, "run": exp.exp_name, "seed": str(exp.seed), "commit": folder.commit}
+        exp = config.exp
+        facts = {"method": config.method, "run": exp.exp_name, "seed": str(exp.seed), "commit": folder.commit}
         if self.parts.unet.residual:
             facts["set_point"] = str(self.parts.unet.residual.target)
         for weights, path, iteration in (
@@ -163,7 +164,7 @@ class Recorder:
         self.save()
         state, parts, folder = self.state, self.parts, self.parts.folder
         summary = {
-            "method": parts.config.exp.mode,
+            "method": parts.config.method,
             "iterations": state.total,
             "seconds": round(state.seconds, 2),
             "restarts": state.restarts,

@@ -148,6 +148,8 @@ def _picture(path: Path) -> str | None:
 def _guidance(run: Run) -> list[tuple[str, str]]:
     """What guides, in figures of the log and keys of the config."""
     rows = []
+    if run.method == "supervised":
+        return rows
     encoder = run.setting("clip.guidance.model")
     if encoder:
         rows.append(("encoder", f"{encoder}, {run.setting('clip.guidance.pretrained') or 'random weights'}"))

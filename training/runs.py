@@ -14,6 +14,7 @@ import yaml
 from common.errors import UserError
 from common.files import read_file
 from common.paths import found
+from configs.schema import method_of
 from training.tracking import RunFiles, parse_metrics
 
 STARTS = ("first map", "reconstruction")  # phases before the enhancement: what they give is no result
@@ -41,7 +42,10 @@ class Run:
 
     @property
     def method(self) -> str | None:
-        return self.setting("exp.mode")
+        """As `TrainConfig.method`; runs of earlier versions may lack the losses' keys."""
+        mode, *losses = (self.setting(key) for key in ("exp.mode", "loss.residual", "loss.pixel"))
+        known = all(isinstance(weight, int | float) for weight in losses)
+        return method_of(mode, *losses) if known else mode
 
     def setting(self, key: str) -> Any:
         """The value of a dotted config key, or None."""

@@ -3,7 +3,7 @@ which is frozen meanwhile.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -13,15 +13,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from common.errors import UserError
-from common.paths import find_weights
 from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
 from losses.pixel import pixel_loss, white_loss
 from losses.residual import ResidualGuidance, photo_set_points, residual_loss
-from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
 from models.retinex import divide, first_illumination
 from models.unet import IlluminationUNet
@@ -56,13 +53,15 @@ class UNetTask:
         identity_encoder: ClipEncoder | None,
         residual: ResidualGuidance | None,
         guidance_vectors: Callable[[], Tensor] | None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Encoders: None where no phase needs them. `residual` guides RAVE;
         `guidance_vectors` gives the (2,D) that guide CLIP-LIT, and is asked at the start of a phase.
+        start: the weights of `unet_model.pretrain_dir`, with `load_pretrain`.
         """
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
-        self.residual, self._ask_for_vectors = residual, guidance_vectors
+        self.residual, self._ask_for_vectors, self._start = residual, guidance_vectors, start
         self.batch_size, self.display_iter, self.grad_clip = (
             config.unet_model.batch_size,
             config.unet_model.display_iter,
@@ -222,8 +221,7 @@ class UNetTask:
         seed_everything(self.config.exp.seed + restart)
         unet = IlluminationUNet("zeros", map_bias=options.map_bias, init_std=options.init_std)
         if options.load_pretrain:
-            start = load_unet(find_pretrained(options.pretrain_dir, "unet_model"), must_enhance=True)
-            unet.load_state_dict(start.state_dict())
+            unet.load_state_dict(self._start)
         return unet
 
     def batch_order(self, start: int) -> BatchOrder:
@@ -248,12 +246,3 @@ def luma_error(result: Tensor, source: Tensor) -> Tensor:
     """Mean squared error of BT.601 luma between two batches (B,3,H,W) in [0, 1], over the whole batch."""
     weights = result.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     return ((result - source) * weights).sum(dim=1).square().mean()
-
-
-def find_pretrained(value: str | None, section: str) -> str:
-    """The file of `pretrain_dir` in a section whose `load_pretrain` is true. Raises UserError."""
-    if value is None:
-        raise UserError(
-            f"{section}.pretrain_dir: expected a weight file ({section}.load_pretrain is true), found nothing (null)"
-        )
-    return str(find_weights(value, f"{section}.pretrain_dir"))

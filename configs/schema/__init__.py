@@ -10,7 +10,7 @@ Key names of the authors' releases are kept, so a published YAML loads; keys of 
 from configs.schema.inference import InferenceConfig, InferenceModel
 from configs.schema.method import Clip, Encoder, Guidance, GuidanceModel
 from configs.schema.metrics import MetricsConfig
-from configs.schema.train import TrainConfig, TrainData
+from configs.schema.train import TrainConfig, TrainData, method_of
 
 __all__ = [
     "Clip",
@@ -22,4 +22,5 @@ __all__ = [
     "MetricsConfig",
     "TrainConfig",
     "TrainData",
+    "method_of",
 ]

@@ -191,6 +191,13 @@ class UNetModel(Section):
     """UNet weights to start from: a published `.pth` or our `.safetensors`."""
 
 
+def method_of(mode: str, residual: float, pixel: float) -> str:
+    """The method by `exp.mode`, `loss.residual` and `loss.pixel`: "supervised" where ground truths take the place of
+    RAVE's guidance, else the mode.
+    """
+    return "supervised" if mode == "rave" and pixel > 0 and residual == 0 else mode
+
+
 class TrainConfig(Section):
     """Training: `train_rave.py --cfg FILE` (`exp.mode: rave`), `train.py --cfg FILE` (`clip_lit`,
     `clip_lit_latent`)."""
@@ -203,6 +210,11 @@ class TrainConfig(Section):
     guidance: Guidance = Guidance()
     clip: Clip = Clip()
     loss: Loss = Loss()
+
+    @property
+    def method(self) -> str:
+        """What trains: `exp.mode`, or "supervised" (`method_of`)."""
+        return method_of(self.exp.mode, self.loss.residual, self.loss.pixel)
 
     @model_validator(mode="after")
     def _defaults_of_the_mode(self) -> "TrainConfig":

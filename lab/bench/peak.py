@@ -11,7 +11,11 @@ import time
 
 def main(file: str, command: list[str]) -> int:
     started = time.perf_counter()
-    child = os.posix_spawn(command[0], command, os.environ)
+    try:
+        child = os.posix_spawn(command[0], command, os.environ)
+    except OSError as error:
+        print(f"error: expected the path of a program, found {command[0]}: {error.strerror}", file=sys.stderr)
+        return 2
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - started
     megabytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
@@ -22,4 +26,7 @@ def main(file: str, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        print(f"error: expected FILE COMMAND ..., found {len(sys.argv) - 1} arguments", file=sys.stderr)
+        sys.exit(2)
     sys.exit(main(sys.argv[1], sys.argv[2:]))

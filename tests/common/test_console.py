@@ -1,12 +1,13 @@
 """Nothing from outside acts on a terminal or ends a line; the process survives readers that go away."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from common.console import one_line, visible
+from common.console import one_line, print_json, visible
 from common.paths import REPO_ROOT
 
 HOSTILE = {
@@ -33,6 +34,22 @@ def test_what_acts_on_a_terminal_is_spelt_out(text, shown):
 def test_people_s_names_stay_as_they_are(text):
     assert one_line(text) == text
     assert visible(f"{text}\n", keep="\n") == f"{text}\n"
+
+
+def test_a_list_of_json_is_written_as_its_items_come(capsys):
+    seen = []
+
+    def items():
+        for number in range(3):
+            seen.append(capsys.readouterr().out)
+            yield {"n": number, "name": "\udce9\n"}
+
+    print_json({"photos": 3}, "results", items())
+    whole = "".join(seen) + capsys.readouterr().out
+    assert all(seen) and whole.endswith("]}\n") and whole.count("\n") == 1  # each was out before the next was made
+    assert json.loads(whole) == {"photos": 3, "results": [{"n": n, "name": "\udce9\n"} for n in range(3)]}
+    print_json({}, "none", [])
+    assert json.loads(capsys.readouterr().out) == {"none": []}
 
 
 PROGRAM = r"""

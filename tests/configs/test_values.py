@@ -237,6 +237,12 @@ def test_files_of_every_kind_that_are_no_config(tmp_path, monkeypatch):
         ("clip_lit", ["guidance_model.init_texts=[a, b]"], []),
         ("clip_lit_latent", ["guidance_model.init_texts=[a, b]"], ["which needs exp.mode: clip_lit"]),
         ("clip_lit_latent", ["guidance.layers=stages"], []),
+        ("rave", ["unet_model.thr_loss=3"], []),
+        (
+            "rave",
+            ["loss.pixel=1", "loss.residual=0", "data.pairs=x", "unet_model.thr_loss=3", "unet_model.settle_at=0.5"],
+            ["unet_model.thr_loss, unet_model.settle_at: without effect, which needs guidance: loss.residual above 0"],
+        ),
         ("clip_lit", ["guidance.layers=stages"], ["which needs exp.mode: rave or clip_lit_latent"]),
     ],
 )

@@ -119,3 +119,13 @@ def test_training_cases_are_measured(tmp_path, monkeypatch):
     rows = cases["scaling"]["rows"]
     assert rows["inference, 2 processes"]["equal"] == "yes, every byte"
     assert rows["training, 2 processes"]["equal"] == "yes, up to rounding"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "expected FILE COMMAND ..., found 0 arguments"), (["{}/out", "{}/nix"], "expected the path of a program")],
+)
+def test_what_is_missing_to_measure_a_command_is_told(tmp_path, arguments, said):
+    command = [sys.executable, "lab/bench/peak.py", *(argument.format(tmp_path) for argument in arguments)]
+    done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}") and done.stderr.count("\n") == 1

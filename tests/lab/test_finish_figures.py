@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from lab.finish import _blotches, _cast, _most_changed, dithered_ramp
+from lab.finish import CROP, _blotches, _cast, _most_changed, _save, dithered_ramp
 
 
 def test_dither_hides_contours_and_keeps_the_mean():
@@ -37,3 +38,17 @@ def test_blotches_are_jumps_at_the_edges_of_blocks_in_the_shadows():
     assert _blotches(blocks, shade) == pytest.approx(4 * 2 / 3 / 2)  # two of three edges, in one direction of two
     shade[:40] = False
     assert _blotches(blocks, shade) == pytest.approx(0)
+
+
+def test_crops_keep_their_pixels_under_titles(tmp_path):
+    """Each crop is as it was, and something is drawn above it, other for each title."""
+    images = {name: np.full((300, 300, 3), value, np.uint8) for name, value in (("before", 40), ("after", 160))}
+    images["after"][100, 100] = 7
+    _save(tmp_path / "a.png", images, (90, 95))
+    found = np.asarray(Image.open(tmp_path / "a.png"))
+    (top, left), head = (24, 6), 24
+    crops = [found[top : top + CROP, left + n * (CROP + 6) :][:, :CROP] for n in range(2)]
+    assert [crop[50, 50].tolist() for crop in crops] == [[40] * 3, [160] * 3]
+    assert np.argwhere((crops[1] == 7).all(axis=2)).tolist() == [[10, 5]]
+    titles = [found[:head, left + n * (CROP + 6) :][:, :CROP] for n in range(2)]
+    assert all(title.min() == 0 for title in titles) and not np.array_equal(*titles)

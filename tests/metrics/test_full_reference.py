@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 import time
 from pathlib import Path
 from socket import gaierror
@@ -141,13 +142,10 @@ def test_lpips_without_weights(pair, monkeypatch, tmp_path, capfd):
     lpips = Lpips("auto")
     assert lpips.rgb(*pair) is None and lpips.paper(*pair) is None
     folder = tmp_path / "hub" / "checkpoints"
-    assert (
-        lpips.reason
-        == f"not available: AlexNet weights could not be fetched (Name or service not known); looked in {folder}"
-    )
-    with pytest.raises(
-        UserError, match=r"put alexnet-owt-7be5be79\.pth into that folder, or use --set metrics\.lpips=off"
-    ):
+    todo = f"download {full_reference.ALEXNET_URL} on a machine with network and put the file into {folder}"
+    why = f"AlexNet weights could not be fetched (Name or service not known); {todo}"
+    assert lpips.reason == f"not available: {why}"
+    with pytest.raises(UserError, match=f"^{re.escape(f'metrics.lpips=on: {why}, or do without: --lpips off')}$"):
         Lpips("on").rgb(*pair)
     assert time.monotonic() - start < 5
     assert capfd.readouterr() == ("", "")
@@ -176,7 +174,8 @@ def test_lpips_never_executes_a_pickle(monkeypatch, tmp_path):
         lambda: file.write_bytes(pickle.dumps(_Touch(tmp_path / "hit"))),
     ):
         save()
-        assert "does not hold AlexNet's weights" in Lpips("auto").reason
+        assert f"{file} does not hold AlexNet's weights" in Lpips("auto").reason
+        assert Lpips("auto").reason.endswith("; remove it, so that it is fetched again")
         assert not (tmp_path / "hit").exists()
 
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,8 +71,32 @@ def test_outcomes_of_several_processes_are_told_as_one(tmp_path):
         save_photo(tmp_path / "in" / f"{name}.png")
     jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
     a, b, c, d = (job.source for job in jobs)
-    shares = [Outcome(1, 0, 40, [(c, "broken")], [(a, "note")]), Outcome(1, 1, 2, [(b, "torn"), (d, "lost")])]
-    assert together(shares, jobs) == Outcome(2, 1, 42, [(b, "torn"), (c, "broken"), (d, "lost")], [(a, "note")])
+    shares = [
+        Outcome(1, 0, 40, [(c, "broken")], [(a, "note")], seconds={a: 1.5}),
+        Outcome(1, 1, 2, [(b, "torn"), (d, "lost")]),
+    ]
+    together_told = Outcome(2, 1, 42, [(b, "torn"), (c, "broken"), (d, "lost")], [(a, "note")], seconds={a: 1.5})
+    assert together(shares, jobs) == together_told
+
+
+def test_seconds_of_each_photo(enhancer, tmp_path, monkeypatch):
+    """Reading, computing and writing, each by a clock that a step moves on."""
+    clock = [0.0]
+    monkeypatch.setattr("serving.pipeline.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def after(seconds, step):
+        def slower(*arguments, **options):
+            clock[0] += seconds
+            return step(*arguments, **options)
+
+        return slower
+
+    save_photo(tmp_path / "in" / "a.png")
+    (job,) = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    monkeypatch.setattr("serving.pipeline.read_photo", after(1, read_photo))
+    monkeypatch.setattr(enhancer, "enhance", after(10, enhancer.enhance))
+    monkeypatch.setattr("serving.pipeline.write_photo", after(100, write_photo))
+    assert enhance_files([job], enhancer).seconds == {job.source: 111}
 
 
 def test_broken_photos_do_not_stop_the_others(enhancer, tmp_path):

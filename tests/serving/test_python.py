@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import serving
+from common.errors import UserError
 from common.paths import REPO_ROOT
 from data.images import Photo, write_photo
 from serving import Enhancer
@@ -89,12 +91,27 @@ def test_what_is_no_photo_is_told(enhancer, tmp_path):
         (3, TypeError, "expected a PIL image, an array .* or a path, found int"),
         (np.zeros((4, 4), np.uint8), ValueError, r"expected \(H, W, 3\)"),
         (np.zeros((4, 4, 3), np.int32), ValueError, "int32"),
-        (tmp_path / "a.png", Exception, "a.png: expected"),
+        (tmp_path / "a.png", serving.ImageError, "a.png: expected"),
     ):
         with pytest.raises(error, match=message):
             enhancer(photo)
     with pytest.raises(ValueError, match="strength: expected 0 to 1, found 2"):
         enhancer(noise(4, 4), 2)
+
+
+def test_what_the_package_offers_is_there():
+    assert all(getattr(serving, name).__name__ == name for name in serving.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = serving.Nothing
+
+
+def test_shipped_weights_by_their_name():
+    free = Enhancer("free.safetensors", device="cpu", backend="torch", precision="fp32")
+    there = Enhancer(REPO_ROOT / "pretrained_models/free.safetensors", device="cpu", backend="torch", precision="fp32")
+    photo = noise(8, 8)
+    assert np.array_equal(free(photo), there(photo))
+    with pytest.raises(UserError, match=r"^checkpoint: .*nix\.safetensors \(shipped: .*free\.safetensors"):
+        Enhancer("nix.safetensors", device="cpu")
 
 
 def test_importing_costs_nothing_heavy():

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import shlex
+import subprocess
 
 import pytest
 from PIL import Image, ImageStat
@@ -194,14 +195,32 @@ def test_python_compiles(document):
 @pytest.mark.parametrize("name", ["README.md", "docs/enhance.md"])
 def test_the_five_lines_of_python_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    dark = Image.effect_noise((48, 40), 20).point(lambda value: value // 4).convert("RGB")
-    dark.save(tmp_path / "photos/backlit.jpg")
+    (tmp_path / "docs").symlink_to(REPO_ROOT / "docs")  # photos are those that a clone has; results stay out of it
     (code,) = blocks((REPO_ROOT / name).read_text(encoding="utf-8"), "python")
     defined = {}
     exec(code, defined)
-    assert defined["result"].size == (48, 40)
+    dark = Image.open(re.search(r"docs/photos/\w+\.jpg", code)[0])
+    assert defined["result"].size == dark.size
     assert ImageStat.Stat(defined["result"]).mean[0] > ImageStat.Stat(dark).mean[0]
+
+
+def test_what_the_first_command_writes_is_no_change_to_the_repository():
+    if not (REPO_ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    command = re.search(r"python inference.py (\S+)", (REPO_ROOT / "README.md").read_text(encoding="utf-8"))
+    written = [f"{command[1]}_{what}/room.jpg" for what in ("enhanced", "enhanced_side_by_side")]
+    ignored = subprocess.run(
+        ["git", "check-ignore", *written], cwd=REPO_ROOT, capture_output=True, text=True, check=False
+    )
+    assert ignored.stdout.split() == written
+
+
+@EACH
+def test_commands_that_read_the_papers_photos_say_so(document):
+    """Of `rave.yaml`, whose folders a user who is only looking does not have."""
+    text = document.read_text(encoding="utf-8")
+    for found in re.finditer(r"interpret-residual --cfg rave\.yaml(?P<more>[^`\n]*)", text):
+        assert "backlit_images_path=" in found["more"] or "BAID" in text[found.start() :][:400], found[0]
 
 
 def test_the_map_of_the_rooms_names_what_is_there():

@@ -1,5 +1,7 @@
 """The supervised regime: ground truths of a folder and of simulated backlight, alone or beside the guidance."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from common.errors import UserError
 from data.folders import MixedInputs, PairedPhotos, PhotoArray
 from models.checkpoints import load_unet
 from models.retinex import enhance
+from models.weight_files import read_metadata
 from tests.helpers import config, metrics
 from training.inputs import unet_inputs
 from training.loop import train
 from training.phases import schedule
+from training.runs import read_run
 
 ALONE = ["loss.pixel=1", "loss.residual=0", "loss.identity_guided=0", "unet_model.num_reconstruction_iters=0"]
 
@@ -97,8 +101,24 @@ def test_guided_results_stay_out_of_white(overrides, photo_folders):
     ],
 )
 def test_schedule_says_what_is_compared_with_what(overrides, more, name, terms):
-    phase = schedule(config(overrides, *more), 10)[-1]
-    assert (phase.name, set(phase.terms)) == (name, terms)
+    wanted = config(overrides, "unet_model.settle_at=0.5", *more)
+    phase = schedule(wanted, 10)[-1]
+    assert (phase.name, wanted.method, set(phase.terms)) == (name, name, terms)
+    guided = name == "rave"  # a set point and thr_loss mean nothing to losses against ground truths
+    assert guided == (phase.extend_while_loss_above is not None) == (phase.settle_at is not None)
+
+
+def test_a_training_by_ground_truths_is_called_so_everywhere(overrides, photo_folders, capsys):
+    backlit, _ = photo_folders
+    start = ("unet_model.num_reconstruction_iters=2", "train.num_iters=2")  # whose start reads the encoders
+    run = train(config(overrides, *ALONE, f"data.pairs={backlit}", *start))
+    printed = capsys.readouterr().out
+    assert "method     supervised: by ground truths, without guidance\n" in printed
+    assert "encoders  " in printed and "direction " not in printed and "while the loss is above" not in printed
+    assert not (run / "checkpoints" / "direction.safetensors").exists()
+    assert json.loads((run / "summary.json").read_text())["method"] == "supervised"
+    assert read_metadata(run / "checkpoints" / "best.safetensors")["method"] == "supervised"
+    assert read_run(run).method == "supervised" and "<h2>Guidance</h2>" not in (run / "report.html").read_text()
 
 
 def test_dim_photos_stay_and_the_others_are_darkened(overrides, photo_folders, tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from configs.schema import TrainConfig
 from models.checkpoints import load_unet, read_tensors, save_unet
 from models.clip_encoder import ClipEncoder
 from models.unet import IlluminationUNet
-from models.weight_files import read_metadata
+from models.weight_files import read_content, read_metadata
 from serving.backends import _has_compiler
 from tests.helpers import arguments, assert_same_run, config, metrics
 from training.guards import TrainingDiverged
@@ -387,13 +388,15 @@ def test_losses_stay_float32_where_networks_compute_in_bf16(overrides, monkeypat
     assert {"identity", "residual", "projection"} < set(seen) and set(seen.values()) == {torch.float32}
 
 
-def test_pretrained_start_skips_reconstruction(overrides, tmp_path):
+def test_pretrained_start_skips_reconstruction_and_is_read_once(overrides, tmp_path, monkeypatch):
     torch.manual_seed(1)
+    read = []
+    monkeypatch.setattr("models.checkpoints.read_content", lambda path, **_: read.append(path) or read_content(path))
     save_unet(IlluminationUNet(map_bias=1.0), tmp_path / "start.safetensors")
     run = train(
         config(overrides, "unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}")
     )
-    assert {m["phase"] for m in metrics(run)} == {"rave"}
+    assert {m["phase"] for m in metrics(run)} == {"rave"} and len(read) == 1
     with pytest.raises(UserError, match=r"unet_model\.pretrain_dir: expected a weight file"):
         train(config(overrides, "unet_model.load_pretrain=true", "exp.exp_name=x"))
 
@@ -594,6 +597,23 @@ def test_mistakes_raise_user_errors_that_name_the_key(overrides, more, message):
     with pytest.raises(UserError) as caught:
         train_rave.main(arguments([*overrides, *more]))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data.pairs=datasets/no/truths",
+        "data.val_gt_path=/nowhere",
+        "data.val_list=/nowhere.txt",
+        "data.leave_out=[/nowhere.txt]",
+        "unet_model={load_pretrain: true, pretrain_dir: nowhere.pth}",
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_printed(overrides, capsys, setting):
+    key = "unet_model.pretrain_dir" if "pretrain" in setting else setting.partition("=")[0]
+    with pytest.raises(UserError, match=f"^{re.escape(key)}: expected a "):
+        train_rave.main(arguments([*overrides, "loss.pixel=1", setting]))
+    assert capsys.readouterr().out == ""
 
 
 def test_the_same_photos_twice_have_no_residual(overrides, photo_folders, tmp_path):
