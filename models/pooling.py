@@ -52,8 +52,9 @@ def grid_parts() -> list[slice]:
 
 def members(position: Tensor, side: int) -> Tensor:
     """(12,h): whether each bin of the four grids holds the pixel at each position (h,) of a side. Bins may overlap."""
-    bins = [(i * side // count, -(-(i + 1) * side // count)) for count in POOL_BINS for i in range(count)]
-    low, high = torch.tensor(bins, device=position.device).T[..., None]
+    counted = [(torch.arange(count, device=position.device), count) for count in POOL_BINS]
+    low = torch.cat([i * side // count for i, count in counted])[:, None]
+    high = torch.cat([-(-(i + 1) * side // count) for i, count in counted])[:, None]
     return (position >= low) & (position < high)
 
 

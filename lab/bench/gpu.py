@@ -9,7 +9,6 @@ The first two run on no other device than an NVIDIA GPU.
 """
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import numpy as np
 from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.schema import InferenceModel
-from lab.bench.clock import limit_tflops, seconds_of, summary, synchronise, synthetic
+from lab.bench.clock import agreement, limit_tflops, seconds_of, summary, synchronise, synthetic
 from lab.bench.plain import plain
 
 CASES = ("gpu_network", "gpu_photo", "gpu_train")
@@ -28,7 +27,8 @@ FRAMES = {"0.5": (612, 816), "3": (1536, 2048), "24": (4000, 6000)}  # height, w
 WHOLE = ("0.5", "3")  # frames that the plain way gets: it takes 4 GB a megapixel
 FLOPS = 2 * 278_752  # a pixel: a multiplication and an addition for each weight
 WEIGHTS = REPO_ROOT / InferenceModel().checkpoint
-STEPS = 200
+SIDE, BATCH, STEPS = 224, 8, 200  # of a training: pixels, photos, steps
+PLAIN_STEPS, WARM = 15, 5  # steps of the authors' way; those that are not timed
 
 
 def measure(case: str, repeats: int) -> dict:
@@ -172,31 +172,42 @@ def _photos(repeats: int) -> dict:
     return {"rows": rows}
 
 
-def _training(repeats: int) -> dict:
-    """`repeats` is not asked: a run of 200 steps each way."""
+def _training(_: int) -> dict:
+    """Rows "plain", a few steps of the authors' way, and each precision, a run of `STEPS` steps."""
     import torch
+    from accelerate.state import AcceleratorState
+    from torch.utils.flop_counter import FlopCounterMode
 
-    from lab.bench.training import ENCODERS, fast_steps, step_config
+    from lab.bench.plain import plain_steps
+    from lab.bench.training import ENCODERS, PHOTOS, fast_steps, step_config, step_task
 
     rows: dict[str, dict] = {}
-    for precision in ("fp32", "bf16", "fastest"):
+
+    def run(name: str, steps: Iterator[float], count: int) -> None:
         torch.cuda.reset_peak_memory_stats()
-        steps = fast_steps(step_config(224, 8, ENCODERS, [f"train.precision={precision}", "train.device=cuda"]))
         losses, seconds = [], []
-        for _ in range(STEPS):
+        for _ in range(count):
             started = time.perf_counter()
             losses.append(next(steps))
+            synchronise()
             seconds.append(time.perf_counter() - started)
-        rows[precision] = summary(seconds[10:]) | synchronise() | {"losses": [losses[0], losses[-1]]}
-        rows[precision]["photos_per_second"] = 8 / statistics.median(seconds[10:])
-        del steps
-        torch.cuda.empty_cache()
-        # Accelerate keeps one precision for a process; the next run needs its own
-        _forget_accelerate()
-    return {"side": 224, "batch": 8, "steps": STEPS, "encoders": ENCODERS, "rows": rows}
+        rows[name] = summary(seconds[WARM:]) | synchronise() | {"losses": losses}
+        rows[name]["photos_per_second"] = BATCH / rows[name]["median"]
 
-
-def _forget_accelerate() -> None:
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
+    limits = {precision: limit_tflops("cuda", precision) for precision in ("fp32", "bf16")}
+    for precision in limits:
+        config = step_config(SIDE, BATCH, ENCODERS, [f"train.precision={precision}", "train.device=cuda"])
+        task = step_task(config)
+        steps = fast_steps(config, task)
+        run(precision, steps, STEPS)
+        if precision == "fp32":
+            with FlopCounterMode(display=False) as counter:
+                next(steps)
+            plainly = step_task(config)  # of the same weights
+            run("plain", plain_steps(config, plainly, PHOTOS), PLAIN_STEPS)
+        rows[precision]["tflops"] = counter.get_total_flops() / rows[precision]["median"] / 1e12
+        rows[precision]["limit_tflops"] = limits[precision]
+        rows[precision]["ratio"] = rows["plain"]["median"] / rows[precision]["median"]
+        rows[precision]["loss_agreement"] = agreement(rows["plain"]["losses"], rows[precision]["losses"][:PLAIN_STEPS])
+        AcceleratorState._reset_state(reset_partial_state=True)  # it keeps one precision for a process
+    return {"side": SIDE, "batch": BATCH, "encoders": ENCODERS, "rows": rows}

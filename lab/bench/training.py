@@ -5,7 +5,7 @@
 
 The ways of a step run in processes of their own that take turns. A row also has its arithmetic rate
 (torch.utils.flop_counter) beside that of a large matrix product of the same precision on the same device, in the same
-run. On a GPU it also has the device's peak memory; that branch was never run, for lack of a GPU.
+run. On a GPU it also has the device's peak memory; gpu.py has cases for that alone.
 """
 
 import json
@@ -76,13 +76,13 @@ def step_config(side: int, batch: int, encoders: tuple[str, str], overrides: lis
     return load_config(TrainConfig, "rave.yaml", [*settings, *overrides])
 
 
-def fast_steps(config: TrainConfig) -> Iterator[float]:
+def fast_steps(config: TrainConfig, task: "UNetTask | None" = None) -> Iterator[float]:
     """The losses of step after step of the training loop's RAVE phase, on synthetic photos."""
     from training.build import Parts
     from training.loop import Trainer
     from training.phases import schedule
 
-    task = _step_task(config)
+    task = task or step_task(config)
     phases = schedule(config, PHOTOS)
     trainer = Trainer(Parts(config, task.accelerator, phases, task))
     trainer.start_phase(len(phases) - 1)
@@ -92,10 +92,10 @@ def fast_steps(config: TrainConfig) -> Iterator[float]:
 
 def authors_steps(config: TrainConfig) -> Iterator[float]:
     """The same losses the authors' way."""
-    yield from plain_steps(config, _step_task(config), PHOTOS)
+    yield from plain_steps(config, step_task(config), PHOTOS)
 
 
-def _step_task(config: TrainConfig) -> "UNetTask":
+def step_task(config: TrainConfig) -> "UNetTask":
     import torch
 
     from data.augment import training_augmentation
