@@ -346,6 +346,7 @@ TABLES = {
     "network": lambda: bench.network(cases("network"), each_measured_on),
     "layers": lambda: targets.layers(cases("network"), measured_on),
     "targets": lambda: targets.targets(load("bench"), each_measured_on),
+    "gpu": lambda: bench.gpu(cases("gpu"), each_measured_on),
     "growth": lambda: bench.growth(cases("growth"), each_measured_on),
     "quickstart": quickstart,
     "weights": weight_tables.weights,

@@ -183,6 +183,9 @@ GROWTHS = {
 LINES = {GROWTHS["megapixels"]: (4, 24)}
 
 
+GPU_WAYS = {"plain": "plain PyTorch, fp32", "fp32": "fp32", "bf16": "bf16"}
+
+
 def growth(cases: dict, wheres: Wheres) -> str:
     """Points, and the lines through them."""
     cases = {what: cases[name] for name, what in GROWTHS.items() if name in cases}
@@ -201,6 +204,44 @@ def growth(cases: dict, wheres: Wheres) -> str:
         lines.append(f"| {what} | {'; '.join(points)} | {_line(fitted, 'median')}{ends} | {_line(fitted, 'peak_mb')} |")
     note = "Whole processes with start-up. Lines by least squares; none where R² is below 0.9"
     return "\n".join(lines) + f"\n\n{note}; `make bench`, {wheres(cases)}."
+
+
+def gpu(cases: dict, wheres: Wheres) -> str:
+    """Photos and steps of a training on a GPU, beside the plain way there."""
+    photos, training = cases["gpu_photo"]["rows"], cases["gpu_train"]
+    kinds = {
+        f"photo of {size} megapixels, from memory to memory": {way: photos.get(f"{size}, {way}") for way in GPU_WAYS}
+        for size in ("0.5", "3", "24")
+    }
+    steps = training["rows"]
+    kinds[f"RAVE step, full-size encoders, {training['side']} px, batch {training['batch']}"] = {
+        way: steps.get(way) for way in GPU_WAYS
+    }
+    lines = [f"| | {' | '.join(GPU_WAYS.values())} |", "|---|---|---|---|"]
+    lines += [f"| {name} | {' | '.join(map(_gpu_cell, rows.values()))} |" for name, rows in kinds.items()]
+    rates, near = (
+        ", ".join(f"{text(steps[way])} in {way}" for way in ("fp32", "bf16"))
+        for text in (
+            lambda row: f"{row['tflops']:.0f} of {row['limit_tflops']:.0f}",
+            lambda row: f"{row['loss_agreement']:.1g}",
+        )
+    )
+    note = (
+        "Milliseconds (times as fast), peak memory of the GPU. "
+        f"Photos: {int(lowest_psnr({'': cases['gpu_photo']}))} dB or more of the plain way's. "
+        f"Steps: medians of {len(steps['bf16']['losses'])}, {len(steps['plain']['losses'])} of the plain way; "
+        f"10^12 operations a second, beside those of a large matrix product: {rates}; "
+        f"losses differ from the plain way's, relatively, by {near}. "
+        "`python -m lab.bench --cases gpu_photo gpu_train`, "
+    )
+    return "\n".join(lines) + f"\n\n{note}{wheres(cases)}."
+
+
+def _gpu_cell(row: dict | None) -> str:
+    if row is None:
+        return "–"
+    faster = f" ({row['ratio']:.1f}×)" if "ratio" in row else ""
+    return f"{1000 * row['median']:.0f}{faster}, {row['gpu_peak_mb'] / 1000:.1f} GB"
 
 
 def _line(rows: dict[float, dict], key: str) -> str:
