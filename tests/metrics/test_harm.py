@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from common.paths import REPO_ROOT
+from data.images import read_rgb8
 from data.samples import sample_picture
 from metrics.choice import STAY, VALIDATION, choose, exceeded
 from metrics.harm import (
@@ -23,6 +25,7 @@ from metrics.harm import (
 )
 from metrics.scores import start_map
 from serving.enhancer import Enhancer
+from serving.finish import unit
 
 PICTURES = ("coffee.png", "chelsea.png")
 
@@ -80,14 +83,14 @@ def test_brightness_of_the_shipped_weights_moves_smoothly_and_monotonically(name
     assert fall(means) <= 0.01 and largest_jump(means) <= 0.03
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", ["city.jpg", "dragonfly.jpg", "sunset.jpg"])
 def test_shipped_weights_lift_dark_ground_and_leave_the_sky(name):
-    photo = reduced(name)
+    photo = unit(read_rgb8(REPO_ROOT / "docs" / "photos" / name)[::4, ::4])
     backlit, ground, sky = against_the_light(photo)
     assert backlit[ground].mean() < 0.6 * photo[ground].mean() and backlit[sky].mean() > photo[sky].mean()
     result = Enhancer(device="cpu", backend="torch", precision="fp32").enhance(backlit)[0]
     lift, change_of_sky = region_lift(backlit, result, photo, ground, sky)
-    assert lift > 0.2 and change_of_sky < 0.05
+    assert lift > 0.5 and change_of_sky < 0.15
 
 
 def test_lift_is_measured_on_the_ground_and_change_on_the_sky():
