@@ -23,11 +23,10 @@ def plot_curves(metrics: list[dict], path: Path, title: str) -> None:
     """
     from matplotlib.figure import Figure  # slow to import; without pyplot there is no global state
 
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for axes, draw in ((left, _losses), (middle, _guidance), (right, _validation)):
-        if not draw(axes, metrics):
-            axes.set_axis_off()
+    drawn = [draw for draw in (_losses, _guidance, _validation) if _panel(draw, metrics)]  # no empty places between
+    figure = Figure(figsize=(13 * max(1, len(drawn)) / 3, 3.8), layout="constrained")
+    for axes, draw in zip(figure.subplots(1, max(1, len(drawn)), squeeze=False)[0], drawn, strict=False):
+        draw(axes, metrics)
     figure.suptitle(title, parse_math=False)  # a run may be named `$1`
     with writing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
