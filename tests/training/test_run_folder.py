@@ -5,8 +5,8 @@ import resource
 from pathlib import Path
 
 import pytest
-from PIL import Image
 import torch
+from PIL import Image
 
 from common.errors import UserError
 from common.files import DiskFull
