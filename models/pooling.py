@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.convolution import Conv3x3, eager
+from models.convolution import Conv3x3, eager, own_gradients
 
 POOL_BINS = (1, 2, 3, 6)  # grid sizes
 
@@ -30,7 +30,7 @@ class PyramidPooling(nn.Module):
 
     def pool(self, x: Tensor) -> list[Tensor]:
         """(B,32,H,W) -> four grids (B,8,n,n), n = 1, 2, 3, 6."""
-        if eager() and (x.device.type != "cpu" or torch.is_grad_enabled()):
+        if eager() and (x.device.type == "cuda" or own_gradients(x)):
             pooled = Pooled.apply(x)
             return [branch[1:](means) for branch, means in zip(self.features, pooled, strict=True)]
         return [branch(x) for branch in self.features]
@@ -38,7 +38,8 @@ class PyramidPooling(nn.Module):
     def fuse_grids(self, x: Tensor, grids: list[Tensor]) -> Tensor:
         """(B,32,H,W) and the four grids -> (B,32,H,W)."""
         height, width = x.shape[-2:]
-        resize = Upsampled.apply if eager() and torch.is_grad_enabled() else upsampled
+        own = eager() and torch.is_grad_enabled() and x.device.type in ("cpu", "cuda")  # others may lack float64
+        resize = Upsampled.apply if own else upsampled
         return self.fuse(torch.cat([x, *(resize(grid, height, width) for grid in grids)], dim=1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ WHOLE_FRAME = 500_000  # pixels, about 1 GB; larger photos go through the networ
 WHOLE_FRAME_OPENVINO = 1_500_000  # pixels, which take it 1.1 GB; and no PyTorch
 TILE = 448  # pixels, then: the longest side of a tile without its halo. 384 to 512 are as fast, but for a tenth
 TILE_OPENVINO = 384  # as fast as 448, but for 2 %, in 24 megapixels with 0.1 GB less
-GPU_BYTES = {"fp32": 2000, "bf16": 800}  # of a GPU's memory that a pixel takes, with something to spare
+GPU_BYTES = 2400  # of a GPU's memory that a pixel takes in fp32, as those of dark and deep photos do
 GPU_TILE = 4096  # pixels, the longest side of a tile there
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
 DARK = 0.13  # of full scale: photos of a mean below are divided by so little that bf16 would stay under 50 dB of fp32
@@ -152,7 +152,7 @@ class Enhancer:
         import torch
 
         free = torch.cuda.mem_get_info(self.choice.device)[0]
-        return min(GPU_TILE, max(TILE, math.isqrt(free // 2 // GPU_BYTES[self.choice.precision])))
+        return min(GPU_TILE, max(TILE, math.isqrt(free // 2 // GPU_BYTES)))
 
     def _finish(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
         """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""

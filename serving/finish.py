@@ -91,7 +91,7 @@ def planes_on(device: str, rgb: np.ndarray) -> "Tensor":
     """`planes` on a GPU, from the bytes of the photo: a quarter of those of floats."""
     import torch
 
-    values = rgb.astype(np.int32) if rgb.dtype == np.uint16 else np.ascontiguousarray(rgb)
+    values = rgb.astype(np.int32) if rgb.dtype == np.uint16 else np.require(rgb, requirements=["C", "W"])
     photo = torch.from_numpy(values).to(device).float() / torch.tensor(top(rgb.dtype), device=device)
     return photo.permute(2, 0, 1)[None]  # channels last, as convolutions are faster
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -119,6 +120,7 @@ def enhance_files(
     if skip_existing:
         todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, extras)])]
     outcome = Outcome(skipped=len(jobs) - len(todo))
+    record = _one_by_one(record)
     writers = 1 if enhancer.choice.device == "cpu" else min(GPU_WRITERS, os.cpu_count() or 1)
     reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(writers)
     progress = Progress("enhancing", len(todo))
@@ -173,6 +175,17 @@ def enhance_files(
             pool.shutdown(cancel_futures=True)
         progress.close()
     return outcome
+
+
+def _one_by_one(record: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    """The same for threads that write: each line of the record is whole."""
+    lock = Lock()
+
+    def locked(folder: Path, relative: Path) -> None:
+        with lock:
+            record(folder, relative)
+
+    return locked
 
 
 @dataclass

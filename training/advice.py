@@ -173,6 +173,8 @@ def _guided(run: Run) -> list[dict]:
 
 
 def _weaker_guidance(run: Run) -> tuple[str, ...]:
+    if run.method == "supervised":
+        return ()
     key = "loss.residual" if run.method == "rave" else "loss.clip"
     weight = run.setting(key)
     return (f"{key}={weight / 2:g}",) if _number(weight) and weight else ()

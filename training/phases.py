@@ -123,7 +123,7 @@ def describe_schedule(phases: list[Phase]) -> str:
         name: sum(phase.iterations for phase in phases if phase.trains == module) for module, name in NAMES.items()
     }
     together = ", ".join(f"{count} iterations of the {name}" for name, count in counts.items() if count)
-    return "\n".join([*lines, f"  {len(phases)} phases, together {together}"])
+    return "\n".join([*lines, f"  {len(phases)} phase{'s' if len(phases) > 1 else ''}, together {together}"])
 
 
 def _iterations_of_epochs(config: TrainConfig, photos: int) -> int:

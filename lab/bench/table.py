@@ -226,10 +226,12 @@ def gpu(cases: dict, wheres: Wheres) -> str:
             lambda row: f"{row['loss_agreement']:.1g}",
         )
     )
+    low, high = (1000 * steps["bf16"][end] for end in ("lowest", "highest"))
     note = (
         "Milliseconds (times as fast), peak memory of the GPU. "
-        f"Photos: {int(lowest_psnr({'': cases['gpu_photo']}))} dB or more of the plain way's. "
-        f"Steps: medians of {len(steps['bf16']['losses'])}, {len(steps['plain']['losses'])} of the plain way; "
+        f"Photos: {int(lowest_psnr({'': cases['gpu_photo']}))} dB or more of the plain way's (24 megapixels: of fp32). "
+        f"Steps: medians of runs of {len(steps['bf16']['losses'])} steps, {len(steps['plain']['losses'])} of the plain "
+        f"way, without the first 5; in bf16 a step took {low:.0f} to {high:.0f}; "
         f"10^12 operations a second, beside those of a large matrix product: {rates}; "
         f"losses differ from the plain way's, relatively, by {near}. "
         "`python -m lab.bench --cases gpu_photo gpu_train`, "

@@ -83,6 +83,15 @@ def test_brightness_of_the_shipped_weights_moves_smoothly_and_monotonically(name
     assert fall(means) <= 0.01 and largest_jump(means) <= 0.03
 
 
+@pytest.mark.xfail(reason="the default weights lift dark ground in small pictures less than was asked", strict=True)
+@pytest.mark.parametrize("name", PICTURES)
+def test_shipped_weights_lift_dark_ground_in_small_pictures(name):
+    photo = reduced(name)
+    backlit, ground, sky = against_the_light(photo)
+    result = Enhancer(device="cpu", backend="torch", precision="fp32").enhance(backlit)[0]
+    assert region_lift(backlit, result, photo, ground, sky)[0] > 0.2
+
+
 @pytest.mark.parametrize("name", ["city.jpg", "dragonfly.jpg", "sunset.jpg"])
 def test_shipped_weights_lift_dark_ground_and_leave_the_sky(name):
     photo = unit(read_rgb8(REPO_ROOT / "docs" / "photos" / name)[::4, ::4])

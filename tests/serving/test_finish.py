@@ -128,3 +128,9 @@ def test_results_do_not_depend_on_tiles_or_lists(enhancer, tmp_path, finish):
     difference = np.abs(in_tiles.enhance(photo, finish=finish)[0].astype(int) - result)
     assert difference.max() <= 1 and (difference > 0).mean() < 0.001  # maps agree to 1e-5: a value may round otherwise
     assert np.array_equal(enhancer([photo, photo], finish=finish)[1], result)
+
+
+def test_arrays_that_may_not_be_written_reach_a_gpu_without_a_warning(recwarn):
+    photo = np.zeros((4, 5, 3), np.uint8)
+    photo.flags.writeable = False
+    assert planes_on("cpu", photo).shape == (1, 3, 4, 5) and not recwarn.list
