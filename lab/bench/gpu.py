@@ -5,7 +5,7 @@ published. Its rows in fp32, in TF32 (which this project switches off) and bf16;
 gpu_photo: `Enhancer`, from a photo in memory to its result in memory, 8 bits. "plain": the network as published and
 arrays of floats both ways.
 gpu_train: steps of RAVE with full-size encoders of random weights in `train_rave.py`'s own loop, at 224 pixels.
-The first two run on no other device than an NVIDIA GPU.
+All run on an NVIDIA GPU alone.
 """
 
 import math
@@ -17,16 +17,13 @@ from functools import partial
 import numpy as np
 
 from common.errors import UserError
-from common.paths import REPO_ROOT
-from configs.schema import InferenceModel
 from lab.bench.clock import agreement, limit_tflops, seconds_of, summary, synchronise, synthetic
-from lab.bench.plain import plain
+from lab.bench.convolutions import FLOPS
+from lab.bench.inference import FRAMES, RUNS, WEIGHTS, psnr
+from lab.bench.plain import plain, plain_enhancer
 
 CASES = ("gpu_network", "gpu_photo", "gpu_train")
-FRAMES = {"0.5": (612, 816), "3": (1536, 2048), "24": (4000, 6000)}  # height, width
-WHOLE = ("0.5", "3")  # frames that the plain way gets: it takes 4 GB a megapixel
-FLOPS = 2 * 278_752  # a pixel: a multiplication and an addition for each weight
-WEIGHTS = REPO_ROOT / InferenceModel().checkpoint
+SIZES = FRAMES | {"24": RUNS["24"]}  # height, width; the plain way gets no more than FRAMES: 1.4 GB a megapixel
 SIDE, BATCH, STEPS = 224, 8, 200  # of a training: pixels, photos, steps
 PLAIN_STEPS, WARM = 15, 5  # steps of the authors' way; those that are not timed
 
@@ -61,12 +58,12 @@ def _networks(repeats: int) -> dict:
     limits = {"fp32": limit_tflops("cuda", "fp32"), "bf16": limit_tflops("cuda", "bf16")}
     with _tf32():
         limits["TF32"] = limit_tflops("cuda", "fp32")
+    weights = {name: tensor.to("cuda") for name, tensor in unet.state_dict().items()}
+    networks = {p: build(Choice("torch", p, "cuda", ""), lambda: unet).whole for p in ("fp32", "bf16")}
+    compiled = build(Choice("torch-compile", "bf16", "cuda", ""), lambda: unet).whole  # once, for all sizes
     rows: dict[str, dict] = {}
-    for size, sides in FRAMES.items():
+    for size, sides in SIZES.items():
         images = planes_on("cuda", synthetic(*sides))
-        weights = {name: tensor.to("cuda") for name, tensor in unet.state_dict().items()}
-        networks = {p: build(Choice("torch", p, "cuda", ""), lambda: unet).whole for p in ("fp32", "bf16")}
-        compiled = build(Choice("torch-compile", "bf16", "cuda", ""), lambda: unet).whole
         ways: dict[str, tuple[str, Callable]] = {
             "plain, fp32": ("fp32", partial(plain, weights, images.contiguous())),
             "plain, TF32": ("TF32", partial(plain, weights, images.contiguous())),
@@ -77,13 +74,13 @@ def _networks(repeats: int) -> dict:
             "bf16, compiled": ("bf16", partial(compiled, images)),
         }
         for name, (precision, work) in ways.items():
-            if size not in WHOLE and precision != "bf16":
+            if size not in FRAMES and precision != "bf16":
                 continue
             with torch.inference_mode(), _tf32(on=precision == "TF32"):
                 rows[f"{size}, {name}"] = row = _on_gpu(_captured(work) if "graph" in name else work, repeats)
             row["tflops"] = FLOPS * math.prod(sides) / row["median"] / 1e12
             row["limit_tflops"] = limits[precision]
-            if size in WHOLE and not name.startswith("plain"):
+            if size in FRAMES and not name.startswith("plain"):
                 row["ratio"] = rows[f"{size}, plain, fp32"]["median"] / row["median"]
     return {"gpu": torch.cuda.get_device_name(), "rows": rows}
 
@@ -93,13 +90,13 @@ def _tf32(on: bool = True) -> Iterator[None]:
     """With TF32 products, which this project switches off."""
     import torch
 
-    for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        backend.allow_tf32 = on
+    from models.convolution import exact_fp32
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on
     try:
         yield
     finally:
-        for backend in (torch.backends.cudnn, torch.backends.cuda.matmul):
-            backend.allow_tf32 = False
+        exact_fp32()
 
 
 def _captured(work: Callable) -> Callable:
@@ -139,22 +136,13 @@ def _on_gpu(work: Callable, repeats: int) -> dict:
 def _photos(repeats: int) -> dict:
     import torch
 
-    from models.checkpoints import load_unet
-    from models.retinex import enhance
     from serving.enhancer import Enhancer
 
-    weights = {name: tensor.to("cuda") for name, tensor in load_unet(WEIGHTS).state_dict().items()}
-
-    def plainly(rgb: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            images = torch.from_numpy(rgb.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous().to("cuda")
-            result = enhance(images, plain(weights, images))
-            return (result[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-
+    plainly = plain_enhancer(WEIGHTS, "cuda")
     rows: dict[str, dict] = {}
-    for size, sides in FRAMES.items():
+    for size, sides in SIZES.items():
         rgb = synthetic(*sides)
-        ways: dict[str, Callable] = {"plain": plainly} if size in WHOLE else {}
+        ways: dict[str, Callable] = {"plain": plainly} if size in FRAMES else {}
         for precision in ("fp32", "bf16"):
             enhancer = Enhancer(WEIGHTS, device="cuda", precision=precision)
             ways[precision] = lambda rgb, enhancer=enhancer: enhancer.enhance(rgb, keep_map=False)[0]
@@ -165,7 +153,7 @@ def _photos(repeats: int) -> dict:
             expected = result if expected is None else expected
             seconds = [seconds_of(partial(work, rgb)) for _ in range(repeats + 2)][2:]
             rows[f"{size}, {name}"] = row = summary(seconds) | synchronise()
-            row["psnr"] = 10 * math.log10(255**2 / mse) if (mse := np.mean((result - expected) ** 2)) else None
+            row["psnr"] = psnr(result, expected)
             if "plain" in ways and name != "plain":
                 row["ratio"] = rows[f"{size}, plain"]["median"] / row["median"]
             torch.cuda.empty_cache()

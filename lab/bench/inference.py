@@ -97,7 +97,7 @@ def _frames(case: str, variants: dict, folder: Path, repeats: int) -> dict:
         }
         if name != "baseline":
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
-            rows[name]["psnr"] = _psnr(np.load(folder / f"{case}_{name}.npy"), expected)
+            rows[name]["psnr"] = psnr(np.load(folder / f"{case}_{name}.npy"), expected)
     return {"megapixels": math.prod(FRAMES[case]) / 1e6, "rows": rows}
 
 
@@ -146,7 +146,7 @@ def _pngs(case: str, variants: dict, folder: Path, repeats: int) -> dict:
         rows[name] = _with_speed(summary(seconds[name]), PNGS[case]) | {"peak_mb": peaks[name]}
         if name != "baseline":
             rows[name]["ratio"] = rows["baseline"]["median"] / rows[name]["median"]
-            rows[name]["psnr"] = _psnr(read_rgb8(folder / f"{name}_0" / "0.png"), expected)
+            rows[name]["psnr"] = psnr(read_rgb8(folder / f"{name}_0" / "0.png"), expected)
     return {"megapixels": math.prod(PNGS[case]) / 1e6, "photos": count, "rows": rows}
 
 
@@ -160,7 +160,7 @@ def _command(name: str, photos: Path, output: Path) -> list[str]:
     return [*script, *(f"--set={switch}" for switch in switches)]
 
 
-def _psnr(found: np.ndarray, expected: np.ndarray) -> float | None:
+def psnr(found: np.ndarray, expected: np.ndarray) -> float | None:
     """In dB; None: equal in 8 bits."""
     mse = float(np.mean((found - expected) ** 2))
     return 10 * math.log10(255**2 / mse) if mse else None

@@ -48,18 +48,18 @@ def plain(weights: dict[str, "Tensor"], images: "Tensor", padding: str = "reflec
     return F.relu(conv("cond_add1", x, padding))
 
 
-def plain_enhancer(weights_file: Path) -> Callable[[np.ndarray], np.ndarray]:
+def plain_enhancer(weights_file: Path, device: str = "cpu") -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
     from models.checkpoints import load_unet
 
-    weights = load_unet(weights_file).state_dict()
+    weights = {name: tensor.to(device) for name, tensor in load_unet(weights_file).state_dict().items()}
 
     def enhance(rgb: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            images = torch.from_numpy(rgb.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()
+            images = torch.from_numpy(rgb.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous().to(device)
             result = (images / (plain(weights, images) + 1e-9)).clamp(0, 1)
-            return (result[0].permute(1, 2, 0) * 255).round().byte().numpy()
+            return (result[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
 
     return enhance
 

@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Callable
 
+from lab.bench.gpu import WARM
+
 STRAIGHT = 0.9  # R² of a line, below which its slope says nothing
 Wheres = Callable[[dict], str]  # cases -> hardware and commits, in words
 
@@ -231,7 +233,7 @@ def gpu(cases: dict, wheres: Wheres) -> str:
         "Milliseconds (times as fast), peak memory of the GPU. "
         f"Photos: {int(lowest_psnr({'': cases['gpu_photo']}))} dB or more of the plain way's (24 megapixels: of fp32). "
         f"Steps: medians of runs of {len(steps['bf16']['losses'])} steps, {len(steps['plain']['losses'])} of the plain "
-        f"way, without the first 5; in bf16 a step took {low:.0f} to {high:.0f}; "
+        f"way, without the first {WARM}; in bf16 a step took {low:.0f} to {high:.0f}; "
         f"10^12 operations a second, beside those of a large matrix product: {rates}; "
         f"losses differ from the plain way's, relatively, by {near}. "
         "`python -m lab.bench --cases gpu_photo gpu_train`, "
