@@ -85,7 +85,7 @@ NEEDS: dict[str, tuple[Condition, str]] = {
         lambda c: _rave(c) and (c.data.pairs is not None or c.data.simulated_backlight.share > 0),
         "exp.mode: rave, and data.pairs or data.simulated_backlight.share above 0",
     ),
-    "loss.structure": (lambda c: c.loss.pixel > 0, "loss.pixel above 0"),
+    **{f"loss.{name}": (lambda c: c.loss.pixel > 0, "loss.pixel above 0") for name in ("pixel_error", "structure")},
     "data.val_list": (lambda c: c.data.val_backlit_path is not None, "data.val_backlit_path"),
     "loss.residual": (_rave, "exp.mode: rave"),
     "loss.clip": (_learned, "exp.mode: clip_lit or clip_lit_latent"),

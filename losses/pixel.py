@@ -12,18 +12,30 @@ WINDOW, SIGMA = 11, 1.5  # of the Gaussian of SSIM (Wang et al. 2004), as in `me
 C1, C2 = 0.01**2, 0.03**2
 BRIGHTEST = 2.0  # of an unclamped result: above it there is no gradient, or a map near zero would dominate a batch
 NEAR_WHITE = 0.96  # from here on what a result has above the truth counts as lost in white
+SMALL_ERROR = 1e-3  # mean squared; photos of 30 dB and more are right, no more is to be won from them
+PSNR_SCALE = 1 / 20  # brings the logarithm's gradient to that of the absolute error, where a photo has about 20 dB
 
 
-def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3) -> Tensor:
-    """L_pixel = mean |I_b / M − I_gt| + structure · (1 − SSIM(I_t, I_gt)), a scalar.
+def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, error: str = "absolute") -> Tensor:
+    """L_pixel = E(I_b / M, I_gt) + structure · (1 − SSIM(I_t, I_gt)), a scalar.
+
+    error "absolute": E = mean |I_b / M − I_gt|. "psnr": E = mean over photos of ln(1 + MSE / 0.001) / 20, up to scale
+    and sign the mean PSNR, level where a photo is right. Where two photos of one brightness have truths apart, the
+    first settles between them, the second on the likelier.
 
     unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels
     that were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
-    truth (B,3,H,W). Raises ValueError where shapes differ or a side is under 11 pixels.
+    truth (B,3,H,W). Raises ValueError where shapes differ, a side is under 11 pixels, or for another `error`.
     """
     _same_shape(unclamped, truth)
-    similarity = structural_similarity(unclamped.clamp(0, 1), truth).mean()
-    return (_limited(unclamped, truth) - truth).abs().mean() + structure * (1 - similarity)
+    difference = _limited(unclamped, truth) - truth
+    if error == "absolute":
+        distance = difference.abs().mean()
+    elif error == "psnr":
+        distance = PSNR_SCALE * torch.log1p(difference.square().flatten(1).mean(dim=1) / SMALL_ERROR).mean()
+    else:
+        raise ValueError(f"error: expected 'absolute' or 'psnr', found {error!r}")
+    return distance + structure * (1 - structural_similarity(unclamped.clamp(0, 1), truth).mean())
 
 
 def white_loss(unclamped: Tensor, reference: Tensor) -> Tensor:

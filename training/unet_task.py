@@ -142,7 +142,8 @@ class UNetTask:
         """L_pixel over the photos whose ground truth is known; 0 where that is none."""
         if batch.known is None or not batch.known.any():
             return unclamped.new_zeros(())
-        return pixel_loss(unclamped[batch.known], batch.lit, self.config.loss.structure)
+        loss = self.config.loss
+        return pixel_loss(unclamped[batch.known], batch.lit, loss.structure, loss.pixel_error)
 
     def _encoded_terms(self, phase: Phase, batch: Batch, result: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The terms that compare embeddings or feature maps, not yet weighted,

@@ -201,8 +201,11 @@ class Loss(Section):
     pixel: Annotated[float, Field(ge=0)] = 0.0
     """RAVE's script: weight of the supervised loss against known ground truths, `data.pairs` and simulated backlight
     (ours; papers: 0). With `residual` and `identity_guided` 0 it stands alone, and no encoder is loaded."""
+    pixel_error: Literal["absolute", "psnr"] = "absolute"
+    """The supervised loss's distance to the ground truth: `absolute`, the mean over all photos, or `psnr`, each photo's
+    own ln(1 + MSE / 0.001) / 20: what is nearly right pulls hardest, what cannot be guessed lets go."""
     structure: Annotated[float, Field(ge=0)] = 0.3
-    """Weight of 1 - SSIM beside L1 in the supervised loss."""
+    """Weight of 1 - SSIM beside that distance in the supervised loss."""
     white: Annotated[float, Field(ge=0)] = 0.0
     """Weight of what becomes white (above 0.96) and is not white in the ground truth or, without one, in the photo
     (ours; papers: 0)."""

@@ -1,5 +1,7 @@
 """The supervised loss, against scikit-image and by its properties."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -55,10 +57,38 @@ def test_without_a_truth_what_becomes_white_is_measured_against_the_photo():
     assert white_loss(photo, photo) == 0
 
 
-def test_gradient_is_that_of_finite_differences():
+@pytest.mark.parametrize("error", ["absolute", "psnr"])
+def test_gradient_is_that_of_finite_differences(error):
     truth = photos(3, 1, 12).double()
     result = (truth * 1.1 + 0.02).requires_grad_()
-    assert torch.autograd.gradcheck(lambda r: pixel_loss(r, truth), result, atol=1e-6, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda r: pixel_loss(r, truth, 0.3, error), result, atol=1e-6, fast_mode=True)
+
+
+def test_the_error_of_each_photo_by_itself_falls_as_its_psnr_rises():
+    truth = photos(4, 2) * 0.4 + 0.2
+    result = truth + torch.tensor([0.1, 0.2]).view(2, 1, 1, 1)
+    psnr = torch.tensor([20 - 20 * math.log10(factor) for factor in (1, 2)])
+    nearly = torch.log(10 ** (-psnr / 10) / 1e-3).mean() / 20  # without the 1 of ln(1 + ...), so a little less
+    assert float(nearly) < float(pixel_loss(result, truth, 0.0, "psnr")) < float(nearly) + 0.1 / 20
+    assert pixel_loss(truth, truth, 0.3, "psnr") == pytest.approx(0, abs=1e-6)
+
+
+def test_of_two_truths_for_one_photo_the_error_by_photo_settles_on_the_likelier():
+    truth = torch.cat([torch.full((3, 3, 12, 12), 0.4), torch.full((2, 3, 12, 12), 0.8)])
+    guesses = torch.linspace(0.3, 0.9, 61)
+
+    def best(error: str) -> float:
+        losses = [float(pixel_loss(torch.full_like(truth, float(guess)), truth, 0.0, error)) for guess in guesses]
+        return float(guesses[np.argmin(losses)])
+
+    squared = [float((truth - guess).square().mean()) for guess in guesses]
+    assert float(guesses[np.argmin(squared)]) == pytest.approx(0.56, abs=0.011)
+    assert best("psnr") == pytest.approx(0.4, abs=0.011)
+
+
+def test_an_unknown_error_is_refused():
+    with pytest.raises(ValueError, match="'absolute' or 'psnr'"):
+        pixel_loss(photos(0), photos(1), error="squared")
 
 
 def test_shapes_that_do_not_fit_are_refused():
