@@ -11,7 +11,7 @@ from lab.sources import cases, commit_of, device_of, each_measured_on, load, mea
 
 SHIPPED = (
     *("start", "rave_weights", "rave_weights_seed0", "rave_weights_seed1", "rave_weights_paired"),
-    *("backlit", "backlit_short_seed0", "backlit_short_seed1", "backlit_short_seed2", "free"),
+    *("backlit", "backlit_900_seed0", "backlit_900_seed1", "backlit_900_seed2", "free"),
 )
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
 
@@ -353,6 +353,7 @@ TABLES = {
     "harm": weight_tables.harm,
     "goals": weight_tables.goals,
     "limits": weight_tables.limits,
+    "mixing": weight_tables.mixing,
     "rule": weight_tables.rule,
     "finish": finish,
     "summary": weight_tables.summary,

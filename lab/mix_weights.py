@@ -1,6 +1,6 @@
 """Mix the weights of trainings from one start: careful and strong ones, or seeds.
 
-python -m tools mix-weights A.safetensors B.safetensors [...] [--shares 0.7 0.3] --output FILE.safetensors
+python -m lab.mix_weights A.safetensors B.safetensors [...] [--shares 0.7 0.3] --output FILE.safetensors
 
 Each tensor is the sum of share · that tensor; shares default to equal ones, and are divided by their sum. Between a
 network and a fine-tuned one the average often does better on new photos than either (Wortsman et al., "Robust

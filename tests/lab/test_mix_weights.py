@@ -1,4 +1,4 @@
-"""python -m tools mix-weights: the mean of weights, and what it refuses."""
+"""python -m lab.mix_weights: the mean of weights, and what it refuses."""
 
 import json
 
@@ -7,10 +7,10 @@ import torch
 
 from common.errors import UserError
 from common.files import file_digest
+from lab.mix_weights import main
 from models.checkpoints import load_unet, read_tensors, save_unet
 from models.unet import IlluminationUNet
 from models.weight_files import read_metadata
-from tools.mix_weights import main
 
 
 @pytest.fixture
