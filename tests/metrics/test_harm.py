@@ -94,14 +94,19 @@ def test_shipped_weights_lift_dark_ground_in_small_pictures(name):
     assert region_lift(backlit, result, photo, ground, sky)[0] > 0.2
 
 
-@pytest.mark.parametrize("name", ["city.jpg", "dragonfly.jpg", "sunset.jpg"])
+GROUND = pytest.mark.xfail(reason="the default weights bring 0.497 of this ground's light back", strict=True)
+SKY = pytest.mark.xfail(reason="the default weights lift this pale sky with the ground, by 0.163", strict=True)
+PHOTOS = (pytest.param("city.jpg", marks=GROUND), pytest.param("dragonfly.jpg", marks=SKY), "sunset.jpg")
+
+
+@pytest.mark.parametrize("name", PHOTOS)
 def test_shipped_weights_lift_dark_ground_and_leave_the_sky(name):
     photo = unit(read_rgb8(REPO_ROOT / "docs" / "photos" / name)[::4, ::4])
     backlit, ground, sky = against_the_light(photo)
     assert backlit[ground].mean() < 0.6 * photo[ground].mean() and backlit[sky].mean() > photo[sky].mean()
     result = Enhancer(device="cpu", backend="torch", precision="fp32").enhance(backlit)[0]
     lift, change_of_sky = region_lift(backlit, result, photo, ground, sky)
-    assert lift > 0.45 and change_of_sky < 0.18
+    assert lift > 0.5 and change_of_sky < 0.15
 
 
 def test_lift_is_measured_on_the_ground_and_change_on_the_sky():
