@@ -46,8 +46,6 @@ def average(files: list[Path], shares: list[float], output: Path) -> None:
     Raises UserError for files that do not hold the illumination UNet, and where the average is of no use: it then
     makes a small picture black, or its map is zero everywhere.
     """
-    import torch
-
     from models.checkpoints import load_unet, refuse_unusable, save_unet
 
     networks = [load_unet(file) for file in files]
@@ -59,14 +57,12 @@ def average(files: list[Path], shares: list[float], output: Path) -> None:
             for name in parts[0]
         }
     )
-    with torch.no_grad():
-        refuse_unusable(mean, output, must_enhance=True)
+    refuse_unusable(mean, output, must_enhance=True)
     made_of = [
         {"file": file.name, "sha256": file_digest(file), "share": share}
         for file, share in zip(files, shares, strict=True)
     ]
-    record = provenance()
-    save_unet(mean, output, {"average": json.dumps(made_of), "commit": record["commit"] or ""})
+    save_unet(mean, output, {"average": json.dumps(made_of), "commit": str(provenance()["commit"])})
 
 
 def _shares(given: list[float] | None, count: int) -> list[float]:

@@ -94,8 +94,6 @@ def mixing() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in result["rows"].items():
-        if not name.endswith(" %"):
-            continue
         part, dim, probes = row[VALIDATION], row["change, stay_dark"], row.get("probes")
         cells = [
             f"{part['psnr']:.2f}, {part['ssim']:.3f}",
