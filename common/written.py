@@ -1,10 +1,11 @@
 """Files of figures that stand beside a user's own: ours are known again by their content, others are not replaced."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import open_file
+from common.files import open_file, real_path
 from common.pages import GENERATOR
 from common.paths import found
 
@@ -32,6 +33,12 @@ def check_replaceable(
             f"{key}: expected a new name or a file written here before, found another one: {path}; choose another "
             f"name, remove it{switch}"
         )
+
+
+def check_no_input(output: Path, inputs: Iterable[Path], key: str) -> None:
+    """Raises UserError where `output`, named by `key`, is one of the files that it is made of."""
+    if real_path(output) in {real_path(path) for path in inputs}:
+        raise UserError(f"{key}: expected another file than the ones read, found {output}")
 
 
 def _is_ours(path: Path, heading: str | tuple[str, ...]) -> bool:

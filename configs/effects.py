@@ -77,15 +77,18 @@ NEEDS: dict[str, tuple[Condition, str]] = {
     ),
     "guidance.weights": (lambda c: _rave(c) and c.guidance.direction == "sum", "guidance.direction: sum"),
     "data.simulated_backlight": (
-        lambda c: c.data.simulated_backlight.share > 0 or c.data.simulated_backlight.dim > 0,
-        "data.simulated_backlight.share or dim above 0",
+        lambda c: c.data.simulated_backlight.shares > 0,
+        "data.simulated_backlight.share, dim or low_key above 0",
     ),
     "data.pairs": (lambda c: _rave(c) and c.loss.pixel > 0, "exp.mode: rave, and loss.pixel above 0"),
     "loss.pixel": (
-        lambda c: _rave(c) and (c.data.pairs is not None or c.data.simulated_backlight.share > 0),
-        "exp.mode: rave, and data.pairs or data.simulated_backlight.share above 0",
+        lambda c: _rave(c) and (c.data.pairs is not None or c.data.simulated_backlight.shares > 0),
+        "exp.mode: rave, and data.pairs or data.simulated_backlight.share, dim or low_key above 0",
     ),
-    **{f"loss.{name}": (lambda c: c.loss.pixel > 0, "loss.pixel above 0") for name in ("pixel_error", "structure")},
+    **{
+        f"loss.{name}": (lambda c: _rave(c) and c.loss.pixel > 0, "exp.mode: rave, and loss.pixel above 0")
+        for name in ("pixel_error", "structure")
+    },
     "data.val_list": (lambda c: c.data.val_backlit_path is not None, "data.val_backlit_path"),
     "loss.residual": (_rave, "exp.mode: rave"),
     "loss.clip": (_learned, "exp.mode: clip_lit or clip_lit_latent"),

@@ -1,11 +1,11 @@
-"""Mix the weights of trainings from one start: careful and strong ones, or seeds.
+"""Mix weights: a fine-tuned network with the one it started from, or several that started from one.
 
 python -m lab.mix_weights A.safetensors B.safetensors [...] [--shares 0.7 0.3] --output FILE.safetensors
 
 Each tensor is the sum of share · that tensor; shares default to equal ones, and are divided by their sum. Between a
 network and a fine-tuned one the average often does better on new photos than either (Wortsman et al., "Robust
-fine-tuning of zero-shot models", CVPR 2022). Networks from different starts have no use of it: their channels mean
-different things, and the average enhances nothing well. `compare-weights` scores the result.
+fine-tuning of zero-shot models", CVPR 2022). Do not mix networks from different starts: their channels mean different
+things. FILE's metadata has each part's share, SHA-256 and own metadata. `compare-weights` scores the result.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.files import file_digest
 from common.paths import find_weights
 from common.provenance import provenance
+from common.written import check_no_input
 
 
 def main(argv: list[str]) -> int:
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
     if output.suffix != ".safetensors":
         raise UserError(f"--output: expected a name that ends in .safetensors, found {args.output}")
     files = [find_weights(file, "weights") for file in args.weights]
+    check_no_input(output, files, "--output")
     shares = _shares(args.shares, len(files))
     average(files, shares, output)
     parts = " + ".join(f"{share:.4g} x {file}" for file, share in zip(files, shares, strict=True))
@@ -43,10 +45,10 @@ def main(argv: list[str]) -> int:
 def average(files: list[Path], shares: list[float], output: Path) -> None:
     """Write Σ share · weights to `output`, whole, with where they come from.
 
-    Raises UserError for files that do not hold the illumination UNet, and where the average is of no use: it then
-    makes a small picture black, or its map is zero everywhere.
+    Raises UserError for files that do not hold the illumination UNet, and where the average enhances nothing.
     """
     from models.checkpoints import load_unet, refuse_unusable, save_unet
+    from models.weight_files import read_metadata
 
     networks = [load_unet(file) for file in files]
     parts = [network.state_dict() for network in networks]
@@ -57,9 +59,9 @@ def average(files: list[Path], shares: list[float], output: Path) -> None:
             for name in parts[0]
         }
     )
-    refuse_unusable(mean, output, must_enhance=True)
+    refuse_unusable(mean, "the average of these files", must_enhance=True)
     made_of = [
-        {"file": file.name, "sha256": file_digest(file), "share": share}
+        {"file": file.name, "sha256": file_digest(file), "share": share, "made_by": read_metadata(file)}
         for file, share in zip(files, shares, strict=True)
     ]
     save_unet(mean, output, {"average": json.dumps(made_of), "commit": str(provenance()["commit"])})
@@ -72,7 +74,9 @@ def _shares(given: list[float] | None, count: int) -> list[float]:
         raise UserError(f"--shares: expected {count} numbers, one for each file, found {len(shares)}")
     if bad := [share for share in shares if not 0 < share < math.inf]:
         raise UserError(f"--shares: expected numbers above 0, found {bad[0]:g}")
-    return [share / sum(shares) for share in shares]
+    if math.isinf(total := sum(shares)):
+        raise UserError(f"--shares: expected numbers with a finite sum, found {' '.join(f'{s:g}' for s in shares)}")
+    return [share / total for share in shares]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ WINDOW, SIGMA = 11, 1.5  # of the Gaussian of SSIM (Wang et al. 2004), as in `me
 C1, C2 = 0.01**2, 0.03**2
 BRIGHTEST = 2.0  # of an unclamped result: above it there is no gradient, or a map near zero would dominate a batch
 NEAR_WHITE = 0.96  # from here on what a result has above the truth counts as lost in white
-SMALL_ERROR = 1e-3  # mean squared; photos of 30 dB and more are right, no more is to be won from them
+SMALL_ERROR = 1e-3  # mean squared, 30 dB: a photo's error pulls hardest here, half as hard at 19 and at 41 dB
 PSNR_SCALE = 1 / 20  # brings the logarithm's gradient to that of the absolute error, where a photo has about 20 dB
 
 
@@ -20,8 +20,8 @@ def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, error: 
     """L_pixel = E(I_b / M, I_gt) + structure · (1 − SSIM(I_t, I_gt)), a scalar.
 
     error "absolute": E = mean |I_b / M − I_gt|. "psnr": E = mean over photos of ln(1 + MSE / 0.001) / 20, up to scale
-    and sign the mean PSNR, level where a photo is right. Where two photos of one brightness have truths apart, the
-    first settles between them, the second on the likelier.
+    and sign the mean PSNR, level at no error at all. Photos that look alike and have different truths bring the
+    first to the median of the truths, the second near the most frequent one.
 
     unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels
     that were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.

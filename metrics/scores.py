@@ -4,6 +4,7 @@ Photos, results and ground truths are (H,W,3) uint8 sRGB.
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def changed(row: Scored, path: Path) -> float:
     """`metrics.harm.change` of a photo that is well lit."""
     photo = read_rgb8(path)
     return change(photo, row(path, photo))
+
+
+def low_key_parts(paths: Iterable[Path]) -> list[np.ndarray]:
+    """The darkest part (h,w,3) uint8 of each photo that has a low-key one (`data.low_key`): as dark as photos that have
+    to be lifted, and on purpose.
+    """
+    import torch
+
+    from data.low_key import SIDES, darkest_part, has_low_key
+
+    photos = [torch.from_numpy(read_rgb8(path)).permute(2, 0, 1).float() / 255 for path in paths]
+    parts = [darkest_part(photo, SIDES[0]).permute(1, 2, 0) for photo in photos if has_low_key(photo)]
+    return [to_uint8(part.numpy()) for part in parts]
 
 
 def means(scores: list[dict[str, float]]) -> dict[str, float | None]:

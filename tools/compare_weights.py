@@ -6,11 +6,11 @@ python -m tools compare-weights --backlit DIR --gt DIR --other NAME=FOLDER_OF_RE
 Photos are enhanced at full size with the padding of inference; PSNR and SSIM by protocol `rgb`. Figures of harm
 (`metrics.harm`), of full scale: clipped, the share of pixels of the backlit photos that turn white; hue, the mean angle
 to the hue of the ground truth; change, the mean absolute change of photos that are well lit already, the largest, and
-the share of photos above 0.05. Of ground truths that are darkened in 30 steps of exposure: jump, the largest
-change of the result's mean from one step to the next, and fall, by how much a brighter photo gets a darker result.
-Of ground truths with simulated backlight: lift, the share of the dark ground's brightness that comes back, and sky, how
-much the sky changes. noise: what enhancement makes of noise in shadows, as a factor. With the lists of configs/splits
-the rule of `metrics.choice` names its pick.
+the share of photos above 0.05; low key, the same of their darkest parts, where these are dark. Of ground truths that
+are darkened in 30 steps of exposure: jump, the largest change of the result's mean from one step to the next, and fall,
+by how much a brighter photo gets a darker result. Of ground truths with simulated backlight: lift, the share of the
+dark ground's brightness that comes back, and sky, how much the sky changes. noise: what enhancement makes of noise in
+shadows, as a factor. With the lists of configs/splits the rule of `metrics.choice` names its pick.
 """
 
 import argparse
@@ -101,9 +101,9 @@ def main(argv: list[str]) -> int:
     files = weight_files(args.weights)
 
     from metrics.choice import STAY, VALIDATION, choose, exceeded
-    from metrics.harm import changes, probe
+    from metrics.harm import change, changes, probe
     from metrics.pairing import pair, read_names
-    from metrics.scores import Scored, changed, clahe, means, other_results, score, start_map
+    from metrics.scores import Scored, changed, clahe, low_key_parts, means, other_results, score, start_map
 
     stay = {Path(file).stem: read_names(file, "--well-lit-list") for file in args.well_lit_list}
     stay = {part: [path for path in well_lit if named(Path(path.name), names)] for part, names in stay.items()}
@@ -171,6 +171,8 @@ def main(argv: list[str]) -> int:
     groups |= {kind: members(kind=kind) for kind in kind_names}
     groups |= {f"{part}, {kind}": members(names, kind) for part, names in parts.items() for kind in kind_names}
     truths = [_reduced(truth) for _, truth in _spread(list(photos.values()), PROBED)]
+    low_key = low_key_parts(path for paths in stay.values() for path in paths)
+    stayed = {part: len(paths) for part, paths in stay.items()} | ({"low key": len(low_key)} if low_key else {})
     rows = {}
     for name, row in scored.items():
         scores = [score(row, path, *photo) for path, photo in track(photos.items(), name)]
@@ -179,9 +181,11 @@ def main(argv: list[str]) -> int:
             if paths and row.has(paths):
                 progress = track(paths, f"{name}, {part}")
                 rows[name][f"change, {part}"] = changes([changed(row, path) for path in progress])
+        if row.method and low_key:
+            rows[name]["change, low key"] = changes([change(part, row(Path(), part)) for part in low_key])
         if row.method:
             rows[name]["probes"] = probe(row.method, truths)
-        _print_row(name, rows[name], [*filter(groups.get, groups)], stay, header=len(rows) == 1)
+        _print_row(name, rows[name], [*filter(groups.get, groups)], stayed, header=len(rows) == 1)
     picked = None
     if VALIDATION in groups and all(stay.get(part) for part in STAY) and candidates:
         picked = choose({name: rows[name] for name in candidates})
@@ -190,10 +194,9 @@ def main(argv: list[str]) -> int:
             if reasons := exceeded(rows[name]):
                 say(f"not {name}: {', '.join(reasons)}")
     if args.json:
-        counts = {group: len(members) for group, members in groups.items() if members}
         content = {
-            "pairs": counts,
-            "well_lit_photos": {part: len(paths) for part, paths in stay.items()},
+            "pairs": {group: len(members) for group, members in groups.items() if members},
+            "well_lit_photos": stayed,
             "protocol": "rgb",
             "picked": picked,
             "rows": rows,

@@ -27,6 +27,7 @@ from common.console import say
 from common.errors import UserError
 from common.files import file_digest, writing
 from common.paths import find_weights
+from common.written import check_no_input
 from configs.schema import InferenceModel
 
 OPSET = 18  # of ONNX: the first with resizing as the network needs it, and older than any runtime in use
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
             f"--format: expected {package} to be installed (pip install -r {requirements}), found no such package"
         )
     checkpoint = find_weights(args.checkpoint, "--checkpoint")
+    check_no_input(output, [checkpoint], "--output")
     export(checkpoint, args.format, output)
     say(f"{output}: {args.format}, weights of {checkpoint}")
     return EXIT_OK

@@ -13,6 +13,7 @@ from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, PairedPhotos, PhotoArray, ResizedPhotos
 from data.listing import list_images
+from data.low_key import LOW_KEY, RandomLowKey, has_low_key
 from metrics.pairing import Pair, pair
 from training.photos import photo_limits
 
@@ -23,7 +24,7 @@ def check_truths(config: TrainConfig) -> None:
     """Raises UserError where the supervised loss stands alone and some inputs have no ground truth to compare with."""
     loss, data = config.loss, config.data
     alone = loss.pixel and not loss.residual and not loss.identity_guided
-    if alone and data.pairs is None and data.simulated_backlight.share + data.simulated_backlight.dim < 1:
+    if alone and data.pairs is None and data.simulated_backlight.shares < 1:
         raise UserError(
             "data.pairs: expected a folder of ground truths, as loss.pixel stands alone (or "
             "data.simulated_backlight.share: 1), found nothing (null)"
@@ -62,7 +63,7 @@ def unet_inputs(
         return ResizedPhotos(paths, data.image_size, cache, augmentation, limits=limits, leave_out_uniform=True)
 
     simulated = data.simulated_backlight
-    if not (truths or simulated.share or simulated.dim):
+    if not (truths or simulated.shares):
         return read(backlit)
     if truths:
         inputs, targets = read([p.enhanced for p in truths]), read([p.truth for p in truths])
@@ -76,7 +77,7 @@ def unet_inputs(
     else:
         photos = read(backlit)
         skipped, uniform = photos.skipped, photos.uniform
-    if not (simulated.share or simulated.dim):
+    if not simulated.shares:
         return MixedInputs(photos, skipped=skipped, uniform=uniform)
     lit = read(well_lit)
     ranges = BacklightRanges(**{name: tuple(getattr(simulated, name)) for name in BacklightRanges.__dataclass_fields__})
@@ -86,6 +87,8 @@ def unet_inputs(
         dim, bright = _by_brightness(lit.pixels)
         keep = RandomBacklight(ranges, 1.0, augmentation)
         others = [(simulated.share, PhotoArray(bright, darken)), (simulated.dim, PhotoArray(dim, keep))]
+    if simulated.low_key:
+        others.append((simulated.low_key, PhotoArray(_with_low_key(lit), RandomLowKey(augmentation))))
     return MixedInputs(photos, others, [*skipped, *lit.skipped], [*uniform, *lit.uniform])
 
 
@@ -97,3 +100,14 @@ def _by_brightness(photos: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list
     return [pixels[i] for i in order[:count]], [pixels[i] for i in order[count:] if len(pixels) > 1] or [
         pixels[order[0]]
     ]
+
+
+def _with_low_key(photos: PhotoArray) -> list[np.ndarray]:
+    """The photos that have a low-key part, in memory. Raises UserError where none has."""
+    found = [np.array(photos.pixels[i]) for i in range(len(photos)) if has_low_key(photos[i])]
+    if not found:
+        raise UserError(
+            "data.simulated_backlight.low_key: expected well-lit photos with dark parts (of a mean below "
+            f"{LOW_KEY:g}), found none among {len(photos)}"
+        )
+    return found

@@ -202,8 +202,8 @@ class Loss(Section):
     """RAVE's script: weight of the supervised loss against known ground truths, `data.pairs` and simulated backlight
     (ours; papers: 0). With `residual` and `identity_guided` 0 it stands alone, and no encoder is loaded."""
     pixel_error: Literal["absolute", "psnr"] = "absolute"
-    """The supervised loss's distance to the ground truth: `absolute`, the mean over all photos, or `psnr`, each photo's
-    own ln(1 + MSE / 0.001) / 20: what is nearly right pulls hardest, what cannot be guessed lets go."""
+    """The supervised loss's distance to the ground truth: `absolute`, the mean absolute error, or `psnr`, the mean over
+    photos of ln(1 + MSE / 0.001) / 20, in which photos far from their truth weigh less."""
     structure: Annotated[float, Field(ge=0)] = 0.3
     """Weight of 1 - SSIM beside that distance in the supervised loss."""
     white: Annotated[float, Field(ge=0)] = 0.0

@@ -57,6 +57,9 @@ class SimulatedBacklight(Section):
     dim: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the UNet's inputs that are the darkest third of the well-lit photos, as they are: dim on purpose. Those
     of `share` are then drawn from the brighter two thirds."""
+    low_key: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the UNet's inputs that are dark parts of the well-lit photos, as they are (`data/low_key.py`): darker
+    than whole photos, and on purpose too."""
     even: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the darkened photos that are under-exposed all over, whatever `foreground_share` says."""
     foreground_stops: Range = [0.0, 4.0]
@@ -70,11 +73,16 @@ class SimulatedBacklight(Section):
 
     @model_validator(mode="after")
     def _shares_of_one(self) -> "SimulatedBacklight":
-        if self.share + self.dim > 1:
+        if self.shares > 1 + 1e-9:
             raise PydanticCustomError(
-                "shares", "expected share and dim of together at most 1, found {sum}", {"sum": self.share + self.dim}
+                "shares", "expected share, dim and low_key of together at most 1, found {sum}", {"sum": self.shares}
             )
         return self
+
+    @property
+    def shares(self) -> float:
+        """Share of the UNet's inputs that well-lit photos are."""
+        return self.share + self.dim + self.low_key
 
 
 class TrainData(PhotoData):

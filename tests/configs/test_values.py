@@ -244,6 +244,12 @@ def test_files_of_every_kind_that_are_no_config(tmp_path, monkeypatch):
             ["unet_model.thr_loss, unet_model.settle_at: without effect, which needs guidance: loss.residual above 0"],
         ),
         ("clip_lit", ["guidance.layers=stages"], ["which needs exp.mode: rave or clip_lit_latent"]),
+        (
+            "clip_lit",
+            ["loss.pixel=1", "loss.pixel_error=psnr"],
+            ["loss.pixel: without effect", "loss.pixel_error: without effect"],
+        ),
+        ("rave", ["loss.pixel=1", "data.simulated_backlight.low_key=0.5"], []),
     ],
 )
 def test_keys_without_effect_are_told(load, capsys, mode, overrides, told):

@@ -83,6 +83,15 @@ def test_list_and_mistakes(folders):
     stay = ["--well-lit", str(folders / "welllit"), "--well-lit-list", str(folders / "names.txt")]
     assert compare_weights.main([*command, *stay, "--json", str(folders / "out.json")]) == 0
     assert json.loads((folders / "out.json").read_text())["well_lit_photos"] == {"names": 1}
+    pixels = np.full((24, 24, 3), 200, np.uint8)
+    pixels[:10, :10] = 30
+    Image.fromarray(pixels).save(folders / "welllit" / "a.png")
+    weights(folders / "double.safetensors", 2.0)
+    with_low_key = [*command, *stay, "--weights", str(folders / "double.safetensors")]
+    assert compare_weights.main([*with_low_key, "--json", str(folders / "out.json")]) == 0
+    found = json.loads((folders / "out.json").read_text())
+    assert found["well_lit_photos"] == {"names": 1, "low key": 1}
+    assert found["rows"]["double"]["change, low key"]["mean"] == pytest.approx(30 / 255, abs=1e-3)
     assert (
         compare_weights.main([*command, "--list", str(folders / "names.txt"), "--json", str(folders / "out.json")]) == 0
     )

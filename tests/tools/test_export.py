@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib import util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,3 +107,12 @@ def test_the_example_needs_no_pytorch(tmp_path):
 def test_a_wrong_name_is_told(tmp_path):
     with pytest.raises(UserError, match=r"--output: expected a name that ends in \.onnx for onnx, found .*net\.pt"):
         main(["--format", "onnx", "--output", str(tmp_path / "net.pt")])
+
+
+def test_the_weights_that_are_exported_are_not_replaced(unet, tmp_path):
+    weights = tmp_path / "unet.pt"
+    weights.write_bytes(Path(unet[1]).read_bytes())
+    before = weights.read_bytes()
+    with pytest.raises(UserError, match="--output: expected another file than the ones read"):
+        main(["--format", "torchscript", "--checkpoint", str(weights), "--output", str(weights)])
+    assert weights.read_bytes() == before

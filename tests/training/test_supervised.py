@@ -1,13 +1,16 @@
 """The supervised regime: ground truths of a folder and of simulated backlight, alone or beside the guidance."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.errors import UserError
 from data.folders import MixedInputs, PairedPhotos, PhotoArray
+from losses.pixel import pixel_loss
 from models.checkpoints import load_unet
 from models.retinex import enhance
 from models.weight_files import read_metadata
@@ -16,6 +19,7 @@ from training.inputs import unet_inputs
 from training.loop import train
 from training.phases import schedule
 from training.runs import read_run
+from training.unet_task import Batch, UNetTask
 
 ALONE = ["loss.pixel=1", "loss.residual=0", "loss.identity_guided=0", "unet_model.num_reconstruction_iters=0"]
 
@@ -51,8 +55,6 @@ def test_a_supervised_training_needs_no_encoder_and_learns_its_pairs(overrides, 
     backlit, _ = photo_folders
     truth = tmp_path / "truth"
     truth.mkdir()
-    from PIL import Image
-
     for path in sorted(backlit.iterdir()):
         pixels = np.asarray(Image.open(path).convert("RGB"), dtype=np.float32)
         Image.fromarray(np.minimum(pixels * 1.6, 255).astype(np.uint8)).save(truth / path.with_suffix(".png").name)
@@ -141,11 +143,41 @@ def test_dim_photos_stay_and_the_others_are_darkened(overrides, photo_folders, t
         assert torch.equal(photo, lit) or photo.mean() < 0.5 * lit.mean()
 
 
+def test_dark_parts_of_well_lit_photos_stay(overrides, photo_folders, tmp_path):
+    backlit = sorted(photo_folders[0].iterdir())
+    data = config(overrides, "data.simulated_backlight.low_key=1").data
+    pixels = np.full((48, 48, 3), 250, np.uint8)
+    pixels[0] = 200
+    Image.fromarray(pixels).save(tmp_path / "bright.png")
+    pixels[:29, :29] = 20
+    Image.fromarray(pixels).save(tmp_path / "corner.png")
+    both = [tmp_path / "bright.png", tmp_path / "corner.png"]
+    mixed = unet_inputs(data, str(tmp_path / "c"), backlit, both, [])
+    for seed in range(8):
+        photo, truth, known = mixed[0, seed]
+        assert known and torch.equal(photo, truth) and photo.mean() < 0.1
+    with pytest.raises(UserError, match=r"low_key: expected well-lit photos with dark parts .* found none among 1"):
+        unet_inputs(data, str(tmp_path / "c"), backlit, both[:1], [])
+
+
+def test_the_config_picks_the_error_of_the_supervised_loss(overrides):
+    result, truth = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    batch = Batch(result, truth, torch.tensor([True, True]))
+
+    def term(error: str) -> float:
+        task = SimpleNamespace(config=config(overrides, f"loss.pixel_error={error}"))
+        return float(UNetTask._pixel_term(task, result, batch))
+
+    for error in ("absolute", "psnr"):
+        assert term(error) == pytest.approx(float(pixel_loss(result, truth, 0.3, error)))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (ALONE, "data.pairs: expected a folder of ground truths"),
         (["data.simulated_backlight.share=0.7", "data.simulated_backlight.dim=0.5"], "at most 1"),
+        (["data.simulated_backlight.dim=0.7", "data.simulated_backlight.low_key=0.5"], "at most 1"),
         (["loss.pixel=1", "data.pairs=missing"], "data.pairs"),
     ],
 )

@@ -1,0 +1,45 @@
+"""Low-key photos: dark parts of photos that were exposed as they should be. What is dark on purpose must stay dark.
+
+Shape letters: H height, W width. Photos are (3,H,W) RGB in [0, 1], sRGB encoded.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import tv_tensors
+
+LOW_KEY = 0.24  # mean of full scale: a photo has a low-key part where one of `SIDES[0]` times its sides is darker
+SIDES = (0.3, 0.6)  # of the photo's sides: those of a part
+
+
+class RandomLowKey:
+    """A transform of well-lit photos (3,H,W), its randomness out of torch's global generator.
+
+    Gives the darkest part of a random extent, at the photo's own size, twice: as the input and as its truth, both under
+    the same `augmentation`.
+    """
+
+    def __init__(self, augmentation: Callable[..., Any] | None = None) -> None:
+        self.augmentation = augmentation
+
+    def __call__(self, photo: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = SIDES
+        part = darkest_part(photo, low + (high - low) * float(torch.rand(())))
+        part = F.interpolate(part[None], photo.shape[1:], mode="bilinear", align_corners=False)[0]
+        return (part, part) if self.augmentation is None else self.augmentation(*(tv_tensors.Image(part),) * 2)
+
+
+def darkest_part(photo: Tensor, sides: float) -> Tensor:
+    """The part of the lowest mean, of `sides` times the photo's: (3,H,W) -> (3,h,w), a view."""
+    height, width = (max(1, round(sides * side)) for side in photo.shape[1:])
+    means = F.avg_pool2d(photo.mean(dim=0)[None, None], (height, width), stride=1)[0, 0]
+    top, left = divmod(int(means.argmin()), means.shape[1])
+    return photo[:, top : top + height, left : left + width]
+
+
+def has_low_key(photo: Tensor) -> bool:
+    """Whether a photo (3,H,W) has a low-key part."""
+    return bool(darkest_part(photo, SIDES[0]).mean() < LOW_KEY)
