@@ -1,6 +1,7 @@
 """Where the figures of the documents lie, and on what they were measured, in words."""
 
 import json
+from collections.abc import Iterable
 
 from common.paths import REPO_ROOT
 
@@ -17,10 +18,13 @@ def cases(kind: str) -> dict:
     return json.loads((RESULTS / "bench.json").read_text(encoding="utf-8")).get(kind, {})
 
 
-def measured_on(result: dict) -> str:
-    if "measured" in result:  # rows of several runs of the command
-        return each_measured_on(result["measured"])
-    return each_measured_on({"": result})
+def measured_on(result: dict, rows: Iterable[str] = ()) -> str:
+    """Hardware and commit of a result. rows: only those of these rows, where several runs of the command made them."""
+    if "measured" not in result:
+        return each_measured_on({"": result})
+    measured = result["measured"]
+    runs = dict.fromkeys(name if name in measured else "others" for name in rows or measured)
+    return each_measured_on({name: measured[name] for name in runs})
 
 
 def each_measured_on(rows_of: dict) -> str:

@@ -11,7 +11,7 @@ from lab.sources import cases, commit_of, device_of, each_measured_on, load, mea
 
 SHIPPED = (
     *("start", "rave_weights", "rave_weights_seed0", "rave_weights_seed1", "rave_weights_paired"),
-    *("backlit", "backlit_900_seed0", "backlit_900_seed1", "backlit_900_seed2", "free"),
+    *("backlit", "backlit_seed0", "backlit_seed2", "backlit_900", "backlit_low_key", "free"),
 )
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
 
@@ -350,6 +350,7 @@ TABLES = {
     "growth": lambda: bench.growth(cases("growth"), each_measured_on),
     "quickstart": quickstart,
     "weights": weight_tables.weights,
+    "seeds": weight_tables.seeds,
     "harm": weight_tables.harm,
     "goals": weight_tables.goals,
     "limits": weight_tables.limits,

@@ -70,7 +70,7 @@ def load_unet(
         raise UserError(f"{path}: expected finite weights, found NaN or infinity (a training that diverged?)")
     if not any(tensor.any() for tensor in tensors.values()):
         raise UserError(f"{path}: expected weights, found zeros everywhere")
-    refuse_unusable(unet.eval(), path, must_enhance)
+    _refuse_unusable(unet.eval(), path, must_enhance)
     return unet.to(device)
 
 
@@ -165,7 +165,7 @@ def _misfit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what:
     return None
 
 
-def refuse_unusable(unet: IlluminationUNet, path: str | Path, must_enhance: bool) -> None:
+def _refuse_unusable(unet: IlluminationUNet, path: str | Path, must_enhance: bool) -> None:
     """Raise UserError where a fixed small picture comes out as no picture."""
     ramp = torch.linspace(0, 1, 24)
     picture = torch.stack([ramp.expand(24, 24), ramp[:, None].expand(24, 24), torch.outer(ramp, 1 - ramp)])[None]
