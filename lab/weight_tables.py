@@ -119,7 +119,10 @@ def mixing() -> str:
             *(f"{probes[key]:.2f}" if probes else "–" for key in ("region_lift", "sky_change")),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{result['pairs']['all']} validation pairs; lift and sky are of these alone. {measured_on(result)}."
+    return (
+        "\n".join(lines)
+        + f"\n\n{result['pairs']['all']} validation pairs; lift and sky are of these alone. {measured_on(result)}."
+    )
 
 
 def limits() -> str:
