@@ -107,10 +107,11 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     path = Path(path)
     with telling_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            _refuse_special(
-                f"{path}: cannot be written", path.stat().st_mode
-            )  # renaming onto /dev/null would put a file in its place
+        with contextlib.suppress(FileNotFoundError):  # renaming onto /dev/null would put a file in its place
+            _refuse_special(f"{path}: cannot be written", path.stat().st_mode)
+            folder = real_path(path.parent)
+            if path.is_symlink() and (folder == Path("/dev") or folder.is_relative_to("/proc")):  # such as /dev/stdout
+                raise UserError(f"{path}: cannot be written: expected a file, found a link of the system")
         _remove_stale_once(path.parent)
         temporary = path.parent / f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
         temporary.touch(exist_ok=False)

@@ -149,7 +149,7 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
         texts = [_expected(p["msg"]) for p in problems if _key(p) == key]
         first, *others = (text[0].lower() + text[1:] for text in dict.fromkeys(texts))
         expected = " or ".join([first, *(text.removeprefix("expected ") for text in others)])
-        message = f"{key}: {expected}, found {_kind(problem['input'])}"
+        message = f"{key}: {expected}" + ("" if ", found " in expected else f", found {_kind(problem['input'])}")
     more = len({_key(p) for p in problems} - told)
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 

@@ -133,9 +133,8 @@ def smooth_mask(photo: Tensor, share: float, generator: torch.Generator) -> Tens
     brightness = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
     y = torch.linspace(-1, 1, height).view(1, -1, 1)
     x = torch.linspace(-1, 1, width).view(1, 1, -1)
-    field = (
-        0.5 * noise + 1.5 * y - x.square() - 2.0 * (brightness - brightness.mean()) / brightness.std().clamp(min=0.05)
-    )
+    spread = brightness.std().nan_to_num().clamp(min=0.05)  # a single pixel has none
+    field = 0.5 * noise + 1.5 * y - x.square() - 2.0 * (brightness - brightness.mean()) / spread
     ordered = field.flatten().sort().values
     threshold = ordered[int((1 - share) * (len(ordered) - 1))]
     return torch.sigmoid((field - threshold) * 5.0)

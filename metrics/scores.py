@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from common.errors import UserError
 from data.images import read_rgb8
 from data.listing import list_images
-from metrics.full_reference import psnr_rgb, ssim_rgb
+from metrics.full_reference import RGB_WINDOW, psnr_rgb, ssim_rgb
 from metrics.harm import Method, change, hue_error, mean_of_known, newly_clipped
 from metrics.pairing import pair
+
+PROBED_SIDE = 192  # pixels, the longer side of ground truths that are darkened and simulated
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,15 @@ class Scored:
         if self.method:
             return to_uint8(self.method(photo.astype(np.float32) / 255))
         result = read_rgb8(self.results[path])
-        if result.shape != photo.shape:
-            found = " x ".join(map(str, result.shape[1::-1]))
-            expected = " x ".join(map(str, photo.shape[1::-1]))
-            raise UserError(f"--other: expected {expected} pixels, found {found}: {self.results[path]}")
+        check_size(self.results[path], result, photo.shape)
         return result
+
+
+def check_size(path: Path, result: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises UserError where a result of another program is not of its photo's shape."""
+    if result.shape != shape:
+        expected, found = (" x ".join(map(str, size[1::-1])) for size in (shape, result.shape))
+        raise UserError(f"--other: expected {expected} pixels, found {found}: {path}")
 
 
 def other_results(items: list[str], key: str, folder: str | None, photos: list[Path]) -> dict[str, dict[Path, Path]]:
@@ -62,6 +69,23 @@ def other_results(items: list[str], key: str, folder: str | None, photos: list[P
             )
         found[name] = {photo: found[name][photo] for photo in photos}
     return found
+
+
+def unfit(truth: Path, pixels: np.ndarray | None, shape: tuple[int, ...] | None, failures: list[str]) -> bool:
+    """Whether a ground truth cannot be compared with a photo of a shape; None for what could not be read, and was told.
+
+    Adds to `failures` where the sizes differ, or are too small for SSIM.
+    """
+    if pixels is None or shape is None:
+        return True
+    found, expected = (" x ".join(map(str, size[1::-1])) for size in (pixels.shape, shape))
+    if pixels.shape != shape:
+        failures.append(f"{truth}: expected {expected} pixels as its photo, found {found}")
+    elif min(shape[:2]) < RGB_WINDOW:
+        failures.append(f"{truth}: expected at least {RGB_WINDOW} pixels a side, found {found}")
+    else:
+        return False
+    return True
 
 
 def score(row: Scored, path: Path, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -96,6 +120,13 @@ def low_key_parts(paths: Iterable[Path]) -> list[np.ndarray]:
     photos = [torch.from_numpy(read_rgb8(path)).permute(2, 0, 1).float() / 255 for path in paths]
     parts = [darkest_part(photo, SIDES[0]).permute(1, 2, 0) for photo in photos if has_low_key(photo)]
     return [to_uint8(part.numpy()) for part in parts]
+
+
+def reduced(photo: np.ndarray) -> np.ndarray:
+    """(H,W,3) uint8 -> float32 in [0, 1], the longer side at most `PROBED_SIDE`."""
+    picture = Image.fromarray(photo)
+    picture.thumbnail((PROBED_SIDE, PROBED_SIDE), Image.Resampling.BOX)
+    return np.asarray(picture, np.float32) / 255
 
 
 def means(scores: list[dict[str, float]]) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, get_args, overload
 
 import numpy as np
 
@@ -61,7 +61,8 @@ class Enhancer:
     of the photo's sides and brought up along the photo's edges (`models.guided`), for previews. bf16 serves photos of
     8 bits a channel. Deeper ones (uint16, floats) are computed in float32: beside their steps the rounding of bf16 is
     large, and smooth gradients would go up and down. So are very dark ones, which are divided by a map near zero.
-    Raises UserError for weights that cannot be used, and for a device or a backend that is not there.
+    Raises UserError for weights that cannot be used, and for a device or a backend that is not there; ValueError for
+    other choices than these.
     """
 
     def __init__(
@@ -77,8 +78,13 @@ class Enhancer:
     ) -> None:
         # huge pages for large tensors, a fifth less time on the CPU; PyTorch reads it once, at its first allocation
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        from configs.schema import InferenceModel
         from serving.backends import choose
 
+        asked = {"padding_mode": padding_mode, "device": device, "precision": precision, "backend": backend}
+        for name, value in (asked | {"map_scale": map_scale}).items():
+            if value not in (known := get_args(InferenceModel.model_fields[name].annotation)):
+                raise ValueError(f"{name}: expected {', '.join(map(str, known))}, found {value}")
         self._checkpoint, self._padding_mode = _weights(checkpoint), padding_mode
         self.choice = choose(backend, precision, _device(device))
         self._networks: dict[str, Network] = {}
@@ -121,6 +127,7 @@ class Enhancer:
         results, alike = [None] * len(photo), defaultdict(list)
         for number, item in enumerate(photo):
             rgb, closed = opened(item)
+            _check(rgb)
             waiting = alike[rgb.shape, rgb.dtype, self.precision_of(rgb)]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
@@ -196,6 +203,7 @@ class Enhancer:
         divided by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
         memory. Raises ValueError on other shapes and types.
         """
+        _check(rgb)
         strength = resolved(strength, rgb)
         if finish.denoises(rgb.dtype):  # which looks at the noise of all shadows first
             illumination = self.illumination(rgb)
@@ -228,8 +236,7 @@ class Enhancer:
         return result
 
     def _tiles(self, rgb: np.ndarray) -> Iterator[Part]:
-        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.float32, np.uint8, np.uint16):
-            raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
+        _check(rgb)
         if self._map_scale > 1:
             return self._guided_strips(rgb)
         network = self._network(self.precision_of(rgb))
@@ -311,6 +318,14 @@ def _weights(checkpoint: str | Path | None) -> Path:
     from configs.schema import InferenceModel
 
     return find_weights(str(checkpoint or InferenceModel().checkpoint), "checkpoint")
+
+
+def _check(rgb: np.ndarray) -> None:
+    """Raises ValueError for what is no photo."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size or rgb.dtype not in (np.float32, np.uint8, np.uint16):
+        raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
+    if rgb.dtype == np.float32 and not np.isfinite(rgb.sum(dtype=np.float64)):  # each NaN would spread to all the map
+        raise ValueError("rgb: expected values in [0, 1], found NaN or infinity")
 
 
 def _device(asked: str) -> str:

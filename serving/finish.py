@@ -8,7 +8,7 @@ Shape letters: h, w of a part of a photo. Without PyTorch where photo and map ar
 """
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SHOULDER = 0.8  # value from which highlights are compressed
 DITHER_GAIN = 4.0  # gain above which steps are dithered; fully from 5
 PATTERN = 128  # pixels, the side of the dither pattern
+
+Highlights = Literal["clip", "hue", "shoulder"]
+Denoise = Literal["off", "auto", "always"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +33,14 @@ class Finish:
     deeper ones too. dither: noise of one step of 8 bits where the gain is above 4, against banding; each time the same.
     """
 
-    highlights: Literal["clip", "hue", "shoulder"] = "clip"
-    denoise: Literal["off", "auto", "always"] = "off"
+    highlights: Highlights = "clip"
+    denoise: Denoise = "off"
     dither: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("highlights", get_args(Highlights)), ("denoise", get_args(Denoise))):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected {', '.join(known)}, found {value}")
 
     def denoises(self, dtype: np.dtype) -> bool:
         """Whether noise of a photo of this type is removed."""

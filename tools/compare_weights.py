@@ -14,7 +14,6 @@ shadows, as a factor. With the lists of configs/splits the rule of `metrics.choi
 """
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterable
@@ -22,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import note, say
 from common.errors import UserError
 from common.files import write_text
-from common.paths import find_weights, one_form, read_text
+from common.paths import one_form
 from common.progress import track
 from common.provenance import provenance
+from common.written import check_no_input, check_replaceable
 from data.images import read_all
 from data.listing import list_images, named
 
@@ -38,9 +37,7 @@ if TYPE_CHECKING:
     from metrics.scores import Scored
 
 GAMMA = 2.2
-WEIGHT_SUFFIXES = (".safetensors", ".pth")
-
-PROBED, PROBED_SIDE = 4, 192  # ground truths that are darkened and simulated, and their longer side in pixels
+PROBED = 4  # ground truths that are darkened and simulated
 
 
 def main(argv: list[str]) -> int:
@@ -97,31 +94,55 @@ def main(argv: list[str]) -> int:
     for key in ("well_lit_photos", "sheet_photos"):
         if getattr(args, key) < 1:
             raise UserError(f"--{key.replace('_', '-')}: expected at least 1, found {getattr(args, key)}")
+    from metrics.candidates import read_kinds, read_lists, weight_files
+
     kinds = read_kinds(args.kinds) if args.kinds else {}
     files = weight_files(args.weights)
 
     from metrics.choice import STAY, VALIDATION, choose, exceeded
     from metrics.harm import change, changes, probe
-    from metrics.pairing import pair, read_names
-    from metrics.scores import Scored, changed, clahe, low_key_parts, means, other_results, score, start_map
+    from metrics.pairing import pair
+    from metrics.scores import (
+        Scored,
+        changed,
+        check_size,
+        clahe,
+        low_key_parts,
+        means,
+        other_results,
+        reduced,
+        score,
+        start_map,
+        unfit,
+    )
 
-    stay = {Path(file).stem: read_names(file, "--well-lit-list") for file in args.well_lit_list}
-    stay = {part: [path for path in well_lit if named(Path(path.name), names)] for part, names in stay.items()}
+    if args.well_lit_list and not args.well_lit:
+        raise UserError("--well-lit-list: expected the folder of these photos (--well-lit DIR), found none")
+    places = {path: path.relative_to(args.well_lit) for path in well_lit}
+    stay = read_lists(args.well_lit_list, "--well-lit-list", [*places.values()])
+    stay = {part: [path for path, place in places.items() if named(place, names)] for part, names in stay.items()}
     stay = stay or ({"well-lit": _spread(well_lit, args.well_lit_photos)} if well_lit else {})
     from serving.enhancer import Enhancer
 
     pairs = pair(args.backlit, args.gt).pairs
-    lists = {Path(file).stem: set(read_names(file, "--list")) for file in args.list}
-    if lists:
-        pairs = [p for p in pairs if any(named(Path(p.name), names) for names in lists.values())]
     if not pairs:
         raise UserError("--backlit, --gt: expected photos of the same names, found none")
+    lists = read_lists(args.list, "--list", [Path(p.name) for p in pairs])
+    if lists:
+        pairs = [p for p in pairs if any(named(Path(p.name), names) for names in lists.values())]
+    if args.json:
+        check_replaceable(Path(args.json), "--json")
+    if args.sheet:
+        of_pairs = (path for p in pairs for path in (p.enhanced, p.truth))
+        check_no_input(Path(args.sheet), [*files.values(), *well_lit, *of_pairs], "--sheet")
     scored = {
         "untouched input": Scored(lambda photo: photo),
         f"gamma {GAMMA}": Scored(lambda photo: photo ** np.float32(1 / GAMMA)),
         "CLAHE": Scored(clahe),
         "computed start map": Scored(start_map),
     }
+    if taken := scored.keys() & files.keys():
+        raise UserError(f"--weights: expected a name that no other row has, found {', '.join(sorted(taken))}")
     asked_for = {Path(item.rpartition("=")[2]) for item in args.weights}
     for name, file in files.items():
         try:
@@ -144,12 +165,17 @@ def main(argv: list[str]) -> int:
         scored[name] = Scored(None, of_pairs | results["--other-well-lit"].get(name, {}))
     failures: list[str] = []
     found = dict(read_all([path for p in pairs for path in (p.enhanced, p.truth)], failures))
-    stay = {part: [path for path, _ in read_all(paths, failures)] for part, paths in stay.items()}
-    unread = set()  # photos without a result of another program that can be read
-    for row in scored.values():
-        readable = {path for path, _ in read_all(row.results.values(), failures)}
+    lit = {path: pixels.shape for paths in stay.values() for path, pixels in read_all(paths, failures)}
+    shapes = lit | {path: photo.shape for path, photo in found.items()}
+    unread = {p.enhanced for p in pairs if unfit(p.truth, found.get(p.truth), shapes.get(p.enhanced), failures)}
+    for row in scored.values():  # photos without a result of another program that can be read
+        readable = dict(read_all(row.results.values(), failures))
+        for photo, path in row.results.items():
+            if path in readable and photo in shapes:
+                check_size(path, readable[path], shapes[photo])
         unread |= {photo for photo, path in row.results.items() if path not in readable}
-    pairs = [p for p in pairs if p.enhanced in found and p.truth in found and p.enhanced not in unread]
+    stay = {part: [path for path in paths if path in lit] for part, paths in stay.items()}
+    pairs = [p for p in pairs if p.enhanced in found and p.enhanced not in unread]
     photos = {p.enhanced: (found[p.enhanced], found[p.truth]) for p in pairs}
     stay = {part: [path for path in paths if path not in unread] for part, paths in stay.items()}
     for reason in failures:
@@ -170,7 +196,7 @@ def main(argv: list[str]) -> int:
     groups |= {part: members(names) for part, names in parts.items()}
     groups |= {kind: members(kind=kind) for kind in kind_names}
     groups |= {f"{part}, {kind}": members(names, kind) for part, names in parts.items() for kind in kind_names}
-    truths = [_reduced(truth) for _, truth in _spread(list(photos.values()), PROBED)]
+    truths = [reduced(truth) for _, truth in _spread(list(photos.values()), PROBED)]
     low_key = low_key_parts(path for paths in stay.values() for path in paths)
     stayed = {part: len(paths) for part, paths in stay.items()} | ({"low key": len(low_key)} if low_key else {})
     rows = {}
@@ -220,48 +246,6 @@ def _sheet(scored: dict[str, "Scored"], photos: list[tuple[Path, tuple[np.ndarra
     rows = [[*(row(name, backlit) for row in scored.values()), truth] for name, (backlit, truth) in photos]
     photo_grid(rows, [*scored, "ground truth"], path, side=300)
     say(str(path))
-
-
-def _reduced(photo: np.ndarray) -> np.ndarray:
-    """(H,W,3) uint8 -> float32 in [0, 1], the longer side at most `PROBED_SIDE`."""
-    picture = Image.fromarray(photo)
-    picture.thumbnail((PROBED_SIDE, PROBED_SIDE), Image.Resampling.BOX)
-    return np.asarray(picture, np.float32) / 255
-
-
-def weight_files(items: list[str]) -> dict[str, Path]:
-    """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively).
-
-    Raises UserError for what is neither.
-    """
-    files: dict[str, Path] = {}
-    for item in items:
-        name, _, path = item.rpartition("=")
-        path = Path(path)
-        folder = path.is_dir()
-        found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES) if folder else [path]
-        if not found:
-            raise UserError(f"--weights: expected a weight file or a folder of them, found {item}")
-        found = found if folder else [find_weights(str(path), "--weights")]
-        for file in found:
-            files[name or (f"{file.parent.name}/{file.stem}" if folder else file.stem)] = file
-    return files
-
-
-def read_kinds(file: str) -> dict[str, str]:
-    """File name -> kind. Raises UserError where the table has no such columns."""
-    try:
-        rows = list(csv.DictReader(read_text(file).splitlines()))
-    except UserError as error:
-        raise UserError(f"--kinds: {error}") from None
-    except csv.Error as error:
-        raise UserError(f"--kinds: expected a CSV with columns file and kind, found {file}: {error}") from None
-    if not rows or not {"file", "kind"} <= rows[0].keys():
-        raise UserError(
-            f"--kinds: expected a CSV with columns file and kind, "
-            f"found {file} with {', '.join(map(str, rows[0])) if rows else 'no rows'}"
-        )
-    return {one_form(row["file"]): row["kind"] or "" for row in rows}
 
 
 def _print_row(name: str, row: dict, groups: list[str], stay: Iterable[str], header: bool) -> None:

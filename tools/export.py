@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
             f"--format: expected {package} to be installed (pip install -r {requirements}), found no such package"
         )
     checkpoint = find_weights(args.checkpoint, "--checkpoint")
-    check_no_input(output, [checkpoint], "--output")
+    for file in [output, output.with_suffix(".bin")] if args.format == "openvino" else [output]:
+        check_no_input(file, [checkpoint], "--output")
     export(checkpoint, args.format, output)
     say(f"{output}: {args.format}, weights of {checkpoint}")
     return EXIT_OK

@@ -123,7 +123,7 @@ def make_pairs(
             continue
         for version in range(per_photo):
             file = Path(f"{name}_{version}.png" if per_photo > 1 else f"{name}.png")
-            digest = hashlib.sha256(f"{seed} {file.as_posix()}".encode()).digest()
+            digest = hashlib.sha256(f"{seed} {file.as_posix()}".encode("utf-8", "surrogateescape")).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
             backlit = simulate_backlight(truth, generator, ranges, mask)
             for folder, photo in (("backlit", backlit.photo), ("ground_truth", truth)):
@@ -155,7 +155,7 @@ def _to_tensor(pixels: np.ndarray):
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         file.write(HEADING)
         csv.DictWriter(file, fieldnames=COLUMNS, lineterminator="\n").writerows(rows)
 

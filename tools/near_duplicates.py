@@ -7,7 +7,9 @@ match.
 """
 
 import argparse
+import contextlib
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import write_text
+from common.paths import read_text
 from data.checks import SAME, ranks
 from data.images import read_all
 from data.listing import list_images
@@ -26,6 +29,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("others", help="folder of training photos")
     parser.add_argument("--unseen", metavar="FILE", help="write the names of photos without a match, one a line")
     args = parser.parse_args(argv)
+    if args.unseen:
+        _check_replaceable(Path(args.unseen), args.photos)
     failures: list[str] = []
     read = [
         [(path, ranks(pixels)) for path, pixels in read_all(list_images(folder, key), failures)]
@@ -50,6 +55,15 @@ def main(argv: list[str]) -> int:
         ]
         write_text(args.unseen, "".join(f"{name}\n" for name in names))
     return EXIT_SOME_FAILED if failures else EXIT_OK
+
+
+def _check_replaceable(file: Path, folder: str) -> None:
+    """Raises UserError where `file` is there and no list of photos of `folder`."""
+    names = {path.relative_to(folder).as_posix() for path in list_images(folder, "photos")}
+    with contextlib.suppress(UserError):
+        if not file.exists() or set(read_text(str(file)).splitlines()) <= names:
+            return
+    raise UserError(f"--unseen: expected a new name or a list written here before, found another file: {file}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from data.low_key import LOW_KEY, RandomLowKey, has_low_key
 from metrics.pairing import Pair, pair
 from training.photos import photo_limits
 
+ROUNDING = 1e-9  # of sums of shares
 DIM_SHARE = 1 / 3  # of the well-lit photos that count as dim, the darkest
 
 
@@ -24,10 +25,10 @@ def check_truths(config: TrainConfig) -> None:
     """Raises UserError where the supervised loss stands alone and some inputs have no ground truth to compare with."""
     loss, data = config.loss, config.data
     alone = loss.pixel and not loss.residual and not loss.identity_guided
-    if alone and data.pairs is None and data.simulated_backlight.shares < 1:
+    if alone and data.pairs is None and data.simulated_backlight.shares < 1 - ROUNDING:
         raise UserError(
             "data.pairs: expected a folder of ground truths, as loss.pixel stands alone (or "
-            "data.simulated_backlight.share: 1), found nothing (null)"
+            "data.simulated_backlight.share, dim and low_key of together 1), found nothing (null)"
         )
 
 
@@ -40,16 +41,18 @@ def truth_pairs(data: TrainData, backlit: Sequence[Path]) -> tuple[list[Pair], l
         return [], []
     list_images(data.pairs, "data.pairs")
     wanted = set(backlit)
-    pairs = [p for p in pair(data.backlit_images_path, data.pairs).pairs if p.enhanced in wanted]
+    found = pair(data.backlit_images_path, data.pairs)
+    pairs = [p for p in found.pairs if p.enhanced in wanted]
     if not pairs:
         raise UserError(
             "data.pairs: expected ground truths named as photos of data.backlit_images_path, "
             f"found none in {data.pairs}"
         )
-    lonely = len(wanted) - len(pairs)
-    return pairs, [
-        f"data.pairs: {lonely} backlit photos have no ground truth of their name and are left out"
-    ] if lonely else []
+    known = {path.relative_to(data.backlit_images_path).as_posix() for path in wanted}
+    notes = [f"data.pairs: {name} is left out: {reason}" for name, reason in found.problems if name in known]
+    if lonely := len(wanted) - len(pairs) - len(notes):
+        notes.append(f"data.pairs: {lonely} backlit photos have no ground truth of their name and are left out")
+    return pairs, notes
 
 
 def unet_inputs(

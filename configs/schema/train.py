@@ -75,7 +75,9 @@ class SimulatedBacklight(Section):
     def _shares_of_one(self) -> "SimulatedBacklight":
         if self.shares > 1 + 1e-9:
             raise PydanticCustomError(
-                "shares", "expected share, dim and low_key of together at most 1, found {sum}", {"sum": self.shares}
+                "shares",
+                "expected share, dim and low_key of together at most 1, found {sum}",
+                {"sum": f"{self.shares:g}"},
             )
         return self
 

@@ -10,7 +10,7 @@ from data.images import read_photo
 from models.checkpoints import save_unet
 from models.guided import map_at_scale
 from serving.enhancer import Enhancer
-from serving.finish import planes
+from serving.finish import Finish, planes
 from tests.serving.helpers import noise
 
 
@@ -68,10 +68,40 @@ def test_large_photos_go_in_tiles_and_results_do_not_depend_on_it(enhancer, tmp_
     assert np.abs(enhancer.illumination(rgb) - in_tiles.illumination(rgb)).max() < 1e-5
 
 
-@pytest.mark.parametrize("rgb", [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
+@pytest.mark.parametrize(
+    "rgb",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(5, np.uint8),
+    ],
+)
 def test_wrong_arrays_are_refused(enhancer, rgb):
-    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) float32"):
-        enhancer.enhance(rgb)
+    for strength in (1.0, "auto"):
+        with pytest.raises(ValueError, match=r"expected \(H, W, 3\) float32"):
+            enhancer.enhance(rgb, strength)
+
+
+def test_a_value_that_is_no_number_is_refused(enhancer):
+    rgb = noise(8, 8)
+    for value in (np.nan, np.inf):
+        rgb[3, 4, 1] = value
+        with pytest.raises(ValueError, match="found NaN or infinity"):
+            enhancer(rgb)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"device": "gpu"}, {"backend": "onnx"}, {"precision": "fp16"}, {"map_scale": 3}, {"padding_mode": "edge"}],
+)
+def test_unknown_choices_are_refused(choice):
+    name, value = next(iter(choice.items()))
+    with pytest.raises(ValueError, match=f"{name}: expected .*, found {value}"):
+        Enhancer(**choice)
+    with pytest.raises(ValueError, match="highlights: expected clip, hue, shoulder, found shoulders"):
+        Finish(highlights="shoulders")
 
 
 def test_published_weights_give_the_authors_result(shared):

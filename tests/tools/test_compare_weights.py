@@ -160,3 +160,44 @@ def test_the_rule_picks_among_weights_on_validation_photos(folders, capsys):
     told = capsys.readouterr().out
     assert "picks: none" in told and "not ours: mean of change, stay_dark 0.4980, limit 0.03" in told
     assert json.loads((folders / "out.json").read_text())["picked"] is None
+
+
+def test_rows_lists_and_kinds_have_names_of_their_own(folders):
+    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt")]
+    for name in ("one", "two"):
+        (folders / name).mkdir()
+        weights(folders / name / "best.safetensors", 2.0)
+        (folders / name / "list.txt").write_text("a.png\n")
+    best = [str(folders / name / "best.safetensors") for name in ("one", "two")]
+    lists = [str(folders / name / "list.txt") for name in ("one", "two")]
+    (folders / "all.txt").write_text("a.png\n")
+    (folders / "none.txt").write_text("z.png\n")
+    (folders / "kinds.csv").write_text("file,kind\na.png,probes\n")
+    for more, message in (
+        (["--weights", *best], "--weights: expected a name for each row"),
+        (["--weights", f"CLAHE={best[0]}"], "--weights: expected a name that no other row has, found CLAHE"),
+        (["--list", *lists], "--list: expected lists of different names"),
+        (["--list", str(folders / "all.txt")], "found the name of a column"),
+        (["--list", str(folders / "none.txt")], "--list: expected names of the 2 photos, found none"),
+        (["--well-lit-list", lists[0]], "--well-lit-list: expected the folder of these photos"),
+        (["--kinds", str(folders / "kinds.csv")], "--kinds: expected other kinds than all and probes, found probes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare_weights.main([*command, *more])
+
+
+def test_what_is_read_and_files_of_others_are_not_replaced(folders):
+    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt")]
+    (folders / "mine.jpg").write_bytes(b"\xff\xd8 a photo")
+    with pytest.raises(UserError, match="--json: expected a new name"):
+        compare_weights.main([*command, "--json", str(folders / "mine.jpg")])
+    with pytest.raises(UserError, match="--sheet: expected another file than the ones read"):
+        compare_weights.main([*command, "--sheet", str(folders / "gt" / "a.png")])
+
+
+def test_a_pair_of_two_sizes_is_told_and_the_others_scored(folders, capsys):
+    Image.new("RGB", (30, 24)).save(folders / "gt" / "b.png")
+    command = ["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt"), "--json", str(folders / "o.json")]
+    assert compare_weights.main(command) == 3
+    assert "b.png: expected 24 x 24 pixels as its photo, found 30 x 24" in capsys.readouterr().err
+    assert json.loads((folders / "o.json").read_text())["pairs"]["all"] == 1

@@ -1,6 +1,7 @@
 """tools/make_backlit.py: pairs of the same names, repeatable, broken photos named."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -86,6 +87,16 @@ def test_photos_of_one_name_share_no_output(photo_folders, tmp_path):
     assert {"0_png.png", "0_jpg.png", "1.png"} <= {p.name for p in (tmp_path / "out/backlit").iterdir()}
     with pytest.raises(UserError, match="outside that of the photos"):
         make_backlit.main([str(photo_folders[1]), str(photo_folders[1] / "set")])
+
+
+def test_a_name_that_is_no_unicode_and_a_photo_of_one_pixel_are_simulated_too(tmp_path, recwarn):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (1, 1), (223, 219, 254)).save(tmp_path / "photos" / "one.png")
+    Image.new("RGB", (20, 20), (90, 90, 90)).save(tmp_path / "photos" / os.fsdecode(b"\xff.png"))
+    assert make_backlit.main([str(tmp_path / "photos"), str(tmp_path / "out")]) == 0
+    assert len((tmp_path / "out" / "pairs.csv").read_text().splitlines()) == 3
+    pixel = np.asarray(Image.open(tmp_path / "out" / "backlit" / "one.png"))
+    assert pixel.max() > 0 and not [w for w in recwarn if w.category is RuntimeWarning]
 
 
 def test_no_pair_overwrites_another(tmp_path):

@@ -25,3 +25,15 @@ def test_an_unreadable_photo_is_named_and_the_others_compared(tmp_path, capsys):
     (tmp_path / "b" / "light.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"found none in .*/b$"):
         near_duplicates.main([str(tmp_path / "a"), str(tmp_path / "b")])
+
+
+def test_a_file_that_is_no_list_of_photos_is_not_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "a" / "x.png")
+    notes, folder = tmp_path / "notes.txt", str(tmp_path / "a")
+    notes.write_text("buy milk\n")
+    with pytest.raises(UserError, match="--unseen: expected a new name or a list"):
+        near_duplicates.main([folder, folder, "--unseen", str(notes)])
+    assert notes.read_text() == "buy milk\n"
+    notes.write_text("x.png\n")
+    assert near_duplicates.main([folder, folder, "--unseen", str(notes)]) == 0
