@@ -31,7 +31,7 @@ def check_replaceable(
         switch = "" if overwrite is None else ", or give --overwrite"
         raise UserError(
             f"{key}: expected a new name or a file written here before, found another one: {path}; choose another "
-            f"name, remove it{switch}"
+            f"name or remove it{switch}"
         )
 
 

@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
 
-LOW_KEY = 0.24  # mean of full scale: a photo has a low-key part where one of `SIDES[0]` times its sides is darker
-SIDES = (0.3, 0.6)  # of the photo's sides: those of a part
+LOW_KEY = 0.24  # a photo has a low-key part where its darkest part of `SIDES[0]` times its sides has a mean below this
+SIDES = (0.3, 0.6)  # range of a part's sides, of the photo's; larger parts may be brighter than `LOW_KEY`
 
 
 class RandomLowKey:
-    """A transform of well-lit photos (3,H,W), its randomness out of torch's global generator.
+    """A transform of well-lit photos (3,H,W); random numbers come from torch's global generator.
 
-    Gives the darkest part of a random extent, at the photo's own size, twice: as the input and as its truth, both under
-    the same `augmentation`.
+    Returns input and truth, both the darkest part of a random extent, resized to (3,H,W), under one `augmentation`.
     """
 
     def __init__(self, augmentation: Callable[..., Any] | None = None) -> None:
@@ -29,7 +28,9 @@ class RandomLowKey:
         low, high = SIDES
         part = darkest_part(photo, low + (high - low) * float(torch.rand(())))
         part = F.interpolate(part[None], photo.shape[1:], mode="bilinear", align_corners=False)[0]
-        return (part, part) if self.augmentation is None else self.augmentation(*(tv_tensors.Image(part),) * 2)
+        if self.augmentation is None:
+            return part, part
+        return self.augmentation(tv_tensors.Image(part), tv_tensors.Image(part))
 
 
 def darkest_part(photo: Tensor, sides: float) -> Tensor:

@@ -121,7 +121,10 @@ def training() -> str:
             commit_of(run["provenance"]),
         ]
         lines.append(f"| [`{name}`](results/{name}.json) | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\nConfig, commit and command are in each JSON."
+    return "\n".join(lines) + (
+        "\n\nBest snapshot: by the run's own loss. Best by validation: of all checks, the start's included. Config, "
+        "commit and command are in each JSON."
+    )
 
 
 def free_photos() -> str:

@@ -19,12 +19,12 @@ PSNR_SCALE = 1 / 20  # brings the logarithm's gradient to that of the absolute e
 def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, error: str = "absolute") -> Tensor:
     """L_pixel = E(I_b / M, I_gt) + structure · (1 − SSIM(I_t, I_gt)), a scalar.
 
-    error "absolute": E = mean |I_b / M − I_gt|. "psnr": E = mean over photos of ln(1 + MSE / 0.001) / 20, up to scale
-    and sign the mean PSNR, level at no error at all. Photos that look alike and have different truths bring the
-    first to the median of the truths, the second near the most frequent one.
+    error "absolute": E = mean |I_b / M − I_gt|. "psnr": E = mean over photos of ln(1 + MSE / 0.001) / 20: for large
+    errors proportional to −PSNR, without a gradient where there is no error. Photos that look alike and have different
+    truths bring the first to the median of the truths, the second near the most frequent one.
 
-    unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1 is an error like any other, or pixels
-    that were lifted into white would have no gradient back; where the truth is white itself, it costs nothing.
+    unclamped (B,3,H,W): I_b / M before it is clamped to I_t: the part above 1, up to `BRIGHTEST`, is an error like any
+    other, or pixels that were lifted into white would have no gradient back. Where the truth is white, it is free.
     truth (B,3,H,W). Raises ValueError where shapes differ, a side is under 11 pixels, or for another `error`.
     """
     _same_shape(unclamped, truth)
@@ -39,7 +39,7 @@ def pixel_loss(unclamped: Tensor, truth: Tensor, structure: float = 0.3, error: 
 
 
 def white_loss(unclamped: Tensor, reference: Tensor) -> Tensor:
-    """W = mean max(0, I_b / M − max(I, 0.96)): what becomes white that is not white in I.
+    """W = mean max(0, I_b / M − max(I, 0.96)): what comes near white, or nearer than I.
 
     I is the ground truth where one is known, else the photo itself. (B,3,H,W) twice, the first before it is clamped to
     I_t -> a scalar. Raises ValueError where shapes differ.

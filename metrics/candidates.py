@@ -17,17 +17,18 @@ RESERVED = ("all", "probes")  # names of parts of a row
 def weight_files(items: list[str]) -> dict[str, Path]:
     """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively).
 
-    Raises UserError for what is neither, and where two files have one name.
+    Raises UserError for anything else, and where two rows have one name.
     """
     files: dict[str, Path] = {}
     for item in items:
         name, _, path = item.rpartition("=")
         path = Path(path)
-        folder = path.is_dir()
-        found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES) if folder else [path]
+        if folder := path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
+        else:
+            found = [find_weights(str(path), "--weights")]
         if not found:
             raise UserError(f"--weights: expected a weight file or a folder of them, found {item}")
-        found = found if folder else [find_weights(str(path), "--weights")]
         for file in found:
             row = name or (f"{file.parent.name}/{file.stem}" if folder else file.stem)
             if row in files:
@@ -71,7 +72,7 @@ def read_kinds(file: str) -> dict[str, str]:
             f"--kinds: expected a CSV with columns file and kind, "
             f"found {file} with {', '.join(map(str, rows[0])) if rows else 'no rows'}"
         )
-    kinds = {one_form(row["file"]): row["kind"] or "" for row in rows}
+    kinds = {one_form(row["file"] or ""): row["kind"] or "" for row in rows}
     if taken := set(RESERVED) & set(kinds.values()):
         raise UserError(f"--kinds: expected other kinds than {' and '.join(RESERVED)}, found {min(taken)} in {file}")
     return kinds

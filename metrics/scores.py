@@ -1,6 +1,6 @@
 """Results of methods and of other programs, scored alike against ground truths.
 
-Photos, results and ground truths are (H,W,3) uint8 sRGB.
+Photos, results and ground truths are (H,W,3) sRGB, uint8 where nothing else is said.
 """
 
 import time
