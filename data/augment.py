@@ -81,11 +81,17 @@ def training_augmentation(zoom: tuple[float, float] = (0.7, 1.3)) -> v2.Transfor
 
 def seeded(transform: Callable[..., Any], seed: int, *images: Tensor) -> Any:
     """`transform(*images)` with torch's generator seeded for this call alone; all images get the same augmentation."""
-    marked = [tv_tensors.Image(image) for image in images]  # of plain tensors, transforms.v2 would touch only the first
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        results = transform(*marked)
+        results = together(transform, *images)
     return tuple(r.as_subclass(Tensor) for r in results) if isinstance(results, tuple) else results.as_subclass(Tensor)
+
+
+def together(augmentation: Callable[..., Any] | None, *images: Tensor) -> Any:
+    """The images (C,H,W) under one augmentation, what it gives; None: as they are, a tuple."""
+    if augmentation is None:
+        return images
+    return augmentation(*map(tv_tensors.Image, images))  # of plain tensors, transforms.v2 would touch only the first
 
 
 def _like(result: Tensor, source: Tensor) -> Tensor:

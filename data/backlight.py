@@ -14,7 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision import tv_tensors
+
+from data.augment import together
 
 SHOULDER = 0.8  # linear value from which highlights are compressed instead of clipped
 
@@ -53,9 +54,7 @@ class RandomBacklight:
         if self.even and torch.rand((), generator=generator) < self.even:
             ranges = replace(ranges, foreground_share=(1.0, 1.0))
         backlit = photo if keep else simulate_backlight(photo, generator, ranges).photo
-        if self.augmentation is None:
-            return backlit, photo
-        return self.augmentation(tv_tensors.Image(backlit), tv_tensors.Image(photo))  # of plain ones, only the first
+        return together(self.augmentation, backlit, photo)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision import tv_tensors
+
+from data.augment import together
 
 LOW_KEY = 0.24  # a photo has a low-key part where its darkest part of `SIDES[0]` times its sides has a mean below this
 SIDES = (0.3, 0.6)  # range of a part's sides, of the photo's; larger parts may be brighter than `LOW_KEY`
@@ -28,9 +29,7 @@ class RandomLowKey:
         low, high = SIDES
         part = darkest_part(photo, low + (high - low) * float(torch.rand(())))
         part = F.interpolate(part[None], photo.shape[1:], mode="bilinear", align_corners=False)[0]
-        if self.augmentation is None:
-            return part, part
-        return self.augmentation(tv_tensors.Image(part), tv_tensors.Image(part))
+        return together(self.augmentation, part, part)
 
 
 def darkest_part(photo: Tensor, sides: float) -> Tensor:
@@ -43,6 +42,7 @@ def darkest_part(photo: Tensor, sides: float) -> Tensor:
     return photo[:, top : top + height, left : left + width]
 
 
-def has_low_key(photo: Tensor) -> bool:
-    """Whether a photo (3,H,W) has a low-key part."""
-    return bool(darkest_part(photo, SIDES[0]).mean() < LOW_KEY)
+def low_key_part(photo: Tensor) -> Tensor | None:
+    """The darkest part, of `SIDES[0]` times the photo's sides, where it is low key: (3,H,W) -> (3,h,w), a view."""
+    part = darkest_part(photo, SIDES[0])
+    return part if part.mean() < LOW_KEY else None

@@ -44,8 +44,7 @@ class Scored:
 def check_size(path: Path, result: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raises UserError where a result of another program is not of its photo's shape."""
     if result.shape != shape:
-        expected, found = (" x ".join(map(str, size[1::-1])) for size in (shape, result.shape))
-        raise UserError(f"--other: expected {expected} pixels, found {found}: {path}")
+        raise UserError(f"--other: expected {_size(shape)} pixels, found {_size(result.shape)}: {path}")
 
 
 def other_results(items: list[str], key: str, folder: str | None, photos: list[Path]) -> dict[str, dict[Path, Path]]:
@@ -78,14 +77,18 @@ def unfit(truth: Path, pixels: np.ndarray | None, shape: tuple[int, ...] | None,
     """
     if pixels is None or shape is None:
         return True
-    found, expected = (" x ".join(map(str, size[1::-1])) for size in (pixels.shape, shape))
     if pixels.shape != shape:
-        failures.append(f"{truth}: expected {expected} pixels as its photo, found {found}")
+        failures.append(f"{truth}: expected {_size(shape)} pixels as its photo, found {_size(pixels.shape)}")
     elif min(shape[:2]) < RGB_WINDOW:
-        failures.append(f"{truth}: expected at least {RGB_WINDOW} pixels a side, found {found}")
+        failures.append(f"{truth}: expected at least {RGB_WINDOW} pixels a side, found {_size(shape)}")
     else:
         return False
     return True
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """Of (H,W,3): width and height."""
+    return f"{shape[1]} x {shape[0]}"
 
 
 def score(row: Scored, path: Path, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -115,11 +118,11 @@ def low_key_parts(paths: Iterable[Path]) -> list[np.ndarray]:
     """
     import torch
 
-    from data.low_key import SIDES, darkest_part, has_low_key
+    from data.low_key import low_key_part
 
-    photos = [torch.from_numpy(read_rgb8(path)).permute(2, 0, 1).float() / 255 for path in paths]
-    parts = [darkest_part(photo, SIDES[0]).permute(1, 2, 0) for photo in photos if has_low_key(photo)]
-    return [to_uint8(part.numpy()) for part in parts]
+    photos = (torch.from_numpy(read_rgb8(path)).permute(2, 0, 1).float() / 255 for path in paths)  # one at a time
+    parts = (low_key_part(photo) for photo in photos)
+    return [to_uint8(part.permute(1, 2, 0).numpy()) for part in parts if part is not None]
 
 
 def reduced(photo: np.ndarray) -> np.ndarray:

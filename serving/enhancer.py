@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, get_args, overload
 import numpy as np
 
 from common.errors import UserError
-from serving.finish import PLAIN, Finish, array, as_tensor, planes, planes_on
+from serving.finish import PLAIN, Finish, array, as_tensor, one_of, planes, planes_on
 from serving.pictures import AnyPhoto, opened
 from serving.strength import Strength, resolved
 
@@ -83,8 +83,7 @@ class Enhancer:
 
         asked = {"padding_mode": padding_mode, "device": device, "precision": precision, "backend": backend}
         for name, value in (asked | {"map_scale": map_scale}).items():
-            if value not in (known := get_args(InferenceModel.model_fields[name].annotation)):
-                raise ValueError(f"{name}: expected {', '.join(map(str, known))}, found {value}")
+            one_of(name, value, get_args(InferenceModel.model_fields[name].annotation))
         self._checkpoint, self._padding_mode = _weights(checkpoint), padding_mode
         self.choice = choose(backend, precision, _device(device))
         self._networks: dict[str, Network] = {}
@@ -186,6 +185,7 @@ class Enhancer:
         progress: called after each tile, with the share of the photo that is done.
         """
         rgb = opened(photo)[0]
+        _check(rgb)
         illumination, done = np.empty(rgb.shape[:2], np.float32), 0
         for rows, columns, _, tile in self._tiles(rgb):
             illumination[rows, columns] = array(tile[0, 0])
@@ -236,7 +236,6 @@ class Enhancer:
         return result
 
     def _tiles(self, rgb: np.ndarray) -> Iterator[Part]:
-        _check(rgb)
         if self._map_scale > 1:
             return self._guided_strips(rgb)
         network = self._network(self.precision_of(rgb))

@@ -23,6 +23,12 @@ Highlights = Literal["clip", "hue", "shoulder"]
 Denoise = Literal["off", "auto", "always"]
 
 
+def one_of(name: str, value: object, known: tuple) -> None:
+    """Raises ValueError for a choice that is none of those known."""
+    if value not in known:
+        raise ValueError(f"{name}: expected {', '.join(map(str, known))}, found {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finish:
     """How the result is finished.
@@ -38,9 +44,8 @@ class Finish:
     dither: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("highlights", get_args(Highlights)), ("denoise", get_args(Denoise))):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name}: expected {', '.join(known)}, found {value}")
+        one_of("highlights", self.highlights, get_args(Highlights))
+        one_of("denoise", self.denoise, get_args(Denoise))
 
     def denoises(self, dtype: np.dtype) -> bool:
         """Whether noise of a photo of this type is removed."""

@@ -174,10 +174,9 @@ def main(argv: list[str]) -> int:
             if path in readable and photo in shapes:
                 check_size(path, readable[path], shapes[photo])
         unread |= {photo for photo, path in row.results.items() if path not in readable}
-    stay = {part: [path for path in paths if path in lit] for part, paths in stay.items()}
     pairs = [p for p in pairs if p.enhanced in found and p.enhanced not in unread]
     photos = {p.enhanced: (found[p.enhanced], found[p.truth]) for p in pairs}
-    stay = {part: [path for path in paths if path not in unread] for part, paths in stay.items()}
+    stay = {part: [path for path in paths if path in lit and path not in unread] for part, paths in stay.items()}
     for reason in failures:
         say(f"failed: {reason}", file=sys.stderr)
     if not pairs:

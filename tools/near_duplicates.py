@@ -9,6 +9,7 @@ match.
 import argparse
 import contextlib
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("others", help="folder of training photos")
     parser.add_argument("--unseen", metavar="FILE", help="write the names of photos without a match, one a line")
     args = parser.parse_args(argv)
+    names = {path: path.relative_to(args.photos).as_posix() for path in list_images(args.photos, "photos")}
     if args.unseen:
-        _check_replaceable(Path(args.unseen), args.photos)
+        _check_replaceable(Path(args.unseen), names.values())
     failures: list[str] = []
     read = [
-        [(path, ranks(pixels)) for path, pixels in read_all(list_images(folder, key), failures)]
-        for folder, key in ((args.photos, "photos"), (args.others, "others"))
+        [(path, ranks(pixels)) for path, pixels in read_all(paths, failures)]
+        for paths in (names, list_images(args.others, "others"))
     ]
     for reason in failures:
         say(f"failed: {reason}", file=sys.stderr)
@@ -50,18 +52,15 @@ def main(argv: list[str]) -> int:
             say(f"{path.name}  {others[row.argmax()].name}  {row.max():.3f}")
     say(f"{seen.sum()} of {len(photos)} photos have a match among {len(others)}")
     if args.unseen:
-        names = [
-            path.relative_to(args.photos).as_posix() for path, match in zip(photos, seen, strict=True) if not match
-        ]
-        write_text(args.unseen, "".join(f"{name}\n" for name in names))
+        unseen = [names[path] for path, match in zip(photos, seen, strict=True) if not match]
+        write_text(args.unseen, "".join(f"{name}\n" for name in unseen))
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
 
-def _check_replaceable(file: Path, folder: str) -> None:
-    """Raises UserError where `file` is there and no list of photos of `folder`."""
-    names = {path.relative_to(folder).as_posix() for path in list_images(folder, "photos")}
+def _check_replaceable(file: Path, names: Collection[str]) -> None:
+    """Raises UserError where `file` is there and lists other than these photos."""
     with contextlib.suppress(UserError):
-        if not file.exists() or set(read_text(str(file)).splitlines()) <= names:
+        if not file.exists() or set(read_text(str(file)).splitlines()) <= set(names):
             return
     raise UserError(f"--unseen: expected a new name or a list written here before, found another file: {file}")
 

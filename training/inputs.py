@@ -13,11 +13,10 @@ from data.augment import training_augmentation
 from data.backlight import BacklightRanges, RandomBacklight
 from data.folders import MixedInputs, PairedPhotos, PhotoArray, ResizedPhotos
 from data.listing import list_images
-from data.low_key import LOW_KEY, RandomLowKey, has_low_key
+from data.low_key import LOW_KEY, RandomLowKey, low_key_part
 from metrics.pairing import Pair, pair
 from training.photos import photo_limits
 
-ROUNDING = 1e-9  # of sums of shares
 DIM_SHARE = 1 / 3  # of the well-lit photos that count as dim, the darkest
 
 
@@ -25,7 +24,7 @@ def check_truths(config: TrainConfig) -> None:
     """Raises UserError where the supervised loss stands alone and some inputs have no ground truth to compare with."""
     loss, data = config.loss, config.data
     alone = loss.pixel and not loss.residual and not loss.identity_guided
-    if alone and data.pairs is None and data.simulated_backlight.shares < 1 - ROUNDING:
+    if alone and data.pairs is None and data.simulated_backlight.shares < 1:
         raise UserError(
             "data.pairs: expected a folder of ground truths, as loss.pixel stands alone (or "
             "data.simulated_backlight.share, dim and low_key of together 1), found nothing (null)"
@@ -107,7 +106,7 @@ def _by_brightness(photos: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list
 
 def _with_low_key(photos: PhotoArray) -> list[np.ndarray]:
     """The photos that have a low-key part, in memory. Raises UserError where none has."""
-    found = [np.array(photos.pixels[i]) for i in range(len(photos)) if has_low_key(photos[i])]
+    found = [np.array(photos.pixels[i]) for i in range(len(photos)) if low_key_part(photos[i]) is not None]
     if not found:
         raise UserError(
             "data.simulated_backlight.low_key: expected well-lit photos with dark parts (of a mean below "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.low_key import LOW_KEY, SIDES, RandomLowKey, darkest_part, has_low_key
+from data.low_key import LOW_KEY, SIDES, RandomLowKey, darkest_part, low_key_part
 
 
 def with_dark_corner(side: float = 0.35) -> torch.Tensor:
@@ -23,8 +23,8 @@ def test_the_darkest_part_is_the_one_of_the_lowest_mean_of_all_windows():
 
 
 def test_a_photo_is_low_key_by_its_parts_not_by_its_mean():
-    assert has_low_key(with_dark_corner()) and with_dark_corner().mean() > 2 * LOW_KEY
-    assert not has_low_key(torch.full((3, 60, 80), LOW_KEY + 0.01))
+    assert low_key_part(with_dark_corner()) is not None and with_dark_corner().mean() > 2 * LOW_KEY
+    assert low_key_part(torch.full((3, 60, 80), LOW_KEY + 0.01)) is None
 
 
 def test_input_and_truth_are_one_dark_part_at_the_size_of_the_photo():
