@@ -1,11 +1,10 @@
 """Files of figures that stand beside a user's own: ours are known again by their content, others are not replaced."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import open_file, real_path
+from common.files import open_file
 from common.pages import GENERATOR
 from common.paths import found
 
@@ -15,19 +14,24 @@ PROVENANCE = ("command", "commit", "versions")  # keys of a JSON of ours (`commo
 
 
 def check_replaceable(
-    path: Path, key: str, *, heading: str | tuple[str, ...] = (), overwrite: bool | None = None
+    path: Path,
+    key: str,
+    *,
+    heading: str | tuple[str, ...] = (),
+    mark: str | None = None,
+    overwrite: bool | None = None,
 ) -> None:
     """Raises UserError where `path` is no file, or one that we did not write.
 
-    key: what named it. heading: how the first line of a table of ours may begin. overwrite: other files are
-    replaced too; None: there is no such switch.
+    key: what named it. heading: how the first line of a table of ours may begin. mark: what a file of ours holds,
+    for formats that are no text. overwrite: other files are replaced too; None: there is no such switch.
     """
     what = found(path)
     if what in ("nothing there", "a broken link"):
         return
     if what != "a file":
         raise UserError(f"{key}: expected a file, found {what}: {path}")
-    if not overwrite and not _is_ours(path, heading):
+    if not overwrite and not _is_ours(path, heading, mark):
         switch = "" if overwrite is None else ", or give --overwrite"
         raise UserError(
             f"{key}: expected a new name or a file written here before, found another one: {path}; choose another "
@@ -35,17 +39,13 @@ def check_replaceable(
         )
 
 
-def check_no_input(output: Path, inputs: Iterable[Path], key: str) -> None:
-    """Raises UserError where `output`, named by `key`, is one of the files that it is made of."""
-    if real_path(output) in {real_path(path) for path in inputs}:
-        raise UserError(f"{key}: expected another file than the ones read, found {output}")
-
-
-def _is_ours(path: Path, heading: str | tuple[str, ...]) -> bool:
+def _is_ours(path: Path, heading: str | tuple[str, ...], mark: str | None) -> bool:
     with open_file(path, limit=LARGEST) as file:
         head = file.read(HEAD)
         if not head:
             return True  # nothing is lost
+        if mark is not None:
+            return mark.encode() in head + file.read()
         text = head.decode("utf-8-sig", errors="replace").lstrip()
         if text.startswith("{"):
             try:

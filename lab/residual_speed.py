@@ -13,11 +13,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from common.cli import EXIT_OK, make_parser, run
 from common.errors import UserError
+from common.sequences import evenly
 from configs.load import load_config
 from configs.schema import TrainConfig
 
@@ -80,7 +81,7 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
             one_photo(path)
         encoder.embed_texts(texts[1000:1003])
         count = len(backlit) + len(well_lit)
-        photos, rows = _spread([*backlit, *well_lit], sample_photos), _spread(range(len(texts) - 1), sample_tokens)
+        photos, rows = evenly([*backlit, *well_lit], sample_photos), evenly(range(len(texts) - 1), sample_tokens)
         alone = {  # before the batches: the tokenizer remembers words
             "photos": _timed(lambda: [one_photo(path) for path in photos], count / len(photos)),
             "tokens, padded": _timed(lambda: [padded(texts[i]) for i in rows], len(texts) / len(rows)),
@@ -118,15 +119,6 @@ def measure(config: TrainConfig, sample_photos: int, sample_tokens: int) -> dict
         },
         "lowest_cosine_between_both": round(min(same), 6),
     }
-
-
-def _spread(items: Sequence, count: int) -> list:
-    """About `count` of the items, evenly."""
-    return (
-        [items[int(i * len(items) / count)] for i in range(min(count, len(items)))]
-        if count < len(items)
-        else list(items)
-    )
 
 
 def _timed(work: Callable[[], object], scale: float = 1.0) -> dict[str, float]:

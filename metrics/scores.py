@@ -22,7 +22,7 @@ PROBED_SIDE = 192  # pixels, the longer side of ground truths that are darkened 
 
 
 @dataclass(frozen=True)
-class Scored:
+class Row:
     """A row: a method, or what another program made of each photo."""
 
     method: Method | None  # (H,W,3) float32 in [0, 1] -> the same
@@ -39,6 +39,11 @@ class Scored:
         result = read_rgb8(self.results[path])
         check_size(self.results[path], result, photo.shape)
         return result
+
+    def change(self, path: Path) -> float:
+        """`metrics.harm.change` of a photo that should stay as it is."""
+        photo = read_rgb8(path)
+        return change(photo, self(path, photo))
 
 
 def check_size(path: Path, result: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -91,7 +96,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
 
-def score(row: Scored, path: Path, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def score(row: Row, path: Path, backlit: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Figures of one photo and its result; NaN for what it has not."""
     start = time.perf_counter()
     result = row(path, backlit)
@@ -104,12 +109,6 @@ def score(row: Scored, path: Path, backlit: np.ndarray, truth: np.ndarray) -> di
         "seconds_per_photo": seconds,
         "seconds_per_megapixel": seconds / (backlit.shape[0] * backlit.shape[1] / 1e6),
     }
-
-
-def changed(row: Scored, path: Path) -> float:
-    """`metrics.harm.change` of a photo that is well lit."""
-    photo = read_rgb8(path)
-    return change(photo, row(path, photo))
 
 
 def low_key_parts(paths: Iterable[Path]) -> list[np.ndarray]:

@@ -27,13 +27,14 @@ from common.console import say
 from common.errors import UserError
 from common.files import file_digest, writing
 from common.paths import find_weights
-from common.written import check_no_input
+from common.written import check_replaceable
 from configs.schema import InferenceModel
 
 OPSET = 18  # of ONNX: the first with resizing as the network needs it, and older than any runtime in use
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
 PACKAGES = {"onnx": ("onnx", "requirements-export.txt"), "openvino": ("openvino", "requirements-openvino.txt")}
 OUTPUTS = ["illumination", "enhanced"]
+MARK = "weights_sha256"  # a fact that every exported file holds
 
 
 def main(argv: list[str]) -> int:
@@ -53,8 +54,9 @@ def main(argv: list[str]) -> int:
             f"--format: expected {package} to be installed (pip install -r {requirements}), found no such package"
         )
     checkpoint = find_weights(args.checkpoint, "--checkpoint")
-    for file in [output, output.with_suffix(".bin")] if args.format == "openvino" else [output]:
-        check_no_input(file, [checkpoint], "--output")
+    check_replaceable(output, "--output", mark=MARK)
+    if args.format == "openvino" and not output.exists():
+        check_replaceable(output.with_suffix(".bin"), "--output", mark=MARK)  # its own holds nothing but numbers
     export(checkpoint, args.format, output)
     say(f"{output}: {args.format}, weights of {checkpoint}")
     return EXIT_OK
@@ -104,7 +106,7 @@ def export(checkpoint: Path, fmt: str, output: Path) -> None:
         "input": "image: float32 (N,3,H,W), RGB in [0, 1], sides of at least 2 pixels; no other normalisation",
         "outputs": "illumination (N,1,H,W), at least 0; enhanced (N,3,H,W) in [0, 1]",
         "tiling": "whole photos only: one layer sees all of a photo",
-        "weights_sha256": file_digest(checkpoint),
+        MARK: file_digest(checkpoint),
         "weights": json.dumps(read_metadata(checkpoint)),
     }
     write: dict[str, Callable] = {"onnx": _onnx, "openvino": _openvino, "torchscript": _torchscript}

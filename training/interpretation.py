@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from common.console import say
 from common.errors import UserError
+from common.sequences import evenly
 from configs.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
 
     Returns the content of report.json.
     """
-    import numpy as np
 
     from common.files import write_text
     from common.provenance import provenance
@@ -69,11 +69,7 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
     picked = None
     if encoder.vocabulary_kind:
         texts, whole = encoder.words()
-        rows = (
-            range(len(texts))
-            if not extent.tokens
-            else sorted(set(np.linspace(0, len(texts) - 1, extent.tokens).astype(int).tolist()))
-        )
+        rows = evenly(range(len(texts)), extent.tokens or len(texts))
         tokens = _some(encoder, rows) if extent.tokens else embed_vocabulary(encoder, config.exp.cache_dir)
         picked = Vocabulary([texts[i] for i in rows], [whole[i] for i in rows], tokens)
     # how much of the difference between the folders is light: measured on relit pairs, whatever the direction

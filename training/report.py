@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.files import read_file, write_text
 from common.pages import figure_uri, page, picture_uri
 from common.progress import duration
+from common.sequences import evenly
 from common.written import check_replaceable
 from configs.changes import as_yaml, changed, differing
 from configs.schema import TrainConfig
@@ -124,10 +125,7 @@ def unique_names(runs: Sequence[Run]) -> list[str]:
 
 def _previews(run: Run) -> list[tuple[int, str]]:
     """(iteration, JPEG data URI); a picture that cannot be read is left out."""
-    iterations = list(run.previews)
-    count = min(len(iterations), MOST_PREVIEWS)
-    chosen = dict.fromkeys(iterations[round(i * (len(iterations) - 1) / max(count - 1, 1))] for i in range(count))
-    pictures = [(iteration, _picture(run.previews[iteration])) for iteration in chosen]
+    pictures = [(iteration, _picture(run.previews[iteration])) for iteration in evenly([*run.previews], MOST_PREVIEWS)]
     return [(iteration, uri) for iteration, uri in pictures if uri]
 
 

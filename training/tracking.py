@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from common.console import note, say
 from common.errors import UserError
 from common.files import append_line, read_file, telling_errors, write_text, writing
 from common.lock import Lock
+from common.pages import GENERATOR
 from common.paths import is_file
 from common.provenance import provenance
 from configs.load import dump_config
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LARGEST_LOG = 2**28  # bytes of a metrics.jsonl; a million lines
+GRID_MARK = f"Software\0{GENERATOR}"  # what a picture of `photo_grid` holds
 
 
 class RunFiles:
@@ -198,7 +201,10 @@ def parse_metrics(file: Path) -> tuple[list[dict], list[int]]:
 
 
 def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path, side: int = 192) -> np.ndarray:
-    """Write photos (H,W,3) uint8 as one PNG: a row of photos under each title, and return the picture (H,W,3) uint8."""
+    """Write photos (H,W,3) uint8 as one PNG: a row of photos under each title, and return the picture (H,W,3) uint8.
+
+    The file holds `GRID_MARK`.
+    """
     gap, head = 6, 24
     width = len(titles) * (side + gap) + gap
     sheet = Image.new("RGB", (width, head + len(rows) * (side + gap)), "white")
@@ -211,6 +217,8 @@ def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path
             picture = ImageOps.contain(Image.fromarray(photo), (side, side), Image.Resampling.LANCZOS)
             left, top = gap + x * (side + gap), head + y * (side + gap)
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
+    mark = PngInfo()
+    mark.add_text(*GRID_MARK.split("\0"))
     with writing(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", pnginfo=mark)
     return np.asarray(sheet)

@@ -163,3 +163,11 @@ def test_unfinished_files_of_other_machines_are_kept_for_a_day(tmp_path):
     os.utime(old, (0, 0))
     assert remove_stale(tmp_path) == [old]
     assert recent.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
+def test_a_link_of_the_system_is_not_replaced(tmp_path):
+    told = pytest.raises(UserError, match="expected a file, found a link of the system")
+    with (tmp_path / "file").open("w") as file, told:  # as /dev/stdout is, where output goes into a file
+        write_text(f"/proc/self/fd/{file.fileno()}", "text")
+    assert (tmp_path / "file").read_bytes() == b""

@@ -173,13 +173,18 @@ def test_rows_lists_and_kinds_have_names_of_their_own(folders):
     (folders / "all.txt").write_text("a.png\n")
     (folders / "none.txt").write_text("z.png\n")
     (folders / "kinds.csv").write_text("file,kind\na.png,probes\n")
+    (folders / "others.csv").write_text("file,kind\nz.png,night\n")
     for more, message in (
         (["--weights", *best], "--weights: expected a name for each row"),
         (["--weights", f"CLAHE={best[0]}"], "--weights: expected a name that no other row has, found CLAHE"),
         (["--list", *lists], "--list: expected lists of different names"),
         (["--list", str(folders / "all.txt")], "found the name of a column"),
         (["--list", str(folders / "none.txt")], "--list: expected names of the 2 photos, found none"),
-        (["--well-lit-list", lists[0]], "--well-lit-list: expected the folder of these photos"),
+        (["--well-lit-list", lists[0]], "--well-lit-list: expected --well-lit with it"),
+        (["--well-lit-photos", "3"], "--well-lit-photos: expected --well-lit with it"),
+        (["--sheet-photos", "3"], "--sheet-photos: expected --sheet with it"),
+        (["--gt", str(folders / "backlit")], "--backlit, --gt: expected two folders"),
+        (["--kinds", str(folders / "others.csv")], "--kinds: expected names of the 2 photos, found none"),
         (["--kinds", str(folders / "kinds.csv")], "--kinds: expected other kinds than all and probes, found probes"),
     ):
         with pytest.raises(UserError, match=message):
@@ -191,8 +196,10 @@ def test_what_is_read_and_files_of_others_are_not_replaced(folders):
     (folders / "mine.jpg").write_bytes(b"\xff\xd8 a photo")
     with pytest.raises(UserError, match="--json: expected a new name"):
         compare_weights.main([*command, "--json", str(folders / "mine.jpg")])
-    with pytest.raises(UserError, match="--sheet: expected another file than the ones read"):
+    with pytest.raises(UserError, match="--sheet: expected a new name"):
         compare_weights.main([*command, "--sheet", str(folders / "gt" / "a.png")])
+    for _ in range(2):  # its own is replaced
+        assert compare_weights.main([*command, "--sheet", str(folders / "sheet.png")]) == 0
 
 
 def test_a_pair_of_two_sizes_is_told_and_the_others_scored(folders, capsys):

@@ -109,10 +109,20 @@ def test_a_wrong_name_is_told(tmp_path):
         main(["--format", "onnx", "--output", str(tmp_path / "net.pt")])
 
 
-def test_the_weights_that_are_exported_are_not_replaced(unet, tmp_path):
-    weights = tmp_path / "unet.pt"
-    weights.write_bytes(Path(unet[1]).read_bytes())
-    before = weights.read_bytes()
-    with pytest.raises(UserError, match="--output: expected another file than the ones read"):
-        main(["--format", "torchscript", "--checkpoint", str(weights), "--output", str(weights)])
-    assert weights.read_bytes() == before
+@pytest.mark.parametrize(
+    ("fmt", "name", "other"),
+    [
+        ("torchscript", "net.pt", "net.pt"),
+        pytest.param("onnx", "net.onnx", "net.onnx", marks=needs_onnx),
+        pytest.param("openvino", "net.xml", "net.bin", marks=needs_openvino),
+    ],
+)
+def test_only_its_own_files_are_replaced(unet, tmp_path, fmt, name, other):
+    command = ["--format", fmt, "--checkpoint", unet[1], "--output", str(tmp_path / name)]
+    (tmp_path / other).write_bytes(Path(unet[1]).read_bytes())
+    with pytest.raises(UserError, match=f"--output: expected a new name .*{other}"):
+        main(command)
+    assert (tmp_path / other).read_bytes() == Path(unet[1]).read_bytes()
+    (tmp_path / other).unlink()
+    for _ in range(2):
+        assert main(command) == 0
