@@ -1,4 +1,4 @@
-"""The tables about weight files: scores, harm, what was asked, what limits the score."""
+"""The tables about weight files: scores, harm, targets, what limits the score."""
 
 from lab.sources import load, measured_on
 from metrics.choice import LIMITS, VALIDATION
@@ -71,7 +71,7 @@ DEFAULT, RAVE = "backlit.safetensors (shipped)", "rave.safetensors (shipped)"
 
 
 def goals() -> str:
-    """What was asked of the weights, and what was reached."""
+    """The targets for the weights, and what was reached."""
     rows = load("weights")["rows"]
     default, rave = rows[DEFAULT], rows[RAVE]
     seeds = [rows[f"backlit{SEED}{seed}"]["all"]["psnr"] for seed in range(3)]
@@ -81,10 +81,10 @@ def goals() -> str:
     def score(row: dict) -> str:
         return f"{row['psnr']:.2f}, {row['ssim']:.3f}"
 
-    lines = ["| | asked | reached |", "|---|---|---|"]
+    lines = ["| | target | reached |", "|---|---|---|"]
     lines += [
-        f"| {what} | {asked} | {reached} |"
-        for what, asked, reached in (
+        f"| {what} | {target} | {reached} |"
+        for what, target, reached in (
             ("default weights, all 26 pairs: PSNR / dB, SSIM", "24.0, 0.860", score(default["all"])),
             ("default weights, backlit ones: PSNR / dB", "23.5", f"{default['backlit']['psnr']:.2f}"),
             ("`rave.safetensors`, all 26 pairs", "22.5, 0.840", score(rave["all"])),
@@ -155,15 +155,13 @@ def rule() -> str:
 
 
 SUMMARY = {  # row of the weights' table -> how a newcomer knows it
-    "untouched input": "the photo as it is",
-    "gamma 2.2": "plain gamma 2.2",
-    "CLAHE": "CLAHE",
-    "computed start map": "the computed map our training starts from, no network",
+    "untouched input": "untouched input",
+    "gamma 2.2": "gamma 2.2",
     "clip_lit/enhancement_model": "CLIP-LIT, the authors' weights",
-    "rave/rave_paired": "RAVE, the authors' weights (paired)",
-    "start.safetensors (shipped)": "that map, learned by the network",
-    "rave.safetensors (shipped)": "RAVE, unpaired, trained here from there",
-    "backlit.safetensors (shipped)": "**the default weights shipped here**",
+    "rave/rave_paired": "RAVE (paired), the authors' weights",
+    "computed start map": "start map: a formula, no network",
+    RAVE: "`rave.safetensors`: RAVE, unpaired, from the start map on",
+    DEFAULT: "**`backlit.safetensors`, the default**",
 }
 
 
@@ -174,7 +172,7 @@ def summary() -> str:
     heads = [
         f"{pairs['pairs_test']} test pairs: PSNR / dB, SSIM",
         f"{pairs['backlit']} backlit pairs: PSNR / dB",
-        "photos dim on purpose: mean change",
+        f"{result['well_lit_photos']['stay_dark']} photos dim on purpose: mean change",
     ]
     lines = [f"| | {' | '.join(heads)} |", "|---|---|---|---|"]
     for row, name in SUMMARY.items():
@@ -182,8 +180,7 @@ def summary() -> str:
         test, backlit, change = of["pairs_test"], of["backlit"]["psnr"], of["change, stay_dark"]["mean"]
         lines.append(f"| {name} | {test['psnr']:.2f}, {test['ssim']:.3f} | {backlit:.2f} | {change:.3f} |")
     what = (
-        "Real exposure pairs of unseen scenes, RGB (the backlit ones are of test and validation); "
-        f"{result['well_lit_photos']['stay_dark']} photos that should stay as they are. "
-        "`python -m tools compare-weights`"
+        "Exposure pairs of scenes that no training here has seen, protocol `rgb`; the backlit pairs are from "
+        "validation and test. Mean change: of full scale, 0 is best. `python -m tools compare-weights`"
     )
     return "\n".join(lines) + f"\n\n{what}; hardware and commits: [docs/results.md](docs/results.md)."
