@@ -36,9 +36,9 @@ def _scores(rows: dict[str, dict], whole: bool) -> str:
     if not whole:
         return "\n".join(lines) + f"\n\n{measured_on(result, rows)}."
     notes = (
-        "Exposure pairs held back by scene, full size, protocol `rgb`. Newly clipped: pixels with a channel at "
-        "255 that had none. Change: mean absolute, and the largest, of photos that should stay as they are; low key: "
-        "dark parts of them."
+        "Exposure pairs held back by scene, at full size, protocol `rgb`. Newly clipped: share of pixels with a "
+        "channel at 255 where the input has none. Change: mean absolute change of photos that should stay as they "
+        "are, and the largest of one photo; low key: dark parts of such photos."
     )
     return (
         "\n".join(lines) + f"\n\n{notes} {measured_on(result, rows)}; command: in [weights.json](results/weights.json)."
@@ -63,7 +63,7 @@ def harm() -> str:
         dim = row.get("change, stay_dark")
         cells.append(f"{100 * dim['share_above_0.05']:.0f} %" if dim else "–")
         lines.append(f"| {name} | {' | '.join(cells)} | {row['all']['seconds_per_megapixel']:.2f} |")
-    note = "What they are: [measure](measure.md#harm). Seconds: fp32 on one thread, beside other work."
+    note = "Definitions: [measure](measure.md#harm). s/MP: seconds per megapixel, fp32, one thread, shared machine."
     return "\n".join(lines) + f"\n\n{note} {measured_on(result, rows)}."
 
 
@@ -92,9 +92,9 @@ def goals() -> str:
             ("change of photos dim on purpose, mean", "0.030", f"{dim['mean']:.3f}"),
             ("change of photos dim on purpose, largest", "0.100", f"{dim['largest']:.3f}"),
             ("change of well-lit photos, mean", "0.015", f"{other['mean']:.3f}"),
-            ("PSNR of three seeds lies within / dB", "0.3", f"{max(seeds) - min(seeds):.2f}"),
-            ("a photo darkened in 30 steps: its result never gets brighter", "0", f"{probes['fall']:.3f} brighter"),
-            ("sky of simulated backlight: change", "stays", f"{probes['sky_change']:.3f}"),
+            ("range of PSNR over three seeds / dB", "0.3", f"{max(seeds) - min(seeds):.2f}"),
+            ("a photo darkened in 30 steps: how much brighter its result gets", "0", f"{probes['fall']:.3f}"),
+            ("sky of simulated backlight: change", "0", f"{probes['sky_change']:.3f}"),
         )
     ]
     return "\n".join(lines) + f"\n\n{measured_on(load('weights'), (DEFAULT, RAVE))}."
@@ -130,11 +130,10 @@ def limits() -> str:
     result = load("limits")
     lines = ["| | PSNR / dB | SSIM |", "|---|---|---|"]
     lines += [f"| {name} | {psnr:.2f} | {ssim:.3f} |" for name, (psnr, ssim) in result["rows"].items()]
-    told = " and ".join(
-        f"{f'{100 * share:.0f} %' if share > 0 else 'nothing'} from its {name}"
-        for name, share in result["told"].items()
+    told = ", ".join(
+        f"{f'{100 * share:.0f} %' if share > 0 else 'none'} from its {name}" for name, share in result["told"].items()
     )
-    told = f" Of the variance of a result's missing exposure a regression tells {told}."
+    told = f" Share of the variance of a result's missing exposure that a regression explains: {told}."
     where = f"`python -m lab.limits`, {measured_on(result)}"
     return "\n".join(lines) + f"\n\n{result['pairs']} pairs, full size.{told} {where}."
 
