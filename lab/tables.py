@@ -167,7 +167,7 @@ def claims() -> str:
             cells = [f"{_mean(last):.2f} ({min(last):.2f} to {max(last):.2f})", f"{_mean(ssim):.3f}"]
             cells.append(f"{_mean([row['best']['val_psnr'] for row in done]):.2f}")
         lines.append(f"| {direction} | {' | '.join(rest)} | {len(seeds)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\nValidation pairs as above. {runs_on(rows)}"
+    return "\n".join(lines) + f"\n\nThe 13 validation pairs. {runs_on(rows)}"
 
 
 def _score(point: dict, suffix: str = "") -> str:
@@ -276,7 +276,7 @@ def mini_clip() -> str:
     """What the shipped mini-clip knows of photos that it was not trained on: things, things in a light, light."""
     result = load("mini_clip")
     figures = result["figures"]
-    lines = ["| caption | nearer to photos of that thing and light than to others of |", "|---|---|"]
+    lines = ["| caption | share that is nearer to photos of its thing and light than to photos of |", "|---|---|"]
     shown = figures["things_in_light"]
     for said in ("backlit", "well-lit"):
         parts = [f"{what}: {100 * row['hold'] / row['of']:.1f} % of {row['of']:,}" for what, row in shown[said].items()]
@@ -295,11 +295,11 @@ def mini_clip() -> str:
     brighter = 100 * figures["share_of_dark_photos_whose_gradient_brightens"]
     notes = (
         f"Photos of each thing: {counts}. Classes: of {figures['things']['photos']} photos that the classifier is sure "
-        f'of. "A backlit photo" against "a well-lit photo": {words[0]} of photos right, {words[1]} where the backlit '
-        f"ones are simulated; r (set point {figures['target']:.2f}) ranks a well-lit photo above a backlit one in "
-        f"{auc[0]} and {auc[1]} of pairs; cosine of both means {figures['cosine_of_means']:.2f}; exposure read off "
-        f"with a mean error of {figures['exposure_error_stops']:.2f} stops; r asks for more light on {brighter:.0f} % "
-        "of photos darkened by two stops."
+        f'of. "A backlit photo" against "a well-lit photo": {words[0]} of photos correct, {words[1]} where the backlit '
+        f"ones are simulated. r (set point {figures['target']:.2f}) ranks a well-lit photo above a backlit one in "
+        f"{auc[0]} and {auc[1]} of pairs. Cosine of the two mean embeddings: {figures['cosine_of_means']:.2f}. Mean "
+        f"error of exposure estimates: {figures['exposure_error_stops']:.2f} stops. The gradient of r brightens "
+        f"{brighter:.0f} % of photos darkened by two stops."
     )
     return "\n".join(lines) + f"\n\n{notes} `python -m lab.train_mini_clip`, {measured_on(result)}."
 
