@@ -13,6 +13,10 @@ SHIPPED = (
     *("start", "rave_weights", "rave_weights_seed0", "rave_weights_seed1", "rave_weights_paired"),
     *("backlit", "backlit_seed0", "backlit_seed2", "backlit_900", "backlit_low_key", "free"),
 )
+SEARCH_LEAVES_OUT = {  # settings of the search that say little about a result; all are in experiments.json
+    *("train.num_iters", "train.val_iter", "unet_model.batch_size", "unet_model.display_iter", "unet_model.ema"),
+    *("unet_model.load_pretrain", "unet_model.pretrain_dir", "clip.guidance.pretrained"),
+}
 CLIP_LIT_RUNS = ("clip_lit_unpaired", "clip_lit_latent_unpaired", "clip_lit_latent_unpaired_again")
 
 
@@ -196,27 +200,28 @@ def guidance() -> str:
 
 
 def experiments() -> str:
-    """Every run of the search, with what it changed from the first one."""
+    """Every run of the search, with what it changed from the one before."""
     runs = load("experiments")
     defaults = flat(
         TrainConfig.model_validate({"data": {"backlit_images_path": "", "welllit_images_path": ""}}).model_dump()
     )
-    first = {**defaults, **runs[0]["settings"]}  # the first run is older than some keys
     lines = [
         "| run | changed | PSNR / dB: start | best | at iteration | end | SSIM at best |",
         "|---|---|---|---|---|---|---|",
     ]
+    before = None
     for entry in runs:
-        settings = entry["settings"]
+        settings = {**defaults, **entry["settings"]}  # early runs are older than some keys
         changed = [
-            f"`{key.split('.', 1)[1]}` {value}" for key, value in sorted(settings.items()) if value != first.get(key)
+            f"`{key.split('.', 1)[1]}` {value}"
+            for key, value in sorted(entry["settings"].items())
+            if before and value != before.get(key) and key not in SEARCH_LEAVES_OUT
         ]
         points = [f"{entry[name]['val_psnr']:.2f}" for name in ("start", "best", "end")]
         points.insert(2, f"{entry['best']['iteration']}")
-        lines.append(
-            f"| {entry['run']} | {', '.join(changed) or '(the first run)'} | {' | '.join(points)} | "
-            f"{entry['best']['val_ssim']:.3f} |"
-        )
+        what = ", ".join(changed) or ("–" if before else "(the first run)")
+        lines.append(f"| {entry['run']} | {what} | {' | '.join(points)} | {entry['best']['val_ssim']:.3f} |")
+        before = settings
     return "\n".join(lines)
 
 
