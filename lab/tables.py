@@ -331,9 +331,9 @@ def formats() -> str:
 
 
 def rooms() -> str:
-    """Rooms with their sizes."""
+    """Packages with their sizes."""
     [(commit, found)] = load("rooms").items()
-    lines = ["| room | files | lines | longest file |", "|---|---|---|---|"]
+    lines = ["| package | files | lines | longest file |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {row['files']} | {row['lines']:,} | {row['longest']} |" for name, row in found["rooms"].items()
     ]
