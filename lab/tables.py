@@ -38,7 +38,7 @@ def quickstart() -> str:
 def finish() -> str:
     """What the choices of `serving.finish` do."""
     result = load("finish")
-    lines = ["| | PSNR / dB, SSIM | hue turned, where a channel passes white | newly clipped |", "|---|---|---|---|"]
+    lines = ["| | PSNR / dB, SSIM | hue shift where a channel exceeds white | newly clipped |", "|---|---|---|---|"]
     for kind, row in result["highlights"].items():
         cells = f"{row['psnr']:.2f}, {row['ssim']:.3f} | {row['hue_turned']:.1f}° | {100 * row['clipped']:.2f} %"
         lines.append(f"| `--highlights {kind}` | {cells} |")
@@ -46,20 +46,20 @@ def finish() -> str:
     lines += ["", "| | without | with |", "|---|---|---|"]
     for what, before, after in (
         ("`--denoise auto`: PSNR of darkened, noisy photos / dB", noise["psnr_off"], noise["psnr_auto"]),
-        ("`--denoise auto`: jump of colour at JPEG's blocks in the shadows of real dark photos, steps of 8 bits",
+        ("`--denoise auto`: colour steps at JPEG block edges in shadows of real dark photos, in 8-bit steps",
          real["blotches_off"], real["blotches_auto"]),
-        ("`--denoise auto`: share of the fine luma there that stays", 1.0, real["fine_kept"]),
-        ("`--dither`: longest run of equal values in a dark ramp made 6 times brighter / px",
+        ("`--denoise auto`: share of fine luma kept there", 1.0, real["fine_kept"]),
+        ("`--dither`: longest run of equal values in a dark ramp brightened 6 times / px",
          dither["run_off"], dither["run_on"]),
-        ("`--dither`: mean of that ramp, steps of 8 bits", dither["mean_off"], dither["mean_on"]),
+        ("`--dither`: mean of that ramp, in 8-bit steps", dither["mean_off"], dither["mean_on"]),
     ):  # fmt: skip
         lines.append(f"| {what} | {before:.4g} | {after:.4g} |")
     cast, halo = result["cast"], result["halo"]
     found = (
-        f"Colour casts of shadows: their mean chroma is {cast['shadows']:.3f} of full scale away from the ground "
-        f"truth's, elsewhere {cast['elsewhere']:.3f}. Halos: beside an edge between 0.08 and 0.85 the result leaves "
-        f"its level by at most {100 * halo['dark_side']:.1f} % on the dark side, {100 * halo['bright_side']:.1f} % on "
-        f"the bright one. {result['photos']} validation pairs; `python -m lab.finish`, {measured_on(result)}."
+        f"Colour casts: the mean chroma of shadows differs from the ground truth's by {cast['shadows']:.3f} of full "
+        f"scale, elsewhere by {cast['elsewhere']:.3f}. Halos: beside an edge between 0.08 and 0.85 the result deviates "
+        f"by at most {100 * halo['dark_side']:.1f} % on the dark side and {100 * halo['bright_side']:.1f} % on the "
+        f"bright side. {result['photos']} validation pairs; `python -m lab.finish`, {measured_on(result)}."
     )
     return "\n".join(lines) + f"\n\n{found}"
 
@@ -323,9 +323,9 @@ def formats() -> str:
             cells.append(read if not written or read == out else f"{read}, {out}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     note = (
-        "What is kept when a photo is read; after a comma, when it is written, where that differs (PNG, TIFF, JPEG and "
-        "WebP are written). Measured by `python -m lab.formats` on files of other encoders, against other decoders. "
-        "Profiles are converted: results are sRGB."
+        "What is kept when a photo is read; after a comma, when it is written, where that differs (only PNG, TIFF, "
+        "JPEG and WebP are written). Profiles are converted: results are sRGB. Measured with files from other encoders "
+        "and against other decoders: `python -m lab.formats`,"
     )
     return "\n".join(lines) + f"\n\n{note} {measured_on(load('formats'))}."
 
