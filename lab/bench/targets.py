@@ -1,19 +1,19 @@
-"""The tables of docs/performance.md that tell what was asked for, what is reached, and what bounds it."""
+"""The tables of docs/performance.md with targets, what is reached, and what bounds it."""
 
 from collections.abc import Callable, Iterator
 
 from lab.bench.convolutions import FLOPS
 from lab.bench.table import WAYS, lowest_psnr
 
-Row = tuple[str, str, str, str]  # what, asked, here, bounded by
-# case -> what, times as fast as the plain way asked of OpenVINO and of PyTorch
+Row = tuple[str, str, str, str]  # what, target, here, bounded by
+# case -> what, times as fast as the plain way: the targets of OpenVINO and of PyTorch
 SPEEDS = {
     "0.5": ("network", 12, 5),
     "3": ("network", 12, 5),
     "png0.5": ("photo of a folder", 10, 5),
     "png3": ("photo of a folder", 10, 5),
 }
-STEPS = {  # case -> what, times as fast as the authors' way asked
+STEPS = {  # case -> what, times as fast as the authors' way: the target
     "rave256": ("RAVE step, full-size encoders, {} px", 5),
     "rave512": ("RAVE step, full-size encoders, {} px", 5),
     "lite256": ("RAVE step, EfficientNet-Lite, {} px", 6),
@@ -31,12 +31,12 @@ COMPUTING = tuple(PARTS)[:4]
 
 
 def targets(results: dict, wheres: Callable[[dict], str]) -> str:
-    """What was asked / here / bounded by, of all that was measured."""
+    """Target, figure here and bound of all that was measured."""
     inference, training, network = (results.get(kind, {}) for kind in ("inference", "training", "network"))
     rows = [*_speeds(inference, network), *_inference(inference), *_trainings(training), *_network(network)]
     if not rows:
         return "Not measured yet."
-    lines = ["| what | asked | here | bounded by |", "|---|---|---|---|"]
+    lines = ["| what | target | here | bounded by |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     note = "Times as fast as the plain way, but for memory, seconds and dB. Bounded by: what the same operations would "
     note += "reach at the rate of a large matrix product, with nothing else to do"
@@ -58,9 +58,9 @@ def _products(network: dict) -> dict[str, float]:
 
 def _speeds(inference: dict, network: dict) -> Iterator[Row]:
     frame = _products(network)
-    for name, (what, *asked) in SPEEDS.items():
+    for name, (what, *targets) in SPEEDS.items():
         case = inference.get(name)
-        for way, times in zip(("openvino", "torch"), asked, strict=True) if case else ():
+        for way, times in zip(("openvino", "torch"), targets, strict=True) if case else ():
             row = case["rows"].get(way, {})
             if "same_as" in row:
                 row = case["rows"][row["same_as"]] | {"choice": row["choice"]}
@@ -75,7 +75,7 @@ def _speeds(inference: dict, network: dict) -> Iterator[Row]:
 
 def _inference(cases: dict) -> Iterator[Row]:
     names = {"torch": "PyTorch", "openvino": "OpenVINO"}
-    for case, what, asked, key, unit in (
+    for case, what, target, key, unit in (
         ("24", "memory, 24 megapixels", "1.5 GB", "peak_mb", "GB"),
         ("photo", "one photo of half a megapixel with start-up", "3 s", "median", "s"),
     ):
@@ -86,7 +86,7 @@ def _inference(cases: dict) -> Iterator[Row]:
             if row:
                 value = f"{row[key] / 1000:.1f}" if unit == "GB" else f"{row[key]:.1f}"
                 default = ", the default install" if case == "photo" and way == "torch" else ""
-                yield f"{what}, {name}{default}", asked, f"{value} {unit}", ""
+                yield f"{what}, {name}{default}", target, f"{value} {unit}", ""
     if seconds := cases.get("photo", {}).get("help"):
         yield "`inference.py --help`", "0.15 s", f"{seconds['median']:.2f} s", ""
     psnr = lowest_psnr({name: cases[name] for name in SPEEDS if name in cases})
@@ -95,7 +95,7 @@ def _inference(cases: dict) -> Iterator[Row]:
 
 
 def _trainings(cases: dict) -> Iterator[Row]:
-    for name, (what, asked) in STEPS.items():
+    for name, (what, target) in STEPS.items():
         rows = cases.get(name, {"rows": {}})["rows"]
         ways = {way: row for way, row in rows.items() if "bf16" in WAYS[way] and "ratio" in row}
         if ways:
@@ -103,7 +103,7 @@ def _trainings(cases: dict) -> Iterator[Row]:
             row = next(iter(ways.values()))
             alone = row["tflops"] * row["median"] / row["limit_tflops"]
             bound = f"{rows['baseline']['median'] / alone:.1f}×"
-            yield what.format(cases[name]["side"]), f"{asked}×", here, bound
+            yield what.format(cases[name]["side"]), f"{target}×", here, bound
 
 
 def _network(cases: dict) -> Iterator[Row]:
