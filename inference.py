@@ -126,7 +126,7 @@ def _enhance(args: argparse.Namespace) -> int:
 
     from data.outputs import record_result
     from serving.enhancer import Enhancer
-    from serving.pipeline import enhance_files, settings
+    from serving.pipeline import Options, enhance_files
 
     processes = _processes(config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
@@ -138,7 +138,7 @@ def _enhance(args: argparse.Namespace) -> int:
     outcome = enhance_files(
         jobs[rank::world],
         enhancer,
-        **settings(config),
+        Options.of(config),
         scenes=jobs,
         record=partial(record_result, writer=str(rank) if rank else ""),
     )
