@@ -12,12 +12,9 @@ if __name__ == "__main__":  # before other imports: Ctrl-C in the middle of them
     without_traceback()
 
 import argparse
-import contextlib
 import os
 import sys
-import time
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
@@ -25,10 +22,9 @@ from common.console import print_json, quietly, say
 from common.errors import UserError
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
-
     from serving.jobs import Job
     from serving.pipeline import Outcome
+    from serving.run import Device, Plan, Run
 
 FLAGS = {
     "output": "data.output",
@@ -84,99 +80,96 @@ def main(argv: list[str]) -> int:
 
 def _enhance(args: argparse.Namespace) -> int:
     # each where it is first needed: --help and mistakes are reported before slow imports
-    from common.paths import find_weights
-    from configs.changes import as_yaml, changed
     from configs.load import load_config
     from configs.schema import InferenceConfig
 
     numbers = [f"{key}={getattr(args, flag)}" for flag, key in NUMBERS.items() if getattr(args, flag) is not None]
     config = load_config(InferenceConfig, args.cfg, [*args.overrides, *numbers], _flags(args))
-    inputs = [config.data.input] if isinstance(config.data.input, str) else config.data.input
-    if inputs is None:
-        raise UserError(
-            "data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS"
-        )
-    checkpoint = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
 
-    from serving.jobs import make_output, plan_outputs, replaced
+    from serving.run import enhance_folder, make_plan
 
-    save = config.save
-    if save.skip_existing and save.overwrite:
-        raise UserError("save.skip_existing, save.overwrite: expected at most one of them, found both")
-    extras = [what for what in ("side_by_side", "illumination") if getattr(save, what)]
-    jobs = plan_outputs(
-        inputs, config.data.output, save.format, keep=save.skip_existing, overwrite=save.overwrite, extras=extras
-    )
-    there = set() if save.skip_existing else replaced(jobs, extras)
-    where = [*_outputs(jobs[0], extras), *_replaces(len(there), save.overwrite)]
+    plan = make_plan(config)
     if args.dry_run:
-        say(
-            f"# {args.cfg}, what differs from the defaults",
-            *as_yaml(changed(config.model_dump(), InferenceConfig)).splitlines(),
-        )
-        say("", f"weights: {checkpoint}", f"photos:  {len(jobs)}{_left_out(inputs)}", *where)
-        say(*_some([f"{job.source} -> {job.target}" for job in jobs]))
-        if args.json:
-            results = ({"photo": str(job.source), "result": str(job.target)} for job in jobs)
-            print_json({"dry_run": True, "weights": str(checkpoint), "replaced": len(there)}, "results", results)
+        _print_plan(args, plan)
         return EXIT_OK
+    run = enhance_folder(plan, lambda device: _print_begin(plan, device))
+    if run.main:
+        _print_outcome(run, plan.jobs)
+        if args.json:
+            print_json(_summary(run, plan), "results", _results(run.outcome, plan.jobs))
+    return EXIT_SOME_FAILED if run.outcome.failures else EXIT_OK
 
-    created = not jobs[0].output.exists()
-    make_output(jobs[0].output, "data.output")
 
-    from data.outputs import record_result
-    from serving.enhancer import Enhancer
-    from serving.pipeline import Options, enhance_files
+def _print_plan(args: argparse.Namespace, plan: "Plan") -> None:
+    """What a dry run tells."""
+    from configs.changes import as_yaml, changed
 
-    processes = _processes(config.model.device)
-    rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
-    enhancer = Enhancer(checkpoint, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
-    if rank == 0:
-        say(f"weights: {checkpoint}", f"device:  {enhancer.choice}{f', {world} processes' if processes else ''}")
-        say(f"photos:  {len(jobs)}{_left_out(inputs)}", *where)
-    start = time.perf_counter()
-    outcome = enhance_files(
-        jobs[rank::world],
-        enhancer,
-        Options.of(config),
-        scenes=jobs,
-        record=partial(record_result, writer=str(rank) if rank else ""),
-    )
-    if processes:
-        outcome = _gathered(outcome, jobs)
-        processes.destroy_process_group()
-    if rank:
-        return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
-    if created:
-        with contextlib.suppress(OSError):
-            jobs[0].output.rmdir()  # which only takes an empty folder
-    seconds = time.perf_counter() - start
-    code = _report(outcome, jobs, seconds)
+    differs = as_yaml(changed(plan.config.model_dump(), type(plan.config))).splitlines()
+    say(f"# {args.cfg}, what differs from the defaults", *differs, "")
+    say(f"weights: {plan.weights}", *_places(plan))
+    say(*_some([f"{job.source} -> {job.target}" for job in plan.jobs]))
     if args.json:
-        choice, failed = enhancer.choice, [{"photo": str(path), "reason": reason} for path, reason in outcome.failures]
-        runs_on = {"device": choice.device, "precision": choice.precision, "backend": choice.backend}
-        place = {"output": str(jobs[0].output), "weights": str(checkpoint), "device": str(choice), "runs_on": runs_on}
-        counts = {"photos": len(jobs), "enhanced": outcome.enhanced, "skipped": outcome.skipped, "failed": failed}
-        counts |= {"replaced": len(there & outcome.seconds.keys()), "seconds": round(seconds, 2)}
-        print_json(place | counts, "results", _results(outcome, jobs))
-    return code
+        results = ({"photo": str(job.source), "result": str(job.target)} for job in plan.jobs)
+        print_json({"dry_run": True, "weights": str(plan.weights), "replaced": len(plan.replaces)}, "results", results)
+
+
+def _print_begin(plan: "Plan", device: "Device") -> None:
+    say(f"weights: {plan.weights}", f"device:  {device}", *_places(plan))
+
+
+def _print_outcome(run: "Run", jobs: list["Job"]) -> None:
+    outcome, seconds = run.outcome, run.seconds
+    alike: dict[str, list[str]] = {}
+    for path, note in outcome.notes:
+        alike.setdefault(note, []).append(f"note: {path}: {note}")
+    for lines in alike.values():
+        say(*_some(lines))
+    counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
+    per_photo, per_second = seconds / max(outcome.enhanced, 1), outcome.pixels / 1e6 / max(seconds, 1e-9)
+    speed = f"{per_photo:.2f} s/photo, {per_second:.2f} megapixels/s"
+    say(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
+    if outcome.fault:
+        print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
+    for path, reason in outcome.failures:
+        say(f"failed: {path}: {reason}", file=sys.stderr)
+
+
+def _places(plan: "Plan") -> list[str]:
+    """How many photos, the folders that are written into, and what is replaced there."""
+    first, *beside = plan.folders()
+    lines = [
+        f"photos:  {len(plan.jobs)}{_left_out(plan.inputs)}",
+        f"output:  {first}",
+        *(f"         {f}" for f in beside),
+    ]
+    if count := len(plan.replaces):
+        results = f"{count:,} result{'' if count == 1 else 's'}"
+        overwrite = plan.config.save.overwrite
+        whose = " or other files of their names (--overwrite)" if overwrite else " (--skip-existing keeps them)"
+        lines.append(f"         replaces {results} of an earlier run{whose}")
+    return lines
+
+
+def _summary(run: "Run", plan: "Plan") -> dict[str, Any]:
+    """What `--json` tells of the run as a whole."""
+    outcome, choice = run.outcome, run.device.choice
+    return {
+        "output": str(plan.output),
+        "weights": str(plan.weights),
+        "device": str(choice),
+        "runs_on": {"device": choice.device, "precision": choice.precision, "backend": choice.backend},
+        "photos": len(plan.jobs),
+        "enhanced": outcome.enhanced,
+        "skipped": outcome.skipped,
+        "failed": [{"photo": str(path), "reason": reason} for path, reason in outcome.failures],
+        "replaced": len(plan.replaces & outcome.seconds.keys()),
+        "seconds": round(run.seconds, 2),
+    }
 
 
 def _some(lines: list[str]) -> list[str]:
     """The lines; of many, the first, and how many more there are."""
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"... and {len(lines) - SHOWN:,} more"]
-
-
-def _outputs(job: "Job", extras: list[str]) -> list[str]:
-    """The folders that results, and what is written beside them, go to."""
-    return [f"output:  {job.output}", *(f"         {job.folder_beside(extra)}" for extra in extras)]
-
-
-def _replaces(count: int, overwrite: bool) -> list[str]:
-    """A line on the files of an earlier run that this one replaces, where there are any."""
-    results = f"{count:,} result{'' if count == 1 else 's'}"
-    whose = " or other files of their names (--overwrite)" if overwrite else " (--skip-existing keeps them)"
-    return [f"         replaces {results} of an earlier run{whose}"] if count else []
 
 
 def _results(outcome: "Outcome", jobs: list["Job"]) -> Iterator[dict[str, Any]]:
@@ -202,26 +195,6 @@ def _left_out(inputs: list[str]) -> str:
     return f" (left out: {text})" if text else ""
 
 
-def _processes(device: str) -> "PartialState | None":
-    """This process among those that torchrun or `accelerate launch` started, or None where it is the only one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return None
-    import torch
-    from accelerate import PartialState
-
-    # told so, for processes without a GPU to find each other: otherwise each would enhance all photos
-    return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
-
-
-def _gathered(outcome: "Outcome", jobs: list["Job"]) -> "Outcome":
-    """What became of all processes' photos, in the order of the jobs; every process gets it."""
-    from accelerate.utils import gather_object
-
-    from serving.pipeline import together
-
-    return together(gather_object([outcome]), jobs)
-
-
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags as {config key: value}, so that they pass through the config's own validation."""
     if args.inputs and args.input:
@@ -238,23 +211,6 @@ def _typed(args: argparse.Namespace) -> dict[str, str]:
         key: f"--{name.replace('_', '-')}" for name, key in keys.items() if getattr(args, name) not in (None, False)
     }
     return typed | ({"data.input": "INPUT" if args.inputs else "--input"} if args.inputs or args.input else {})
-
-
-def _report(outcome: "Outcome", jobs: list["Job"], seconds: float) -> int:
-    alike: dict[str, list[str]] = {}
-    for path, note in outcome.notes:
-        alike.setdefault(note, []).append(f"note: {path}: {note}")
-    for lines in alike.values():
-        say(*_some(lines))
-    counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
-    per_photo, per_second = seconds / max(outcome.enhanced, 1), outcome.pixels / 1e6 / max(seconds, 1e-9)
-    speed = f"{per_photo:.2f} s/photo, {per_second:.2f} megapixels/s"
-    say(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
-    if outcome.fault:
-        print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
-    for path, reason in outcome.failures:
-        say(f"failed: {path}: {reason}", file=sys.stderr)
-    return EXIT_SOME_FAILED if outcome.failures else EXIT_OK
 
 
 if __name__ == "__main__":
