@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, Flag, add_output, given, make_parser, named_as_typed, run
 from common.console import note, quietly, say
 from common.errors import UserError
 from common.files import real_path, write_text
@@ -31,20 +31,27 @@ from metrics.measurement import CSV_HEADINGS, METRICS, Measurement, Values, meas
 if TYPE_CHECKING:
     from configs.schema import MetricsConfig
 
-FLAGS = {
-    "gt": ("data.gt_images_path", "DIR", "folder of ground truths"),
-    "enhanced": ("data.enhanced_images_path", "DIR", "folder of results"),
-    "json": (
+FLAGS = (
+    Flag("--gt", "data.gt_images_path", "folder of ground truths", "DIR"),
+    Flag("--enhanced", "data.enhanced_images_path", "folder of results", "DIR"),
+    Flag(
+        "--json",
         "metrics.json_file",
-        "FILE",
         "JSON to write (default: ENHANCED_metrics.json beside the folder of results)",
+        "FILE",
     ),
-    "csv": ("metrics.csv_file", "FILE", "CSV to write (default: beside the JSON)"),
-    "report": ("metrics.report_file", "FILE", "HTML page to write with the worst and best results and difference maps"),
-    "protocol": ("metrics.protocol", "NAME", "rgb, paper or both"),
-    "lpips": ("metrics.lpips", "MODE", "auto, on or off"),
-    "stlpips": ("metrics.stlpips", "MODE", "auto, alex, vgg or off"),
-}
+    Flag("--csv", "metrics.csv_file", "CSV to write (default: beside the JSON)", "FILE"),
+    Flag(
+        "--report",
+        "metrics.report_file",
+        "HTML page to write with the worst and best results and difference maps",
+        "FILE",
+    ),
+    Flag("--protocol", "metrics.protocol", "rgb, paper or both", "NAME"),
+    Flag("--lpips", "metrics.lpips", "auto, on or off", "MODE"),
+    Flag("--stlpips", "metrics.stlpips", "auto, alex, vgg or off", "MODE"),
+    Flag("--overwrite", "metrics.overwrite", "replace files of these names, whoever wrote them"),
+)
 ALL_SHOWN = 40  # images; of more, only the EXTREMES worst and best are shown
 EXTREMES = 5
 UNMATCHED_SHOWN = 10
@@ -53,20 +60,17 @@ UNMATCHED_SHOWN = 10
 def main(argv: list[str]) -> int:
     """Returns the exit code. Raises UserError for a user's mistake."""
     parser = make_parser(__doc__, default_cfg="metrics.yaml", example="metrics.protocol=rgb")
-    for flag, (key, metavar, text) in FLAGS.items():
-        parser.add_argument(f"--{flag}", metavar=metavar, help=f"{text}; sets {key}")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of these names, whoever wrote them")
+    for flag in FLAGS:
+        flag.add_to(parser)
     add_output(parser)
     args = parser.parse_args(argv)
 
     from configs.load import load_config  # not for --help, which would take twice as long
     from configs.schema import MetricsConfig
 
-    typed = {key: f"--{flag}" for flag, (key, *_) in FLAGS.items() if getattr(args, flag) is not None}
-    with named_as_typed(typed), quietly(args.quiet):
-        given = {key: getattr(args, flag.removeprefix("--")) for key, flag in typed.items()}
-        given |= {"metrics.overwrite": True} if args.overwrite else {}
-        return _compare(load_config(MetricsConfig, args.cfg, args.overrides, given))
+    flags = given(args, FLAGS)
+    with named_as_typed(flags.typed), quietly(args.quiet):
+        return _compare(load_config(MetricsConfig, args.cfg, flags.overrides, flags.values))
 
 
 def _compare(config: "MetricsConfig") -> int:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, Flag, Given, add_output, given, make_parser, named_as_typed, run
 from common.console import print_json, quietly, say
 from common.errors import UserError
 
@@ -26,23 +26,36 @@ if TYPE_CHECKING:
     from serving.pipeline import Outcome
     from serving.run import Device, Plan, Run
 
-FLAGS = {
-    "output": "data.output",
-    "checkpoint": "model.checkpoint",
-    "format": "save.format",
-    "same_for": "model.same_for",
-    "highlights": "save.highlights",
-    "denoise": "save.denoise",
-}  # flag -> config key, for text
-NUMBERS = {"strength": "model.strength", "map_scale": "model.map_scale"}
+FLAGS = (
+    Flag(
+        "--output",
+        "data.output",
+        "folder of results (default: FOLDER_enhanced beside the photos' folder)",
+        "DIR",
+        short="-o",
+    ),
+    Flag("--checkpoint", "model.checkpoint", "weights of the network, .safetensors or .pth", "FILE", short="-c"),
+    Flag(
+        "--strength", "model.strength", "0 (the photo) to 1 (the full result), or auto: by each photo", "F", parsed=True
+    ),
+    Flag("--same-for", "model.same_for", "folder: the photos of a folder are one scene, brightened alike", "S"),
+    Flag("--format", "save.format", "keep, png, jpeg (or jpg), webp or tiff (or tif)", "F"),
+    Flag(
+        "--map-scale",
+        "model.map_scale",
+        "2 or 4: for previews, the map at a half or a quarter of the sides",
+        "N",
+        parsed=True,
+    ),
+    Flag("--highlights", "save.highlights", "clip, hue or shoulder: what becomes of values above white", "H"),
+    Flag("--denoise", "save.denoise", "off, auto or always: remove noise from brightened shadows", "D"),
+    Flag("--dither", "save.dither", "against banding where shadows are brightened much"),
+    Flag("--side-by-side", "save.side_by_side", "also write photo and result as one picture"),
+    Flag("--illumination", "save.illumination", "also write the illumination map"),
+    Flag("--skip-existing", "save.skip_existing", "leave out photos whose result is there"),
+    Flag("--overwrite", "save.overwrite", "replace files of the results' names, whoever wrote them"),
+)
 SHOWN = 20  # lines of one kind about photos; the rest is counted
-SWITCHES = {
-    "dither": "save.dither",
-    "side_by_side": "save.side_by_side",
-    "illumination": "save.illumination",
-    "skip_existing": "save.skip_existing",
-    "overwrite": "save.overwrite",
-}
 
 
 def main(argv: list[str]) -> int:
@@ -50,41 +63,27 @@ def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, "configs/inference/inference.yaml", example="save.quality=90")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folders (searched recursively) and photos")
     parser.add_argument("-i", "--input", nargs="+", metavar="PATH", help="the same as INPUT")
-    parser.add_argument(
-        "-o", "--output", metavar="DIR", help="folder of results (default: FOLDER_enhanced beside the photos' folder)"
-    )
-    parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights of the network, .safetensors or .pth")
-    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result), or auto: by each photo")
-    parser.add_argument(
-        "--same-for", metavar="S", help="folder: the photos of a folder are one scene, brightened alike"
-    )
-    parser.add_argument("--format", metavar="F", help="keep, png, jpeg (or jpg), webp or tiff (or tif)")
-    parser.add_argument(
-        "--map-scale", metavar="N", help="2 or 4: for previews, the map at a half or a quarter of the sides"
-    )
-    parser.add_argument("--highlights", metavar="H", help="clip, hue or shoulder: what becomes of values above white")
-    parser.add_argument("--denoise", metavar="D", help="off, auto or always: remove noise from brightened shadows")
-    parser.add_argument("--dither", action="store_true", help="against banding where shadows are brightened much")
-    parser.add_argument("--side-by-side", action="store_true", help="also write photo and result as one picture")
-    parser.add_argument("--illumination", action="store_true", help="also write the illumination map")
-    parser.add_argument("--skip-existing", action="store_true", help="leave out photos whose result is there")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files of the results' names, whoever wrote them"
-    )
+    for flag in FLAGS:
+        flag.add_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written where, write nothing")
     add_output(parser, "what became of each photo, counts, device, seconds")
     args = parser.parse_args(argv)
-    with named_as_typed(_typed(args)), quietly(args.quiet):
-        return _enhance(args)
+    if args.inputs and args.input:
+        raise UserError("expected photos as INPUT or with --input, found both")
+    flags = given(args, FLAGS)
+    if args.inputs or args.input:
+        flags.values["data.input"] = args.inputs or args.input
+        flags.typed["data.input"] = "INPUT" if args.inputs else "--input"
+    with named_as_typed(flags.typed), quietly(args.quiet):
+        return _enhance(args, flags)
 
 
-def _enhance(args: argparse.Namespace) -> int:
+def _enhance(args: argparse.Namespace, flags: Given) -> int:
     # each where it is first needed: --help and mistakes are reported before slow imports
     from configs.load import load_config
     from configs.schema import InferenceConfig
 
-    numbers = [f"{key}={getattr(args, flag)}" for flag, key in NUMBERS.items() if getattr(args, flag) is not None]
-    config = load_config(InferenceConfig, args.cfg, [*args.overrides, *numbers], _flags(args))
+    config = load_config(InferenceConfig, args.cfg, flags.overrides, flags.values)
 
     from serving.run import enhance_folder, make_plan
 
@@ -193,24 +192,6 @@ def _left_out(inputs: list[str]) -> str:
 
     text = left_out([path for path in inputs if os.path.isdir(path)])  # noqa: PTH112
     return f" (left out: {text})" if text else ""
-
-
-def _flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags as {config key: value}, so that they pass through the config's own validation."""
-    if args.inputs and args.input:
-        raise UserError("expected photos as INPUT or with --input, found both")
-    flags: dict[str, Any] = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
-    flags |= {key: True for switch, key in SWITCHES.items() if getattr(args, switch)}
-    return flags | ({"data.input": args.inputs or args.input} if args.inputs or args.input else {})
-
-
-def _typed(args: argparse.Namespace) -> dict[str, str]:
-    """{config key: what was typed for it}, of what was."""
-    keys = {**FLAGS, **SWITCHES, **NUMBERS}
-    typed = {
-        key: f"--{name.replace('_', '-')}" for name, key in keys.items() if getattr(args, name) not in (None, False)
-    }
-    return typed | ({"data.input": "INPUT" if args.inputs else "--input"} if args.inputs or args.input else {})
 
 
 if __name__ == "__main__":
