@@ -70,9 +70,9 @@ class Worker:
 
     @cached_property
     def enhancer(self) -> object:
-        from serving.enhancer import Enhancer
+        from serving.pipeline import enhancer_of
 
-        return Enhancer(self.weights, **self.config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
+        return enhancer_of(self.config, self.weights)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tasks = [Task(**json.loads(text)) for text in batch["task"]]

@@ -118,6 +118,11 @@ class Options:
         return [what for what in ("side_by_side", "illumination") if getattr(self, what)]
 
 
+def enhancer_of(config: "InferenceConfig", weights: Path) -> Enhancer:
+    """The network as a config wants it run. Raises as `Enhancer`."""
+    return Enhancer(weights, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
+
+
 def enhance_files(
     jobs: list[Job],
     enhancer: Enhancer,

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.paths import find_weights
 from data.outputs import record_result
-from serving.enhancer import Enhancer
 from serving.jobs import Job, make_output, plan_outputs, replaced
-from serving.pipeline import Options, Outcome, enhance_files, together
+from serving.pipeline import Options, Outcome, enhance_files, enhancer_of, together
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -106,10 +105,9 @@ def enhance_folder(plan: Plan, begin: Callable[[Device], None] = lambda device: 
     """
     created = not plan.output.exists()
     make_output(plan.output, "data.output")
-    model = plan.config.model
-    processes = _processes(model.device)
+    processes = _processes(plan.config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
-    enhancer = Enhancer(plan.weights, **model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
+    enhancer = enhancer_of(plan.config, plan.weights)
     device = Device(enhancer.choice, world)
     if rank == 0:
         begin(device)
