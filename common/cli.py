@@ -10,8 +10,10 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.console import guarded, one_line
 from common.errors import UserError
@@ -51,6 +53,53 @@ def add_output(parser: ArgumentParser, what: str | None = None) -> None:
 def add_set(parser: ArgumentParser, text: str) -> None:
     """`--set KEY=VALUE`, as often as wanted, into `overrides`; `text` is its help."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=text)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a command line that sets a key of the config."""
+
+    name: str
+    """As it is typed, "--same-for"."""
+    key: str
+    """Of the config, "model.same_for"."""
+    help: str
+    """The key is told behind it."""
+    metavar: str | None = None
+    """None: a switch, which sets true."""
+    short: str | None = None
+    """A second name, "-o"."""
+    parsed: bool = False
+    """Whether its value is read as `--set` reads it, for keys that are no text; otherwise it is text whatever it
+    says, so that a folder may be called 1e5."""
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        names = [self.short, self.name] if self.short else [self.name]
+        options = {"metavar": self.metavar} if self.metavar else {"action": "store_true"}
+        parser.add_argument(*names, help=f"{self.help}; sets {self.key}", **options)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given of some flags, as `configs.load.load_config` takes it."""
+
+    overrides: list[str]
+    """KEY=VALUE, those of `--set` first."""
+    values: dict[str, Any]
+    """Config key -> value."""
+    typed: dict[str, str]
+    """Config key -> the flag, for `named_as_typed`."""
+
+
+def given(args: argparse.Namespace, flags: Iterable[Flag]) -> Given:
+    """What stands on a parsed command line of some flags, and of `--set`."""
+    found = [(flag, getattr(args, flag.name.removeprefix("--").replace("-", "_"))) for flag in flags]
+    found = [(flag, value) for flag, value in found if value not in (None, False)]
+    return Given(
+        [*args.overrides, *(f"{flag.key}={value}" for flag, value in found if flag.parsed)],
+        {flag.key: value for flag, value in found if not flag.parsed},
+        {flag.key: flag.name for flag, _ in found},
+    )
 
 
 @contextlib.contextmanager

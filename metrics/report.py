@@ -9,6 +9,7 @@ import numpy as np
 from common.errors import UserError
 from common.pages import BACKLIT, WELLLIT, figure_uri, page, picture_uri
 from data.images import STANDARD, Limits, read_rgb8
+from metrics.measurement import METRICS
 from metrics.pairing import Pair
 
 if TYPE_CHECKING:
@@ -21,10 +22,9 @@ WIDTH, HEIGHT = 420, 420  # px of a picture, at most
 NAMED = 20  # failures and photos without a partner that are listed; the JSON names all
 
 
-def metrics_page(
-    summary: dict[str, Any], pairs: Sequence[Pair], headings: dict[str, str], limits: Limits = STANDARD
-) -> str:
-    """The HTML. summary: the content of the JSON. headings: metric -> how it is called and written, "PSNR dB"."""
+def metrics_page(summary: dict[str, Any], pairs: Sequence[Pair], limits: Limits = STANDARD) -> str:
+    """The HTML. summary: what `Measurement.content` gave, the JSON. pairs: those that were measured."""
+    headings = {metric: heading for metric, (heading, _) in METRICS.items()}
     ranked = sorted((i for i in summary["images"] if i.get("psnr") is not None), key=lambda image: image["psnr"])
     places = {pair.name: pair for pair in pairs}
     count = min(SHOWN, (len(ranked) + 1) // 2)

@@ -10,7 +10,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -70,9 +70,9 @@ class Worker:
 
     @cached_property
     def enhancer(self) -> object:
-        from serving.enhancer import Enhancer
+        from serving.pipeline import enhancer_of
 
-        return Enhancer(self.weights, **self.config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
+        return enhancer_of(self.config, self.weights)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tasks = [Task(**json.loads(text)) for text in batch["task"]]
@@ -86,7 +86,7 @@ class Worker:
         """Enhance and write. A line for each photo: `relative`, and `failed` with the reason, or `pixels`, `note` and
         what records a result behind a URL.
         """
-        from serving.pipeline import enhance_files, settings
+        from serving.pipeline import Options, enhance_files
 
         with tempfile.TemporaryDirectory(prefix="enhance-") as temporary:
             here = Path(temporary)
@@ -102,7 +102,7 @@ class Worker:
             outcome = enhance_files(
                 [job for job, _ in jobs.values()],
                 self.enhancer,
-                **(settings(self.config) | {"skip_existing": False}),
+                replace(Options.of(self.config), skip_existing=False),  # the plan has left those out
                 record=lambda folder, relative: record_result(folder, relative, made_of[relative], self.name),
             )
             failed |= {jobs[path][1].relative: reason for path, reason in outcome.failures}

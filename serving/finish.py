@@ -7,10 +7,12 @@ bits become visible where the gain is large.
 Shape letters: h, w of a part of a photo. Without PyTorch where photo and map are arrays.
 """
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
+
+from configs.choices import Denoise, Highlights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
 SHOULDER = 0.8  # value from which highlights are compressed
 DITHER_GAIN = 4.0  # gain above which steps are dithered; fully from 5
 PATTERN = 128  # pixels, the side of the dither pattern
-
-Highlights = Literal["clip", "hue", "shoulder"]
-Denoise = Literal["off", "auto", "always"]
 
 
 def one_of(name: str, value: object, known: tuple) -> None:
@@ -87,7 +86,6 @@ class Finish:
 
 
 PLAIN = Finish()
-FIELDS = frozenset(field.name for field in fields(Finish))  # which are keys of `save` in a config too
 
 
 def unit(rgb: np.ndarray) -> np.ndarray:

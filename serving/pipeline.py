@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from common.files import DiskFull
 from common.progress import Progress
+from configs.choices import MetadataMode, SameFor
 from data.images import (
     PNG_LEVEL,
     STANDARD,
@@ -30,7 +31,7 @@ from data.images import (
 )
 from data.outputs import record_result
 from serving.enhancer import Enhancer
-from serving.finish import FIELDS, PLAIN, Finish
+from serving.finish import PLAIN, Finish
 from serving.jobs import Job, file_id
 from serving.strength import Strength, of_scenes
 
@@ -75,50 +76,71 @@ def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
     return result
 
 
-def settings(config: "InferenceConfig") -> dict[str, Any]:
-    """What `enhance_files` takes out of a config."""
-    save = config.save
-    return {
-        "strength": config.model.strength,
-        "same_for": config.model.same_for,
-        "finish": Finish(**save.model_dump(include=FIELDS)),
-        "limits": Limits(config.data.max_megapixels, config.data.incomplete),
-        **save.model_dump(exclude={"format", "overwrite", *FIELDS}),
-    }
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How files are enhanced, and what is written of each."""
+
+    strength: Strength = 1.0
+    same_for: SameFor = "photo"
+    """"folder": the photos of each folder are one scene, whose strength is decided once (`serving.strength`)."""
+    finish: Finish = PLAIN
+    quality: int | Literal["keep"] = 95
+    png_level: int = PNG_LEVEL
+    metadata: MetadataMode = "all"
+    side_by_side: bool = False
+    """Also write photo and result as one picture, into a folder beside the output."""
+    illumination: bool = False
+    """Also write the map as a grey picture (white: 1 or more, no change), into a folder beside the output."""
+    skip_existing: bool = False
+    """Leave out photos of which all that is wanted is there, and write no file that is there."""
+    limits: Limits = STANDARD
+
+    @classmethod
+    def of(cls, config: "InferenceConfig") -> Self:
+        """What a config says."""
+        model, save, data = config.model, config.save, config.data
+        return cls(
+            strength=model.strength,
+            same_for=model.same_for,
+            finish=Finish(highlights=save.highlights, denoise=save.denoise, dither=save.dither),
+            quality=save.quality,
+            png_level=save.png_level,
+            metadata=save.metadata,
+            side_by_side=save.side_by_side,
+            illumination=save.illumination,
+            skip_existing=save.skip_existing,
+            limits=Limits(data.max_megapixels, data.incomplete),
+        )
+
+    @property
+    def extras(self) -> list[str]:
+        """What is written beside each result: of "side_by_side" and "illumination" those that are wanted."""
+        return [what for what in ("side_by_side", "illumination") if getattr(self, what)]
+
+
+def enhancer_of(config: "InferenceConfig", weights: Path) -> Enhancer:
+    """The network as a config wants it run. Raises as `Enhancer`."""
+    return Enhancer(weights, **config.model.model_dump(exclude={"checkpoint", "strength", "same_for"}))
 
 
 def enhance_files(
     jobs: list[Job],
     enhancer: Enhancer,
+    options: Options = Options(),
     *,
-    strength: Strength = 1.0,
-    same_for: Literal["photo", "folder"] = "photo",
     scenes: list[Job] | None = None,
-    finish: Finish = PLAIN,
-    quality: int | Literal["keep"] = 95,
-    png_level: int = PNG_LEVEL,
-    metadata: Literal["all", "none"] = "all",
-    side_by_side: bool = False,
-    illumination: bool = False,
-    skip_existing: bool = False,
-    limits: Limits = STANDARD,
     record: Callable[[Path, Path], None] = record_result,
 ) -> Outcome:
     """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
 
-    `same_for` "folder": the photos of each folder are one scene, whose strength is decided once (`serving.strength`),
-    by all photos of `scenes` where `jobs` are a part of them.
-    `side_by_side` also writes photo and result as one picture, `illumination` the map as a grey one
-    (white: 1 or more, no change), into folders beside the output. `skip_existing` leaves out
-    photos of which all that is wanted is there, and writes no file that is there. Progress is a bar on a terminal, a
-    line now and then in a log. `record` is called with the folder and the relative path of each file that was written.
-    Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one photo more, whatever the
-    folder.
+    scenes: where `jobs` are a part of a run, all its jobs, by which the strength of each scene is decided. record: is
+    called with the folder and the relative path of each file that was written. Progress is a bar on a terminal, a line
+    now and then in a log. Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one
+    photo more, whatever the folder. Raises UserError where the disk is full.
     """
-    extras = [what for what, wanted in (("side_by_side", side_by_side), ("illumination", illumination)) if wanted]
     todo = jobs
-    if skip_existing:
-        todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, extras)])]
+    if options.skip_existing:
+        todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, options.extras)])]
     outcome = Outcome(skipped=len(jobs) - len(todo))
     record = _one_by_one(record)
     writers = 1 if enhancer.choice.device == "cpu" else min(GPU_WRITERS, os.cpu_count() or 1)
@@ -126,10 +148,12 @@ def enhance_files(
     progress = Progress("enhancing", len(todo))
     begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
 
-    decided = of_scenes(scenes or jobs, enhancer, strength, limits) if same_for == "folder" and todo else {}
-    enhance = partial(enhancer.enhance, finish=finish)
-    read = partial(read_photo, integers=True, limits=limits)
-    save = partial(write_photo, quality=quality, metadata=metadata, png_level=png_level)
+    decided = {}
+    if options.same_for == "folder" and todo:
+        decided = of_scenes(scenes or jobs, enhancer, options.strength, options.limits)
+    enhance = partial(enhancer.enhance, finish=options.finish, keep_map=options.illumination)
+    read = partial(read_photo, integers=True, limits=options.limits)
+    save = partial(write_photo, quality=options.quality, metadata=options.metadata, png_level=options.png_level)
 
     def begin(job: Job) -> _Begun:
         item = _Begun(job)
@@ -154,16 +178,16 @@ def enhance_files(
             following = item.reading = None  # which holds the photo
             if photo:
                 item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
-                photo = item.attempt(_checked, photo, job, side_by_side)
+                photo = item.attempt(_checked, photo, job, options.side_by_side)
             if number + 1 < len(todo) and room():
                 following = begin(todo[number + 1])
-            power = decided.get(job.source, strength)
-            computed = item.attempt(item.clocked, enhance, photo.rgb, power, keep_map=illumination) if photo else None
+            strength = decided.get(job.source, options.strength)
+            computed = item.attempt(item.clocked, enhance, photo.rgb, strength) if photo else None
             if computed:
-                source = photo.rgb if side_by_side else None
+                source = photo.rgb if options.side_by_side else None
                 result = replace(photo, rgb=computed[0])
                 item.writing = writer.submit(
-                    item.clocked, _write, job, result, source, computed[1], save, skip_existing, record
+                    item.clocked, _write, job, result, source, computed[1], save, options.skip_existing, record
                 )
             photo = computed = source = result = None  # the writer has what it needs, and lets go of it when it is done
             while len(begun) > ENCODING * writers:

@@ -15,13 +15,12 @@ from PIL import Image
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
-from configs.schema.inference import InferenceConfig
 from data.images import read_photo, read_rgb8
 from data.images.photo import to_integers
 from serving.enhancer import Enhancer
 from serving.finish import PLAIN, Finish
 from serving.jobs import plan_outputs
-from serving.pipeline import enhance_files, settings
+from serving.pipeline import Options, enhance_files
 from serving.strength import Strength
 
 SCREEN = 1280  # pixels; longer side of what is shown
@@ -118,9 +117,8 @@ class Studio:
                     progress((number + done) / len(photos))
 
             with self._turn:
-                options = settings(InferenceConfig()) | {"strength": strength, "finish": finish}
                 mapped = _Mapped(self, photo, weights, shown)
-                outcome = enhance_files([job], mapped, **options)
+                outcome = enhance_files([job], mapped, Options(strength=strength, finish=finish))
             written += [str(job.target)] if outcome.enhanced else []
             failed += [f"{Path(photo).name}: {reason}" for _, reason in outcome.failures]
         return written, failed

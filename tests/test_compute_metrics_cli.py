@@ -6,8 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import URLError
 
@@ -64,21 +62,6 @@ def test_a_pair_too_large_for_memory_does_not_cost_the_others(folders, capsys, m
     assert _call(folder, "--protocol", "rgb") == 3
     assert len(_summary(folder)["images"]) == 2
     assert "failed: b.png: expected a pair that fits into memory" in capsys.readouterr().err
-
-
-def test_large_pairs_take_turns():
-    room, inside, most = compute_metrics._Room(100), [], []
-
-    def work(pixels: int) -> None:
-        with room.take(pixels):
-            inside.append(pixels)
-            most.append(sum(inside))
-            time.sleep(0.005)
-            inside.remove(pixels)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, [40, 70, 30, 60, 250, 20, 90, 10] * 4))
-    assert len(most) == 32 and max(total for total in most if total != 250) <= 100
 
 
 def test_a_photo_is_never_overwritten_by_figures(folders):

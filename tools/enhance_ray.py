@@ -14,12 +14,17 @@ import importlib.util
 import sys
 import time
 
-from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
+from common.cli import EXIT_OK, EXIT_SOME_FAILED, Flag, Given, given, make_parser, named_as_typed, run
 from common.console import say
 from common.errors import UserError
 from common.paths import find_weights
 
-FLAGS = {"checkpoint": "model.checkpoint", "strength": "model.strength", "format": "save.format"}  # of the config
+FLAGS = (
+    Flag("--checkpoint", "model.checkpoint", "weights, at the same path on every machine", "FILE", short="-c"),
+    Flag("--strength", "model.strength", "0 (the photo) to 1 (the full result)", "F", parsed=True),
+    Flag("--format", "save.format", "keep, png, jpeg, webp or tiff", "F"),
+    Flag("--overwrite", "save.overwrite", "replace files of the results' names, whoever's"),
+)
 SHOWN = 20  # failures that are printed; the table has all
 
 
@@ -27,27 +32,22 @@ def main(argv: list[str]) -> int:
     parser = make_parser(__doc__, "configs/inference/inference.yaml", example="save.quality=90")
     parser.add_argument("-i", "--input", required=True, metavar="DIR", help="folder of photos, or its URL")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of results, or its URL")
-    parser.add_argument("-c", "--checkpoint", metavar="FILE", help="weights, at the same path on every machine")
-    parser.add_argument("--strength", metavar="F", help="0 (the photo) to 1 (the full result)")
-    parser.add_argument("--format", metavar="F", help="keep, png, jpeg, webp or tiff")
+    for flag in FLAGS:
+        flag.add_to(parser)
     parser.add_argument("--actors", type=int, metavar="N", help="processes (default: one a GPU, or for four cores)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files of the results' names, whoever's")
     args = parser.parse_args(argv)
     if args.actors is not None and args.actors < 1:
         raise UserError(f"--actors: expected at least 1, found {args.actors}")
-    typed = {key: f"--{flag}" for flag, key in FLAGS.items() if getattr(args, flag) is not None}
-    with named_as_typed(typed):
-        return _enhance(args, typed)
+    flags = given(args, FLAGS)
+    with named_as_typed(flags.typed):
+        return _enhance(args, flags)
 
 
-def _enhance(args: argparse.Namespace, typed: dict[str, str]) -> int:
+def _enhance(args: argparse.Namespace, flags: Given) -> int:
     from configs.load import load_config
     from configs.schema import InferenceConfig
 
-    flags = {key: getattr(args, flag.removeprefix("--")) for key, flag in typed.items()}
-    strength = flags.pop("model.strength", None)
-    overrides = [*args.overrides, *([f"model.strength={strength}"] if strength is not None else [])]
-    config = load_config(InferenceConfig, args.cfg, overrides, flags | {"save.overwrite": args.overwrite})
+    config = load_config(InferenceConfig, args.cfg, flags.overrides, flags.values)
     weights = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
 
     from models.checkpoints import load_unet

@@ -3,13 +3,12 @@
 Everything lands in runs/quickstart/: report.html, before_after.png, enhanced/, results.json and the run itself.
 """
 
-import contextlib
-import io
 import json
 import time
 from pathlib import Path
 
 from common.cli import EXIT_OK, ArgumentParser, add_set, run
+from common.errors import UserError
 
 PHOTOS = Path("datasets/quickstart")
 HELD_OUT = PHOTOS / "held_out"
@@ -66,25 +65,16 @@ def main(argv: list[str]) -> int:
 
 
 def measure(results: Path, json_file: Path) -> dict:
-    """Metrics (protocol `rgb`) of a folder of results against the held-out ground truths, written to `json_file` and
-    returned.
+    """Metrics (protocol `rgb`) of a folder of results against the held-out ground truths: what the JSON holds, written
+    to `json_file` and, as a table, to the CSV beside it. Raises UserError where a photo cannot be measured.
     """
-    import compute_metrics
+    from metrics.measurement import measure_folder
 
-    with contextlib.redirect_stdout(io.StringIO()):  # the caller shows several folders in one table
-        compute_metrics.main(
-            [
-                "--gt",
-                str(HELD_OUT / "ground_truth"),
-                "--enhanced",
-                str(results),
-                "--json",
-                str(json_file),
-                "--protocol",
-                "rgb",
-            ]
-        )
-    return json.loads(json_file.read_text())
+    measured = measure_folder(results, HELD_OUT / "ground_truth", ("rgb",))
+    if measured.failed:
+        raise UserError("{}: {}".format(*measured.failed[0]))
+    measured.write_csv(json_file.with_suffix(".csv"))
+    return measured.write_json(json_file)
 
 
 def _compare(measured: dict, folder: Path) -> dict:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from configs.choices import Denoise, Highlights, MetadataMode, SameFor
 from configs.schema.base import PathText, PhotoData, Section, spelt
 
 
@@ -27,7 +28,7 @@ class InferenceModel(Section):
     strength: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 1.0
     """0 returns the photo, 1 the full result; in between the illumination map is raised to this power. `auto`: by each
     photo's own brightness, smoothly from 1 (dark) to 0 (well lit)."""
-    same_for: Literal["photo", "folder"] = "photo"
+    same_for: SameFor = "photo"
     """`folder`: the photos of a folder are one scene (a burst, a panorama, a time-lapse) and are brightened by the same
     number of stops, so that the series does not flicker; each is read twice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -57,12 +58,12 @@ class InferenceSave(Section):
     png_level: Annotated[int, Field(ge=0, le=9)] = 2
     """How long PNG's compression looks for repeats, 0 (not at all) to 9: 6 takes four times as long as 2, for files a
     twentieth smaller. Pixels are the same."""
-    metadata: Literal["all", "none"] = "all"
+    metadata: MetadataMode = "all"
     """`all`: what the format can hold of EXIF, XMP, IPTC, resolution, texts, the file's time; `none`: pixels alone."""
-    highlights: Literal["clip", "hue", "shoulder"] = "clip"
+    highlights: Highlights = "clip"
     """What becomes of values above white. `clip`: each channel is cut (published results), which turns hues; `hue`: the
     three channels are scaled together; `shoulder`: compressed from 0.8 on, so that nothing more becomes white."""
-    denoise: Literal["off", "auto", "always"] = "off"
+    denoise: Denoise = "off"
     """`auto`: noise is removed from the shadows of 8-bit photos, as far as they are brightened; `always`: of 16-bit
     photos too."""
     dither: bool = False

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common.cli import exit_code
+from common.cli import Flag, exit_code, given, make_parser
+from common.errors import UserError
 from common.paths import REPO_ROOT
 from tests.faults import as_nobody
 
@@ -116,3 +117,39 @@ def test_paths_below_a_folder_that_may_not_be_entered(monkeypatch, capsys):
                     code = exit_code(mains[script], line)
                     err = capsys.readouterr().err.splitlines()
                     assert (code, len(err)) == (2, 1) and "locked" in err[0], (script, line, err)
+
+
+def test_flags_set_keys_of_the_config(capsys):
+    flags = (
+        Flag("--output", "data.output", "folder of results", "DIR", short="-o"),
+        Flag("--map-scale", "model.map_scale", "2 or 4", "N", parsed=True),
+        Flag("--overwrite", "save.overwrite", "replace files"),
+    )
+    parser = make_parser("Enhance.", "inference.yaml")
+    for flag in flags:
+        flag.add_to(parser)
+    nothing = given(parser.parse_args([]), flags)
+    assert (nothing.overrides, nothing.values, nothing.typed) == ([], {}, {})
+    found = given(parser.parse_args(["--map-scale", "2", "-o", "1e5", "--overwrite", "--set", "a.b=c"]), flags)
+    assert found.overrides == ["a.b=c", "model.map_scale=2"]
+    assert found.values == {"data.output": "1e5", "save.overwrite": True}
+    assert found.typed == {flag.key: flag.name for flag in flags}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "folder of results; sets data.output" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("says", "arguments", "overwrite"), [("true", [], True), ("false", ["--overwrite"], True)])
+def test_what_a_config_says_holds_where_no_flag_does(says, arguments, overwrite, tmp_path, monkeypatch):
+    """enhance-ray once took a switch that was not given for `false`."""
+    from serving import shards
+    from tools import enhance_ray
+
+    def planned(config, *rest):
+        raise UserError(f"overwrite is {config.save.overwrite}")
+
+    monkeypatch.setattr(shards, "plan", planned)
+    (tmp_path / "c.yaml").write_text(f"save: {{overwrite: {says}}}\n")
+    line = ["--cfg", str(tmp_path / "c.yaml"), "--input", "in", "--output", "out", *arguments]
+    with pytest.raises(UserError, match=f"overwrite is {overwrite}"):
+        enhance_ray.main(line)

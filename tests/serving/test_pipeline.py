@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 
 import serving.pipeline
+from configs.load import load_config
+from configs.schema import InferenceConfig
 from data.images import Limits, Metadata, Photo, read_photo, write_photo
 from data.outputs import RESULTS_FILE
+from serving.finish import Finish
 from serving.jobs import plan_outputs
-from serving.pipeline import Outcome, enhance_files, together
+from serving.pipeline import Options, Outcome, enhance_files, together
 from tests.serving.helpers import noise, save_photo
 
 
@@ -36,14 +39,14 @@ def test_files_carry_alpha_exif_bits_and_grey(enhancer, tmp_path):
 
 def test_strength_zero_writes_the_same_pixels(enhancer, tmp_path):
     Image.fromarray((noise(8, 8) * 255).astype(np.uint8)).save(tmp_path / "a.png")
-    enhance_files(plan_outputs([tmp_path / "a.png"], tmp_path / "out"), enhancer, strength=0.0)
+    enhance_files(plan_outputs([tmp_path / "a.png"], tmp_path / "out"), enhancer, Options(strength=0.0))
     assert np.array_equal(read_photo(tmp_path / "out" / "a.png").rgb, read_photo(tmp_path / "a.png").rgb)
 
 
 def test_side_by_side_and_map(enhancer, tmp_path):
     save_photo(tmp_path / "in" / "sub" / "a.png")
     (job,) = plan_outputs([tmp_path / "in"], tmp_path / "out")
-    enhance_files([job], enhancer, side_by_side=True, illumination=True)
+    enhance_files([job], enhancer, Options(side_by_side=True, illumination=True))
     photo, result = read_photo(job.source).rgb, read_photo(job.target).rgb
     pair = read_photo(tmp_path / "out_side_by_side" / "sub" / "a.png").rgb
     assert np.array_equal(pair, np.concatenate([photo, result], axis=1))
@@ -60,9 +63,10 @@ def test_skip_existing(enhancer, tmp_path):
     jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
     enhance_files(jobs[:1], enhancer)
     os.utime(jobs[0].target, (1, 1))
-    outcome = enhance_files(jobs, enhancer, skip_existing=True)
+    outcome = enhance_files(jobs, enhancer, Options(skip_existing=True))
     assert (outcome.enhanced, outcome.skipped) == (1, 1) and jobs[0].target.stat().st_mtime == 1
-    outcome = enhance_files(jobs, enhancer, skip_existing=True, illumination=True)  # the maps are still missing
+    with_maps = Options(skip_existing=True, illumination=True)
+    outcome = enhance_files(jobs, enhancer, with_maps)  # the maps are still missing
     assert (outcome.enhanced, outcome.skipped) == (2, 0) and jobs[0].beside("illumination").exists()
 
 
@@ -271,7 +275,8 @@ def test_metadata_quality_and_limits_are_those_that_were_asked_for(enhancer, tmp
     picture.save(tmp_path / "in" / "a.jpg", exif=exif, quality=70, subsampling=2)
     picture.resize((160, 120)).save(tmp_path / "in" / "large.png")
     jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
-    outcome = enhance_files(jobs, enhancer, quality="keep", metadata="none", limits=Limits(max_megapixels=0.01))
+    options = Options(quality="keep", metadata="none", limits=Limits(max_megapixels=0.01))
+    outcome = enhance_files(jobs, enhancer, options)
     assert outcome.enhanced == 1 and "at most 0.01 megapixels (data.max_megapixels)" in outcome.failures[0][1]
     with Image.open(tmp_path / "in" / "a.jpg") as source, Image.open(tmp_path / "out" / "a.jpg") as result:
         assert result.quantization == source.quantization and result.layer == source.layer
@@ -287,3 +292,24 @@ def test_what_did_not_fit_into_the_result_is_noted(enhancer, tmp_path):
     assert [note for _, note in outcome.notes] == [
         "EXIF above 64 KB, which JPEG cannot hold: left out its largest parts (MakerNote)"
     ]
+
+
+def test_options_are_those_of_the_config():
+    assert Options.of(InferenceConfig()) == Options()
+    given = ["model.strength=auto", "model.same_for=folder", "save.highlights=hue", "save.denoise=auto"]
+    given += ["save.dither=true", "save.quality=keep", "save.png_level=6", "save.metadata=none"]
+    given += ["save.side_by_side=true", "save.illumination=true", "save.skip_existing=true"]
+    given += ["data.max_megapixels=5", "data.incomplete=accept"]
+    options = Options.of(load_config(InferenceConfig, "inference.yaml", given))
+    assert options == Options(
+        strength="auto",
+        same_for="folder",
+        finish=Finish(highlights="hue", denoise="auto", dither=True),
+        quality="keep",
+        png_level=6,
+        metadata="none",
+        side_by_side=True,
+        illumination=True,
+        skip_existing=True,
+        limits=Limits(5, "accept"),
+    )

@@ -9,7 +9,7 @@ from PIL import Image
 from data.images import read_photo
 from metrics.harm import exposed
 from serving.jobs import plan_outputs
-from serving.pipeline import enhance_files
+from serving.pipeline import Options, enhance_files
 from serving.strength import FULL, MOST, NONE, auto_strength, mean_light, of_scenes, shared
 from tests.serving.helpers import noise
 
@@ -64,7 +64,7 @@ def test_a_series_does_not_flicker(enhancer, tmp_path):
         illumination = enhancer.illumination(read_photo(path, integers=True).rgb)
         lifts.setdefault(path.parent.name, []).append(-power * np.log2(illumination).mean())
     assert np.ptp(lifts["dusk"]) < 1e-4 and min(lifts["dusk"]) > 0.3 and lifts["noon"] == [0] * 4
-    outcome = enhance_files(jobs[:3], enhancer, strength="auto", same_for="folder", scenes=jobs)
+    outcome = enhance_files(jobs[:3], enhancer, Options(strength="auto", same_for="folder"), scenes=jobs)
     assert outcome.enhanced == 3 and not outcome.failures
     for job in jobs[:3]:
         result, _ = enhancer.enhance(read_photo(job.source, integers=True).rgb, strengths[job.source])
