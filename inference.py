@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, add_output, make_parser, named_as_typed, run
 from common.console import print_json, quietly, say
 from common.errors import UserError
+from common.files import make_folder
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -98,7 +99,7 @@ def _enhance(args: argparse.Namespace) -> int:
         )
     checkpoint = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
 
-    from serving.jobs import make_output, plan_outputs, replaced
+    from serving.jobs import plan_outputs, replaced
 
     save = config.save
     if save.skip_existing and save.overwrite:
@@ -122,7 +123,7 @@ def _enhance(args: argparse.Namespace) -> int:
         return EXIT_OK
 
     created = not jobs[0].output.exists()
-    make_output(jobs[0].output, "data.output")
+    make_folder(jobs[0].output, "data.output")
 
     from data.outputs import record_result
     from serving.enhancer import Enhancer

@@ -1,7 +1,6 @@
 """What a run leaves behind: its folder, JSON lines, TensorBoard events and previews."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -156,16 +155,6 @@ class RunFolder(RunFiles):
         with self._tensorboard() as events:
             events.close()
         write_text(self.outcome_file, _json(outcome))
-
-
-def make_folder(path: str, key: str) -> None:
-    """Make a folder that the config names. Raises UserError where it cannot be made or written to."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{key}: expected a folder that can be made, found {path}: {error.strerror}") from None
-    if not os.access(path, os.W_OK):
-        raise UserError(f"{key}: expected a folder that can be written, found {path}")
 
 
 def _json(content: dict) -> str:

@@ -586,7 +586,7 @@ def test_quiet_and_json(overrides, tmp_path, capsys):
         (["clip.identity.model=ViT-B-32"], "expected an encoder with five feature maps"),
         (["unet_model.batch_sise=2"], "did you mean 'unet_model.batch_size'"),
         (["exp.exp_name=.."], "exp.exp_name"),
-        (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be made"),
+        (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be written"),
         (
             ["guidance.remove_first_n_tokens=3", "clip.guidance.model=timm/resnet10t"],
             "guidance.remove_first_n_tokens: needs",
