@@ -82,7 +82,7 @@ def settings(config: "InferenceConfig") -> dict[str, Any]:
         "strength": config.model.strength,
         "same_for": config.model.same_for,
         "finish": Finish(**save.model_dump(include=FIELDS)),
-        "limits": Limits(config.data.max_megapixels, config.data.incomplete),
+        "limits": config.data.limits,
         **save.model_dump(exclude={"format", "overwrite", *FIELDS}),
     }
 

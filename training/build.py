@@ -27,7 +27,7 @@ from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.paths import find_pretrained
 from training.phases import Phase, describe_schedule, schedule
-from training.photos import leave_out_notes, photo_limits, training_photos
+from training.photos import leave_out_notes, training_photos
 from training.runtime import describe_device
 from training.tracking import RunFolder
 from training.unet_task import UNetTask
@@ -119,7 +119,7 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         validation = None
         if planned.validation and accelerator.is_main_process:  # which is the one that validates
             size = config.data.val_size or config.data.image_size
-            validation = Validation(planned.validation, size, config.exp.cache_dir, photo_limits(config.data))
+            validation = Validation(planned.validation, size, config.exp.cache_dir, config.data.limits)
     for path in photos.uniform:
         say(f"note       {path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
     skipped = []

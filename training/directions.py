@@ -33,7 +33,6 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import KINDS, load_guidance
 from models.weight_files import read_metadata
 from training.embeddings import embed_photos, embed_vocabulary
-from training.photos import photo_limits
 
 RELIT = {
     "welllit": "residual of well-lit photos and the same darkened",
@@ -169,7 +168,7 @@ def relit_guidance(
     options, cache, batch = config.guidance.relit, config.exp.cache_dir, config.guidance.embed_batch_size
     names = ("foreground_stops", "background_stops", "foreground_share")
     darken = darkening(BacklightRanges(**{name: tuple(getattr(options, name)) for name in names}))
-    limits = photo_limits(config.data)
+    limits = config.data.limits
     lit, dark, skipped = [], [], []
     for side, paths in (("welllit", well_lit), ("backlit", backlit)):
         key = f"data.{side}_images_path"
@@ -195,7 +194,7 @@ def embed_folders(
     Raises UserError.
     """
     cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
-    limits = photo_limits(config.data)
+    limits = config.data.limits
     (well_lit_embeddings, skipped_well_lit), (backlit_embeddings, skipped_backlit) = (
         embed_photos(paths, encoder, cache, batch, f"data.{name}_images_path", limits)
         for name, paths in (("welllit", well_lit), ("backlit", backlit))

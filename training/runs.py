@@ -60,6 +60,11 @@ class Run:
         return [line for line in self.metrics if "loss" in line]
 
     @cached_property
+    def guided(self) -> list[dict]:
+        """Those of the steps that tell where results lie along the direction, and where they should."""
+        return [line for line in self.steps if {"projection", "set_point", "backlit_projection"} <= line.keys()]
+
+    @cached_property
     def checks(self) -> list[dict]:
         """Lines about validation."""
         return [line for line in self.metrics if "val_psnr" in line]
