@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-R BT.601)
+from data.images.photo import LUMA
+
 RADIUS = 1  # reduced pixels from a window's middle to its side; larger windows were further from the full map, ...
 EPSILON = 1e-5  # ... and so were larger values of this, luma's variance below which a window counts as flat
 
@@ -49,7 +50,7 @@ def _tail(images: Tensor, dim: int, missing: int, scale: int) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """(B,3,H,W) -> (B,1,H,W)."""
+    """(B,3,H,W) -> (B,1,H,W), by ITU-R BT.601."""
     red, green, blue = images.split(1, dim=1)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
