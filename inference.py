@@ -85,10 +85,10 @@ def main(argv: list[str]) -> int:
 
 def _enhance(args: argparse.Namespace) -> int:
     # each where it is first needed: --help and mistakes are reported before slow imports
-    from common.paths import find_weights
     from configs.changes import as_yaml, changed
     from configs.load import load_config
     from configs.schema import InferenceConfig
+    from models.shipped import find_weights
 
     numbers = [f"{key}={getattr(args, flag)}" for flag, key in NUMBERS.items() if getattr(args, flag) is not None]
     config = load_config(InferenceConfig, args.cfg, [*args.overrides, *numbers], _flags(args))

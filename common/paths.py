@@ -3,7 +3,7 @@
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -11,7 +11,6 @@ from common.files import kind_of_file, read_file
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 TEXT_LIMIT = 2**20  # bytes of a list or a table; a line for each of ten thousand photos
-ENCODERS = {"mini-clip.safetensors"}  # of the shipped weights; the others are the network's
 # folders that shipped configs and the documents name -> what tells how to fill them; {setting}: how to name another
 EXPLAINED = {
     "input": "for example: python inference.py PHOTOS",
@@ -46,24 +45,15 @@ def is_file(path: str | Path) -> bool:
     return found(path) == "a file"
 
 
-def find_file(value: str, key: str) -> Path:
-    """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
-    return _first_of(value, key, Path(value), REPO_ROOT / value)
+def find_file(value: str, key: str, *others: Path, hint: Callable[[], str] = str) -> Path:
+    """A file named in a config: relative to the current folder, else to this repository, else one of `others`.
 
-
-def find_weights(value: str, key: str) -> Path:
-    """A weight file named in a config, as `find_file`; a name alone may be that of a shipped one. Raises UserError."""
-    shipped = REPO_ROOT / "pretrained_models"
-    names = sorted(path.name for path in shipped.glob("*.safetensors") if path.name not in ENCODERS)
-    hint = "" if Path(value).name != value or not names else f" (shipped: {', '.join(names)})"
-    return _first_of(value, key, Path(value), REPO_ROOT / value, shipped / value, hint=hint)
-
-
-def _first_of(value: str, key: str, *candidates: Path, hint: str = "") -> Path:
-    for candidate in candidates:
+    hint: asked for the end of the error, where nothing is known of the name. Raises UserError.
+    """
+    for candidate in (Path(value), REPO_ROOT / value, *others):
         if is_file(candidate):
             return candidate
-    how = how_to_get(value, [key], "FILE") or hint
+    how = how_to_get(value, [key], "FILE") or hint()
     raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how}")
 
 

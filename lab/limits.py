@@ -21,7 +21,6 @@ from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import write_text
-from common.paths import find_weights
 from common.provenance import provenance
 from data.images import read_rgb8
 from data.images.photo import to_integers
@@ -30,6 +29,7 @@ from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import pair, read_names
 from models.clip_encoder import load_clip
 from models.retinex import enhance
+from models.shipped import find_weights
 from serving.enhancer import Enhancer
 
 GAINS = np.arange(0.5, 2.001, 0.05)

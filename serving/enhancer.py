@@ -313,8 +313,8 @@ def _joined(parts: list["Tensor"]) -> "Tensor":
 
 def _weights(checkpoint: str | Path | None) -> Path:
     """A weight file, by its path or as one of the shipped ones by its name; None: the default. Raises UserError."""
-    from common.paths import find_weights
     from configs.schema import InferenceModel
+    from models.shipped import find_weights
 
     return find_weights(str(checkpoint or InferenceModel().checkpoint), "checkpoint")
 

@@ -17,7 +17,7 @@ import time
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, make_parser, named_as_typed, run
 from common.console import say
 from common.errors import UserError
-from common.paths import find_weights
+from models.shipped import find_weights
 
 FLAGS = {"checkpoint": "model.checkpoint", "strength": "model.strength", "format": "save.format"}  # of the config
 SHOWN = 20  # failures that are printed; the table has all
