@@ -22,7 +22,7 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
-from models.checkpoints import load_unet, read_tensors, save_unet
+from models.checkpoints import load_unet, read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 from models.unet import IlluminationUNet
 from models.weight_files import read_content, read_metadata
@@ -392,7 +392,7 @@ def test_pretrained_start_skips_reconstruction_and_is_read_once(overrides, tmp_p
     torch.manual_seed(1)
     read = []
     monkeypatch.setattr("models.checkpoints.read_content", lambda path, **_: read.append(path) or read_content(path))
-    save_unet(IlluminationUNet(map_bias=1.0), tmp_path / "start.safetensors")
+    save_tensors(IlluminationUNet(map_bias=1.0).state_dict(), tmp_path / "start.safetensors")
     run = train(
         config(overrides, "unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}")
     )
