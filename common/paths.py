@@ -25,7 +25,7 @@ EXPLAINED = {
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems take
 
 
-def found(path: str | Path) -> str:
+def what_is_at(path: str | Path) -> str:
     """What is at a path, in words: "a file", "a folder", "nothing there", or why that cannot be known. Never raises."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
@@ -42,7 +42,7 @@ def found(path: str | Path) -> str:
 
 def is_file(path: str | Path) -> bool:
     """Whether a path leads to a regular file; False also for one that is too long or below a locked folder."""
-    return found(path) == "a file"
+    return what_is_at(path) == "a file"
 
 
 def find_file(value: str, key: str, *others: Path, hint: Callable[[], str] = str) -> Path:
@@ -54,7 +54,7 @@ def find_file(value: str, key: str, *others: Path, hint: Callable[[], str] = str
         if is_file(candidate):
             return candidate
     how = how_to_get(value, [key], "FILE") or hint()
-    raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how}")
+    raise UserError(f"{key}: expected a file, found {what_is_at(value)}: {value}{how}")
 
 
 def find_folder(value: str, key: str) -> Path:
@@ -66,12 +66,12 @@ def find_folders(folders: Mapping[str, str]) -> list[Path]:
     """Folders named in a config, by their keys. Raises UserError about the first that is missing or a file; its hint
     names all the keys to set.
     """
-    wrong = [key for key, value in folders.items() if not value.strip() or found(value) != "a folder"]
+    wrong = [key for key, value in folders.items() if not value.strip() or what_is_at(value) != "a folder"]
     for key in wrong:
         value = folders[key]
         if not value.strip():
             raise UserError(f"{key}: expected a folder, found an empty name")
-        raise UserError(f"{key}: expected a folder, found {found(value)}: {value}{how_to_get(value, wrong)}")
+        raise UserError(f"{key}: expected a folder, found {what_is_at(value)}: {value}{how_to_get(value, wrong)}")
     return [Path(value) for value in folders.values()]
 
 
@@ -137,7 +137,7 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT) -> str:
 
     Raises UserError where it is no regular file, cannot be read, is larger than `limit` bytes, or is not UTF-8.
     """
-    what = found(path)
+    what = what_is_at(path)
     if what != "a file":
         raise UserError(f"{path}: expected a text file, found {what}")
     try:

@@ -106,10 +106,10 @@ def pictures() -> None:
     from configs.schema import InferenceModel
     from data.backlight import BacklightRanges, simulate_backlight
     from data.images import read_rgb8
+    from data.images.grid import photo_grid
     from data.images.photo import to_integers
     from data.samples import sample_picture
     from serving.enhancer import Enhancer
-    from training.tracking import photo_grid
 
     results = REPO_ROOT / "docs" / "results"
     weights = REPO_ROOT / InferenceModel().checkpoint

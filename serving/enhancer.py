@@ -130,9 +130,9 @@ class Enhancer:
             waiting = alike[rgb.shape, rgb.dtype, self.precision_of(rgb)]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
-                self._finish(waiting, strength, results, finish)
+                self._enhance_batch(waiting, strength, results, finish)
         for waiting in alike.values():
-            self._finish(waiting, strength, results, finish)
+            self._enhance_batch(waiting, strength, results, finish)
         return results
 
     def _at_once(self, rgb: np.ndarray) -> int:
@@ -160,7 +160,7 @@ class Enhancer:
         free = torch.cuda.mem_get_info(self.choice.device)[0]
         return min(GPU_TILE, max(TILE, math.isqrt(free // 2 // GPU_BYTES)))
 
-    def _finish(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
+    def _enhance_batch(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
         """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""
         if not waiting:
             return

@@ -21,7 +21,7 @@ from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
-from training.directions import check_guidance, describe, run_direction
+from training.directions import describe, run_direction, source_weights
 from training.embeddings import encoder_loader, missing_weights
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
@@ -78,7 +78,7 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     if config.exp.mode == "rave":
         check_truths(config)
     if method == "rave":
-        check_guidance(config.guidance)
+        source_weights(config.guidance)  # which refuses keys that do not go together
     pairs, notes = _validation_pairs(config)
     truths, more = truth_pairs(data, backlit)
     side = f"{data.image_size} x {data.image_size}"
