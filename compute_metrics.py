@@ -81,9 +81,7 @@ def _compare(config: "MetricsConfig") -> int:
         note(f"results and ground truths are one folder, each photo is compared with itself: {gt_dir}")
     json_file, csv_file, page_file = _output_files(config, enhanced_dir)
 
-    from data.images import Limits  # not before everything above is known to be right: measuring imports for seconds
-
-    chosen, limits = config.metrics, Limits(config.data.max_megapixels, config.data.incomplete)
+    chosen, limits = config.metrics, config.data.limits
     protocols = ("rgb", "paper") if chosen.protocol == "both" else (chosen.protocol,)
     measured = measure_folder(
         enhanced_dir, gt_dir, protocols, lpips=chosen.lpips, stlpips=chosen.stlpips, limits=limits

@@ -95,6 +95,16 @@ def _refuse_special(path: str | Path, mode: int) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
+def make_folder(path: str | Path, key: str) -> None:
+    """Make a folder for results. Raises UserError where it cannot be made or written to. key: what named it."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission to write")
+    except OSError as error:
+        raise UserError(f"{key}: expected a folder that can be written, found {path}: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     """Write a file whole: yields a temporary path in its folder, which takes the file's name when the block ends.
@@ -113,7 +123,7 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             if path.is_symlink() and (folder == Path("/dev") or folder.is_relative_to("/proc")):  # such as /dev/stdout
                 raise UserError(f"{path}: cannot be written: expected a file, found a link of the system")
         _remove_stale_once(path.parent)
-        temporary = path.parent / f"{PART}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
+        temporary = path.parent / f"{PART}{machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
         temporary.touch(exist_ok=False)
         mode = stat.S_IMODE(temporary.stat().st_mode)
         try:
@@ -185,13 +195,14 @@ _remove_stale_once = cache(remove_stale)  # a process looks once into each folde
 
 def _is_stale(entry: os.DirEntry) -> bool:
     owner = re.match(rf"{re.escape(PART)}([0-9a-f]{{8}})-(\d{{1,9}})-", entry.name)
-    if owner and owner[1] == _machine():
+    if owner and owner[1] == machine():
         return not is_running(int(owner[2]))
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
+    """What tells this machine from others in names of files: 8 hexadecimal digits of its name's SHA-256."""
     return hashlib.sha256(platform.node().encode(errors="replace")).hexdigest()[:8]
 
 

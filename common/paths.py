@@ -3,7 +3,7 @@
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -11,7 +11,6 @@ from common.files import kind_of_file, read_file
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 TEXT_LIMIT = 2**20  # bytes of a list or a table; a line for each of ten thousand photos
-ENCODERS = {"mini-clip.safetensors"}  # of the shipped weights; the others are the network's
 # folders that shipped configs and the documents name -> what tells how to fill them; {setting}: how to name another
 EXPLAINED = {
     "input": "for example: python inference.py PHOTOS",
@@ -26,7 +25,7 @@ EXPLAINED = {
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes that file systems take
 
 
-def found(path: str | Path) -> str:
+def what_is_at(path: str | Path) -> str:
     """What is at a path, in words: "a file", "a folder", "nothing there", or why that cannot be known. Never raises."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
@@ -43,28 +42,19 @@ def found(path: str | Path) -> str:
 
 def is_file(path: str | Path) -> bool:
     """Whether a path leads to a regular file; False also for one that is too long or below a locked folder."""
-    return found(path) == "a file"
+    return what_is_at(path) == "a file"
 
 
-def find_file(value: str, key: str) -> Path:
-    """A file named in a config: relative to the current folder, else to this repository. Raises UserError."""
-    return _first_of(value, key, Path(value), REPO_ROOT / value)
+def find_file(value: str, key: str, *others: Path, hint: Callable[[], str] = str) -> Path:
+    """A file named in a config: relative to the current folder, else to this repository, else one of `others`.
 
-
-def find_weights(value: str, key: str) -> Path:
-    """A weight file named in a config, as `find_file`; a name alone may be that of a shipped one. Raises UserError."""
-    shipped = REPO_ROOT / "pretrained_models"
-    names = sorted(path.name for path in shipped.glob("*.safetensors") if path.name not in ENCODERS)
-    hint = "" if Path(value).name != value or not names else f" (shipped: {', '.join(names)})"
-    return _first_of(value, key, Path(value), REPO_ROOT / value, shipped / value, hint=hint)
-
-
-def _first_of(value: str, key: str, *candidates: Path, hint: str = "") -> Path:
-    for candidate in candidates:
+    hint: asked for the end of the error, where nothing is known of the name. Raises UserError.
+    """
+    for candidate in (Path(value), REPO_ROOT / value, *others):
         if is_file(candidate):
             return candidate
-    how = how_to_get(value, [key], "FILE") or hint
-    raise UserError(f"{key}: expected a file, found {found(value)}: {value}{how}")
+    how = how_to_get(value, [key], "FILE") or hint()
+    raise UserError(f"{key}: expected a file, found {what_is_at(value)}: {value}{how}")
 
 
 def find_folder(value: str, key: str) -> Path:
@@ -76,12 +66,12 @@ def find_folders(folders: Mapping[str, str]) -> list[Path]:
     """Folders named in a config, by their keys. Raises UserError about the first that is missing or a file; its hint
     names all the keys to set.
     """
-    wrong = [key for key, value in folders.items() if not value.strip() or found(value) != "a folder"]
+    wrong = [key for key, value in folders.items() if not value.strip() or what_is_at(value) != "a folder"]
     for key in wrong:
         value = folders[key]
         if not value.strip():
             raise UserError(f"{key}: expected a folder, found an empty name")
-        raise UserError(f"{key}: expected a folder, found {found(value)}: {value}{how_to_get(value, wrong)}")
+        raise UserError(f"{key}: expected a folder, found {what_is_at(value)}: {value}{how_to_get(value, wrong)}")
     return [Path(value) for value in folders.values()]
 
 
@@ -147,7 +137,7 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT) -> str:
 
     Raises UserError where it is no regular file, cannot be read, is larger than `limit` bytes, or is not UTF-8.
     """
-    what = found(path)
+    what = what_is_at(path)
     if what != "a file":
         raise UserError(f"{path}: expected a text file, found {what}")
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import open_file
 from common.pages import GENERATOR
-from common.paths import found
+from common.paths import what_is_at
 
 HEAD = 4096  # bytes in which a page says who made it, and a table has its heading
 LARGEST = 2**28  # bytes of a JSON of figures
@@ -26,7 +26,7 @@ def check_replaceable(
     key: what named it. heading: how the first line of a table of ours may begin. mark: what a file of ours holds,
     for formats that are no text. overwrite: other files are replaced too; None: there is no such switch.
     """
-    what = found(path)
+    what = what_is_at(path)
     if what in ("nothing there", "a broken link"):
         return
     if what != "a file":

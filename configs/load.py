@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.console import note
 from common.errors import UserError
-from common.paths import REPO_ROOT, found, is_file, read_text
+from common.paths import REPO_ROOT, is_file, read_text, what_is_at
 from configs import published
 from configs.changes import as_yaml, flat
 from configs.effects import without_effect
@@ -35,7 +35,7 @@ def find_config(name: str) -> Path:
 
     Raises UserError where there is none, or more than one.
     """
-    what = found(name)
+    what = what_is_at(name)
     if what == "a file":
         return Path(name)
     path = Path(name)

@@ -83,21 +83,6 @@ def unknown_names(names: Collection[str], photos: Iterable[Path], what: str) -> 
     return [*notes, f"{what}, found {more} more names"] if more > 0 else notes
 
 
-def photo_sizes(paths: Collection[Path], folder: str | Path) -> dict[str, int]:
-    """Path relative to the folder -> bytes; -1 for what cannot be read.
-
-    It tells whether a folder's photos are still the same.
-    """
-
-    def size(path: Path) -> int:
-        try:
-            return path.stat().st_size
-        except OSError:
-            return -1
-
-    return {path.relative_to(folder).as_posix(): size(path) for path in paths}
-
-
 def other_photos(folder: str | Path) -> Counter[str]:
     """How many photos below `folder` have a format that is not read here, by suffix (".heic")."""
     return Counter(

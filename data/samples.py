@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.files import write_text, writing
 from data.backlight import BacklightRanges, simulate_backlight
+from data.images.photo import to_integers
 
 TRAIN_PICTURES = ("astronaut.png", "coffee.png", "rocket.jpg")
 HELD_OUT_PICTURES = ("chelsea.png", "motorcycle_left.png")
@@ -71,6 +72,6 @@ def _crop(name: str, generator: torch.Generator) -> Tensor:
 
 
 def _save(photo: Tensor, path: Path) -> None:
-    pixels = (photo * 255).round().byte().permute(1, 2, 0).numpy()
+    pixels = to_integers(photo.permute(1, 2, 0).numpy(), np.uint8)
     with writing(path) as temporary:
         Image.fromarray(pixels).save(temporary)

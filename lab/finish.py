@@ -216,7 +216,7 @@ def pictures(enhancer, folder: Path) -> None:
 
 def _save(file: Path, images: dict[str, np.ndarray], place: tuple[int, int]) -> None:
     """One crop of each image, side by side, under its title."""
-    from training.tracking import photo_grid
+    from data.images.grid import photo_grid
 
     top, left = place
     crops = [image[top : top + CROP, left : left + CROP] for image in images.values()]

@@ -21,15 +21,15 @@ from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import write_text
-from common.paths import find_weights
 from common.provenance import provenance
 from data.images import read_rgb8
+from data.images.photo import to_integers
 from data.listing import named
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import pair, read_names
-from metrics.scores import to_uint8
 from models.clip_encoder import load_clip
 from models.retinex import enhance
+from models.shipped import find_weights
 from serving.enhancer import Enhancer
 
 GAINS = np.arange(0.5, 2.001, 0.05)
@@ -59,10 +59,10 @@ def main(argv: list[str]) -> int:
     for p in pairs:
         result = enhancer.enhance(read_rgb8(p.enhanced).astype(np.float32) / 255)[0]
         truth = read_rgb8(p.truth)
-        gains.append(float(max(GAINS, key=lambda gain: psnr_rgb(to_uint8(result * gain), truth))))
+        gains.append(float(max(GAINS, key=lambda gain: psnr_rgb(to_integers(result * gain, np.uint8), truth))))
         brightness.append(np.quantile(result.mean(axis=2), QUANTILES))
         content.append(encoder.embed_images(torch.from_numpy(result).permute(2, 0, 1)[None])[0].numpy())
-        results.append(to_uint8(result))
+        results.append(to_integers(result, np.uint8))
     stops = np.log2(gains)
     guesses = {name: guess(np.array(x), stops, held) for name, x in (("brightness", brightness), ("content", content))}
     told = {
@@ -76,8 +76,11 @@ def main(argv: list[str]) -> int:
         result = results[number].astype(np.float32) / 255
         found = {
             "results": results[number],
-            **{f"exposure guessed from {name}": to_uint8(result * 2 ** guesses[name][row]) for name in guesses},
-            "exposure known": to_uint8(result * gains[number]),
+            **{
+                f"exposure guessed from {name}": to_integers(result * 2 ** guesses[name][row], np.uint8)
+                for name in guesses
+            },
+            "exposure known": to_integers(result * gains[number], np.uint8),
             "best smooth map": _pixels(enhance(photo, best_map(photo, target, SMOOTH))),
             "best map": _pixels(enhance(photo, best_map(photo, target, 1))),
         }
@@ -113,7 +116,7 @@ def best_map(photo: Tensor, truth: Tensor, window: int) -> Tensor:
 
 
 def _pixels(photo: Tensor) -> np.ndarray:
-    return to_uint8(photo[0].permute(1, 2, 0).numpy())
+    return to_integers(photo[0].permute(1, 2, 0).numpy(), np.uint8)
 
 
 if __name__ == "__main__":

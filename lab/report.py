@@ -106,9 +106,10 @@ def pictures() -> None:
     from configs.schema import InferenceModel
     from data.backlight import BacklightRanges, simulate_backlight
     from data.images import read_rgb8
+    from data.images.grid import photo_grid
+    from data.images.photo import to_integers
     from data.samples import sample_picture
     from serving.enhancer import Enhancer
-    from training.tracking import photo_grid
 
     results = REPO_ROOT / "docs" / "results"
     weights = REPO_ROOT / InferenceModel().checkpoint
@@ -135,7 +136,7 @@ def pictures() -> None:
         )
         photo = torch.from_numpy(sample_picture(name).copy()).permute(2, 0, 1).float() / 255
         backlit = simulate_backlight(photo, torch.Generator().manual_seed(SEED), ranges).photo.permute(1, 2, 0)
-        backlit = np.rint(np.ascontiguousarray(backlit.numpy()) * 255).astype(np.uint8)
+        backlit = to_integers(backlit.numpy(), np.uint8)
         columns.append([backlit, enhancer.enhance(backlit)[0]])
     rows = [list(row) for row in zip(*columns, strict=True)]
     photo_grid(rows, ["", f"above: backlit; below: by {weights.name}", ""], results / "failures.png", side=300)

@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
-from common.paths import find_weights, is_file
+from common.paths import is_file
 from data.images import read_rgb8
 from metrics.harm import change, newly_clipped
 from metrics.pairing import read_names
+from models.shipped import find_weights
 from serving.enhancer import Enhancer
 
 SIDE, LINE = 460, 18  # pixels: the longer side of a photo on a page, height of the line below

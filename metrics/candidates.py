@@ -6,9 +6,10 @@ from pathlib import Path
 
 from common.console import note
 from common.errors import UserError
-from common.paths import find_weights, one_form, read_text
+from common.paths import one_form, read_text
 from data.listing import named, unknown_names
 from metrics.pairing import read_names
+from models.shipped import find_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
 RESERVED = ("all", "probes")  # names of parts of a row

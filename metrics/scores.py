@@ -13,6 +13,7 @@ from PIL import Image
 
 from common.errors import UserError
 from data.images import read_rgb8
+from data.images.photo import to_integers
 from data.listing import list_images
 from metrics.full_reference import RGB_WINDOW, psnr_rgb, ssim_rgb
 from metrics.harm import Method, change, hue_error, mean_of_known, newly_clipped
@@ -35,7 +36,7 @@ class Row:
     def __call__(self, path: Path, photo: np.ndarray) -> np.ndarray:
         """The result, uint8, of a photo (H,W,3) uint8. Raises UserError for a result of another size."""
         if self.method:
-            return to_uint8(self.method(photo.astype(np.float32) / 255))
+            return to_integers(self.method(photo.astype(np.float32) / 255), np.uint8)
         result = read_rgb8(self.results[path])
         check_size(self.results[path], result, photo.shape)
         return result
@@ -121,7 +122,7 @@ def low_key_parts(paths: Iterable[Path]) -> list[np.ndarray]:
 
     photos = (torch.from_numpy(read_rgb8(path)).permute(2, 0, 1).float() / 255 for path in paths)  # one at a time
     parts = (low_key_part(photo) for photo in photos)
-    return [to_uint8(part.permute(1, 2, 0).numpy()) for part in parts if part is not None]
+    return [to_integers(part.permute(1, 2, 0).numpy(), np.uint8) for part in parts if part is not None]
 
 
 def reduced(photo: np.ndarray) -> np.ndarray:
@@ -151,8 +152,3 @@ def start_map(photo: np.ndarray) -> np.ndarray:
 
     images = torch.from_numpy(photo).permute(2, 0, 1)[None]
     return enhance(images, first_illumination(images))[0].permute(1, 2, 0).numpy()
-
-
-def to_uint8(photo: np.ndarray) -> np.ndarray:
-    """Values in [0, 1], clipped to it -> the nearest of 0 to 255, uint8; any shape."""
-    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)

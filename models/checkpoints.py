@@ -81,11 +81,6 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapp
         safetensors.torch.save_file(tensors, temporary, dict(metadata or {}))
 
 
-def save_unet(unet: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """`save_tensors` of a UNet's weights."""
-    save_tensors(unet.state_dict(), path, metadata)
-
-
 def _state_dicts(content: object, path: str | Path) -> list[tuple[str, dict[str, Tensor]]]:
     """The sets of named tensors in a checkpoint, with the keys that lead to each; the one to prefer first.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models.convolution import autocast_dtype, on_eager_cpu
+from models.arithmetic import autocast_dtype, on_eager_cpu
 
 FEW = 64  # tokens
 RESNET_STRIDE = 32  # pixels between the positions of the last map of CLIP's ResNets

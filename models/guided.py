@@ -7,29 +7,14 @@ smooth, so they are found at the reduced size, and the edges come from the photo
 Shape letters: B photos, C channels, H and W of the photo, h = ceil(H / scale) and w of the reduced one.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G, B (ITU-R BT.601)
+from data.images.photo import LUMA
+
 RADIUS = 1  # reduced pixels from a window's middle to its side; larger windows were further from the full map, ...
 EPSILON = 1e-5  # ... and so were larger values of this, luma's variance below which a window counts as flat
-
-
-def map_at_scale(network: Callable[[Tensor], Tensor], images: Tensor, scale: int) -> Tensor:
-    """`network` at a `scale`-th of the size -> its map at the size of the photos.
-
-    network: (B,3,h,w) in [0, 1] -> (B,1,h,w). images (B,3,H,W) in [0, 1] -> (B,1,H,W), at least 0. scale 1: the network
-    itself. Differentiable. Raises ValueError for a scale under 1.
-    """
-    if scale < 1:
-        raise ValueError(f"scale: expected at least 1, found {scale}")
-    if scale == 1:
-        return network(images)
-    small = reduced(images, scale)
-    return guided(coefficients(luma(small), network(small)), luma(images), scale)
 
 
 def reduced(images: Tensor, scale: int) -> Tensor:
@@ -49,7 +34,7 @@ def _tail(images: Tensor, dim: int, missing: int, scale: int) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """(B,3,H,W) -> (B,1,H,W)."""
+    """(B,3,H,W) -> (B,1,H,W), by ITU-R BT.601."""
     red, green, blue = images.split(1, dim=1)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 

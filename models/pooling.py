@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from models.convolution import Conv3x3, eager, own_gradients
+from models.arithmetic import eager, own_gradients
+from models.convolution import Conv3x3
 
 POOL_BINS = (1, 2, 3, 6)  # grid sizes
 

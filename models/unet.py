@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.convolution import Conv3x3, autocast_dtype
+from models.arithmetic import autocast_dtype
+from models.convolution import Conv3x3
 from models.pooling import PyramidPooling
 
 LEAKY_SLOPE = 0.2

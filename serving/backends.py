@@ -83,7 +83,7 @@ def has_bf16(backend: str, device: str) -> bool:
         return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     import torch
 
-    from models.convolution import computes_in_bf16
+    from models.arithmetic import computes_in_bf16
 
     return computes_in_bf16(torch.device(device))
 

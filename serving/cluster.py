@@ -3,11 +3,9 @@
 Each actor holds one Enhancer and gets a few photos at a time.
 """
 
-import hashlib
 import json
 import logging
 import os
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +16,7 @@ import numpy as np
 
 from common.console import note
 from common.errors import UserError, reason_of
+from common.files import machine
 from common.progress import track
 from configs.schema import InferenceConfig
 from data.outputs import record_result
@@ -66,7 +65,7 @@ class Worker:
 
     def __init__(self, config: InferenceConfig, weights: Path, places: Places) -> None:
         self.config, self.weights, self.places = config, weights, places
-        self.name = f"{hashlib.sha256(platform.node().encode(errors='replace')).hexdigest()[:8]}-{os.getpid()}"
+        self.name = f"{machine()}-{os.getpid()}"
 
     @cached_property
     def enhancer(self) -> object:

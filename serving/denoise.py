@@ -7,7 +7,7 @@ and filtered in cells of 4x4 pixels too.
 
 import numpy as np
 
-from data.images.photo import strips
+from data.images.photo import LUMA, strips
 from serving.finish import top, unit
 
 LEAST_GAIN, FULL_GAIN = 1.25, 2.5  # gains 1/M from which shadows are denoised, and fully
@@ -148,13 +148,13 @@ class _Measured:
 
 def luma_chroma(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(h,w,3) in [0, 1] -> luma (h,w) in [0, 1] and chroma (h,w,2), red and blue less luma; ITU-R BT.601."""
-    luma = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    luma = rgb @ np.array(LUMA, np.float32)
     return luma, np.stack([rgb[..., 0] - luma, rgb[..., 2] - luma], axis=-1)
 
 
 def _rgb_of(luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     red, blue = luma + chroma[..., 0], luma + chroma[..., 1]
-    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    green = (luma - LUMA[0] * red - LUMA[2] * blue) / LUMA[1]
     return np.clip(np.stack([red, green, blue], axis=-1), 0, 1).astype(np.float32)
 
 

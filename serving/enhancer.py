@@ -130,9 +130,9 @@ class Enhancer:
             waiting = alike[rgb.shape, rgb.dtype, self.precision_of(rgb)]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
-                self._finish(waiting, strength, results, finish)
+                self._enhance_batch(waiting, strength, results, finish)
         for waiting in alike.values():
-            self._finish(waiting, strength, results, finish)
+            self._enhance_batch(waiting, strength, results, finish)
         return results
 
     def _at_once(self, rgb: np.ndarray) -> int:
@@ -160,7 +160,7 @@ class Enhancer:
         free = torch.cuda.mem_get_info(self.choice.device)[0]
         return min(GPU_TILE, max(TILE, math.isqrt(free // 2 // GPU_BYTES)))
 
-    def _finish(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
+    def _enhance_batch(self, waiting: list, strength: Strength, results: list, finish: Finish = PLAIN) -> None:
         """Enhance photos of one shape and type, each (place in `results`, array, how its kind is made again)."""
         if not waiting:
             return
@@ -313,8 +313,8 @@ def _joined(parts: list["Tensor"]) -> "Tensor":
 
 def _weights(checkpoint: str | Path | None) -> Path:
     """A weight file, by its path or as one of the shipped ones by its name; None: the default. Raises UserError."""
-    from common.paths import find_weights
     from configs.schema import InferenceModel
+    from models.shipped import find_weights
 
     return find_weights(str(checkpoint or InferenceModel().checkpoint), "checkpoint")
 

@@ -1,6 +1,5 @@
 """Which file goes where: the plan of a run over folders and files. Touches no file."""
 
-import errno
 import os
 import unicodedata
 from collections import Counter
@@ -103,16 +102,6 @@ def plan_outputs(
     if not (keep or overwrite):
         refuse_strangers(jobs, extras, keys[1])
     return jobs
-
-
-def make_output(folder: Path, key: str) -> None:
-    """Make the folder of the results. Raises UserError where it cannot be written. key: what named it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write")
-    except OSError as error:
-        raise UserError(f"{key}: expected a folder that can be written, found {folder}: {error.strerror}") from None
 
 
 def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> None:

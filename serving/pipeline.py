@@ -109,7 +109,7 @@ class Options:
             side_by_side=save.side_by_side,
             illumination=save.illumination,
             skip_existing=save.skip_existing,
-            limits=Limits(data.max_megapixels, data.incomplete),
+            limits=data.limits,
         )
 
     @property

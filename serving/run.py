@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.paths import find_weights
+from common.files import make_folder
 from data.outputs import record_result
-from serving.jobs import Job, make_output, plan_outputs, replaced
+from models.shipped import find_weights
+from serving.jobs import Job, plan_outputs, replaced
 from serving.pipeline import Options, Outcome, enhance_files, enhancer_of, together
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def enhance_folder(plan: Plan, begin: Callable[[Device], None] = lambda device: 
     the output folder cannot be made, for weights and devices that cannot be used, and where the disk is full.
     """
     created = not plan.output.exists()
-    make_output(plan.output, "data.output")
+    make_folder(plan.output, "data.output")
     processes = _processes(plan.config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
     enhancer = enhancer_of(plan.config, plan.weights)

@@ -18,11 +18,11 @@ from typing import Any
 
 from common import __version__
 from common.errors import UserError
-from common.files import PART, file_digest, write_text
+from common.files import PART, file_digest, make_folder, write_text
 from configs.schema import InferenceConfig
 from data.listing import image_suffixes
 from data.outputs import RecordedResults
-from serving.jobs import SUFFIXES, Job, make_output, plan_outputs, refuse_strangers, unique_names
+from serving.jobs import SUFFIXES, Job, plan_outputs, refuse_strangers, unique_names
 from serving.storage import RemoteFolder, is_url, stamp
 
 RECORD = ".enhanced-"  # how the names of records behind a URL begin
@@ -76,7 +76,7 @@ class Records:
     def __init__(self, places: Places) -> None:
         self.folder, self.lines = places.output, []
         if isinstance(self.folder, Path):
-            make_output(self.folder, KEYS[1])
+            make_folder(self.folder, KEYS[1])
 
     def add(self, line: dict) -> None:
         self.lines.append({name: line.get(name) for name in ("relative", "made_of", "bytes")} | {"ns": time.time_ns()})

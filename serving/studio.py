@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from data.images import read_photo, read_rgb8
 from data.images.photo import to_integers
+from models.shipped import SHIPPED, shipped_unets
 from serving.enhancer import Enhancer
 from serving.finish import PLAIN, Finish
 from serving.jobs import plan_outputs
@@ -44,17 +45,7 @@ class View:
 
 def weight_files() -> list[str]:
     """Names of the files in `pretrained_models` that may be an enhancement network, the default first."""
-    from safetensors import safe_open
-
-    names = []
-    for path in sorted((REPO_ROOT / "pretrained_models").iterdir()):
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="np") as file:
-                if "cond_add1.weight" in {name.removeprefix("module.") for name in file.keys()}:  # noqa: SIM118
-                    names.append(path.name)
-        elif path.suffix == ".pth":
-            names.append(path.name)
-    return names
+    return sorted([*shipped_unets(), *(path.name for path in SHIPPED.glob("*.pth"))])  # those show it when loaded
 
 
 class Studio:
@@ -71,7 +62,7 @@ class Studio:
         if weights not in weight_files():
             raise UserError(f"weights: expected one of {', '.join(weight_files())}, found {weights}")
         if weights not in self._enhancers:
-            self._enhancers[weights] = Enhancer(REPO_ROOT / "pretrained_models" / weights)
+            self._enhancers[weights] = Enhancer(SHIPPED / weights)
         return self._enhancers[weights]
 
     def view(self, photo: str, weights: str, progress: Progress | None = None) -> View:

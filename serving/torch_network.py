@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.convolution import Conv3x3, exact_fp32
+from models.arithmetic import exact_fp32
+from models.convolution import Conv3x3
 from models.unet import IlluminationUNet
 
 

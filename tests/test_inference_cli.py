@@ -24,7 +24,7 @@ from configs.load import load_config
 from configs.schema import InferenceConfig
 from data.images import read_photo, read_rgb8
 from data.outputs import RESULTS_FILE
-from models.checkpoints import save_unet
+from models.checkpoints import save_tensors
 from models.unet import IlluminationUNet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def weights(tmp_path_factory) -> str:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
-    save_unet(IlluminationUNet(map_bias=0.5), path)
+    save_tensors(IlluminationUNet(map_bias=0.5).state_dict(), path)
     return str(path)
 
 

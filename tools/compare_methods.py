@@ -129,8 +129,8 @@ def _pictures(out: Path, enhanced: dict[str, Path], curves: dict[str, list[dict]
 
     from common.files import writing
     from data.images import read_rgb8
+    from data.images.grid import photo_grid
     from data.listing import list_images
-    from training.tracking import photo_grid
 
     folders = [HELD_OUT / "backlit", *enhanced.values(), HELD_OUT / "ground_truth"]
     names = [path.name for path in list_images(HELD_OUT / "backlit", "held-out photos")]

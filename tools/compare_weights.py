@@ -158,7 +158,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     if args.json:
         check_replaceable(Path(args.json), "--json")
     if args.sheet:
-        from training.tracking import GRID_MARK
+        from data.images.grid import GRID_MARK
 
         check_replaceable(Path(args.sheet), "--sheet", mark=GRID_MARK)
     return args
@@ -213,7 +213,7 @@ def _rows(
 
 
 def _sheet(rows: dict[str, "Row"], material: "Material", pairs: list["Pair"], path: Path) -> None:
-    from training.tracking import photo_grid
+    from data.images.grid import photo_grid
 
     pixels = material.pixels
     # the first of the rows leaves its input as it is

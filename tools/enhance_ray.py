@@ -17,7 +17,7 @@ import time
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, Flag, Given, given, make_parser, named_as_typed, run
 from common.console import say
 from common.errors import UserError
-from common.paths import find_weights
+from models.shipped import find_weights
 
 FLAGS = (
     Flag("--checkpoint", "model.checkpoint", "weights, at the same path on every machine", "FILE", short="-c"),

@@ -26,9 +26,9 @@ from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
 from common.files import file_digest, writing
-from common.paths import find_weights
 from common.written import check_replaceable
 from configs.schema import InferenceModel
+from models.shipped import find_weights
 
 OPSET = 18  # of ONNX: the first with resizing as the network needs it, and older than any runtime in use
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}

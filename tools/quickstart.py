@@ -80,7 +80,7 @@ def measure(results: Path, json_file: Path) -> dict:
 def _compare(measured: dict, folder: Path) -> dict:
     """Print input beside enhanced for every held-out photo, write before_after.png, return the means."""
     from data.images import read_rgb8
-    from training.tracking import photo_grid
+    from data.images.grid import photo_grid
 
     print(f"\n{'held-out photo':22} {'PSNR / dB':>17} {'SSIM':>15} {'mean brightness':>24}")
     print(

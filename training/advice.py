@@ -70,7 +70,7 @@ def _guidance_blind(run: Run) -> Iterator[Advice]:
 
 
 def _away_from_light(run: Run) -> Iterator[Advice]:
-    guided = _guided(run)
+    guided = run.guided
     if guided and guided[-1]["set_point"] <= guided[-1]["backlit_projection"]:
         yield Advice(
             "the direction points away from light",
@@ -124,7 +124,7 @@ def _drift(run: Run) -> Iterator[Advice]:
 
 
 def _set_point(run: Run) -> Iterator[Advice]:
-    guided = _guided(run)
+    guided = run.guided
     if len(guided) < 8 or guided[-1]["set_point"] <= guided[-1]["backlit_projection"]:
         return
     shares = [
@@ -166,10 +166,6 @@ def _too_short(run: Run) -> Iterator[Advice]:
             _longer(run),
             "With --resume it goes on from here." if not _settles(run) else "Its learning rate has fallen: train anew.",
         )
-
-
-def _guided(run: Run) -> list[dict]:
-    return [line for line in run.steps if {"projection", "set_point", "backlit_projection"} <= line.keys()]
 
 
 def _weaker_guidance(run: Run) -> tuple[str, ...]:

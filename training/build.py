@@ -21,13 +21,13 @@ from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
 from models.checkpoints import load_unet
 from models.clip_encoder import ClipEncoder
-from training.directions import check_guidance, describe, run_direction
+from training.directions import describe, run_direction, source_weights
 from training.embeddings import encoder_loader, missing_weights
 from training.guidance_task import GuidanceTask
 from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.paths import find_pretrained
 from training.phases import Phase, describe_schedule, schedule
-from training.photos import leave_out_notes, photo_limits, training_photos
+from training.photos import leave_out_notes, training_photos
 from training.runtime import describe_device
 from training.tracking import RunFolder
 from training.unet_task import UNetTask
@@ -78,7 +78,7 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     if config.exp.mode == "rave":
         check_truths(config)
     if method == "rave":
-        check_guidance(config.guidance)
+        source_weights(config.guidance)  # which refuses keys that do not go together
     pairs, notes = _validation_pairs(config)
     truths, more = truth_pairs(data, backlit)
     side = f"{data.image_size} x {data.image_size}"
@@ -119,7 +119,7 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         validation = None
         if planned.validation and accelerator.is_main_process:  # which is the one that validates
             size = config.data.val_size or config.data.image_size
-            validation = Validation(planned.validation, size, config.exp.cache_dir, photo_limits(config.data))
+            validation = Validation(planned.validation, size, config.exp.cache_dir, config.data.limits)
     for path in photos.uniform:
         say(f"note       {path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
     skipped = []

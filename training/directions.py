@@ -33,7 +33,6 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import KINDS, load_guidance
 from models.weight_files import read_metadata
 from training.embeddings import embed_photos, embed_vocabulary
-from training.photos import photo_limits
 
 RELIT = {
     "welllit": "residual of well-lit photos and the same darkened",
@@ -95,8 +94,8 @@ class Recipe:
         return remove(shift(guidance, self.tokens, n) if n else guidance, self.removed)
 
 
-def check_guidance(options: Guidance) -> dict[str, float]:
-    """The sources that `guidance.direction` uses and their weights.
+def source_weights(options: Guidance) -> dict[str, float]:
+    """Of the sources that `guidance.direction` uses: name -> weight.
 
     Raises UserError for keys that do not go together.
     """
@@ -127,7 +126,7 @@ def read_recipe(
 
     Raises UserError where texts are asked of an image-only encoder, or a file does not fit it.
     """
-    weights = check_guidance(options)
+    weights = source_weights(options)
     for key, needed, had, what in (
         ("texts", "texts" in weights, encoder.has_text, "a text tower"),
         ("remove", options.remove, encoder.vocabulary_kind, "words (a text tower, or a classifier)"),
@@ -164,12 +163,12 @@ def relit_guidance(
     Content is the same on both sides, so it cancels in the difference of means, and r can only mean light.
     None where the config does not use it. Raises UserError for photos that give no direction.
     """
-    if "relit" not in check_guidance(config.guidance):
+    if "relit" not in source_weights(config.guidance):
         return None, []
     options, cache, batch = config.guidance.relit, config.exp.cache_dir, config.guidance.embed_batch_size
     names = ("foreground_stops", "background_stops", "foreground_share")
     darken = darkening(BacklightRanges(**{name: tuple(getattr(options, name)) for name in names}))
-    limits = photo_limits(config.data)
+    limits = config.data.limits
     lit, dark, skipped = [], [], []
     for side, paths in (("welllit", well_lit), ("backlit", backlit)):
         key = f"data.{side}_images_path"
@@ -195,7 +194,7 @@ def embed_folders(
     Raises UserError.
     """
     cache, batch = config.exp.cache_dir, config.guidance.embed_batch_size
-    limits = photo_limits(config.data)
+    limits = config.data.limits
     (well_lit_embeddings, skipped_well_lit), (backlit_embeddings, skipped_backlit) = (
         embed_photos(paths, encoder, cache, batch, f"data.{name}_images_path", limits)
         for name, paths in (("welllit", well_lit), ("backlit", backlit))
@@ -226,7 +225,7 @@ def describe(options: Guidance) -> str:
         "saved": f"saved in {options.saved}",
         "relit": RELIT[options.relit.photos],
     }
-    weights = check_guidance(options)
+    weights = source_weights(options)
     text = " + ".join(
         (f"{weight:g} × " if options.direction == "sum" else "") + parts[name] for name, weight in weights.items()
     )

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from common.console import note
 from common.errors import UserError
-from common.files import DiskFull, file_digest, writing
+from common.files import DiskFull, writing
 from common.paths import REPO_ROOT, is_file
 from common.progress import Progress, track
 from configs.schema import Clip, Encoder
 from data.backlight import Relighting
 from data.images import STANDARD, ImageError, Limits, read_rgb8
-from data.resized import VERSION
+from data.resized import VERSION, photo_contents
 from models.clip_encoder import ClipEncoder, load_clip
 from models.clip_networks import is_here
 from training.checksum import checksum
@@ -93,8 +93,13 @@ def embed_photos(
     cache_file = Path(cache_dir) / "embeddings" / f"{name}.safetensors"
     cached = _read_cache(cache_file)
     known = dict(zip(cached["photos"], cached["embeddings"], strict=True)) if cached else {}
-    skipped: dict[str, str] = {}
-    hashes = [_content(path, skipped) for path in paths]
+    contents = photo_contents(paths)
+    hashes = [str(path) if isinstance(c, ImageError) else c for path, c in zip(paths, contents, strict=True)]
+    skipped = {  # by what stands for the photo in `hashes`
+        str(path): str(error).removeprefix(f"{path}: ")
+        for path, error in zip(paths, contents, strict=True)
+        if isinstance(error, ImageError)
+    }
     if relighting:
         relit = {h: hashlib.sha256(f"{h} {relighting.name}".encode()).hexdigest() for h in hashes if h not in skipped}
         hashes = [relit.get(h, h) for h in hashes]
@@ -128,17 +133,6 @@ def embed_photos(
     if not found:
         raise UserError(f"{key}: none of the {len(paths)} photos can be read, the first because: {unread[0]}")
     return torch.stack(found), unread
-
-
-def _content(path: Path, skipped: dict[str, str]) -> str:
-    """What tells the file's content from others; the path, and why in `skipped`, where it cannot be read."""
-    try:
-        return file_digest(path)
-    except UserError as error:
-        skipped[str(path)] = str(error).removeprefix(f"{path}: ")
-    except OSError as error:
-        skipped[str(path)] = f"expected a readable file, found: {error.strerror}"
-    return str(path)
 
 
 def _prepared(

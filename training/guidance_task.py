@@ -33,7 +33,7 @@ from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary
 from training.paths import find_pretrained
 from training.phases import Phase
-from training.photos import photo_limits, training_photos
+from training.photos import training_photos
 from training.runtime import adam, seed_everything
 from training.validation import enhance_photos, to_uint8
 
@@ -58,7 +58,7 @@ class GuidanceTask:
         size, cache_dir = options.image_size, config.exp.cache_dir
         with accelerator.main_process_first():  # one process computes, the others find the cache
             self.backlit, self.well_lit = (
-                ResizedPhotos(paths, size, cache_dir, self.augmentation, limits=photo_limits(data))
+                ResizedPhotos(paths, size, cache_dir, self.augmentation, limits=data.limits)
                 for paths in training_photos(data)
             )
         self.train_backlit, self.held_backlit = hold_back(len(self.backlit), options.held_back, mix(seed, 0))

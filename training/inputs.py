@@ -15,7 +15,6 @@ from data.folders import MixedInputs, PairedPhotos, PhotoArray, ResizedPhotos
 from data.listing import list_images
 from data.low_key import LOW_KEY, RandomLowKey, low_key_part
 from metrics.pairing import Pair, pair
-from training.photos import photo_limits
 
 DIM_SHARE = 1 / 3  # of the well-lit photos that count as dim, the darkest
 
@@ -61,8 +60,7 @@ def unet_inputs(
     augmentation = training_augmentation() if data.augment else None
 
     def read(paths: Sequence[Path]) -> ResizedPhotos:
-        limits = photo_limits(data)
-        return ResizedPhotos(paths, data.image_size, cache, augmentation, limits=limits, leave_out_uniform=True)
+        return ResizedPhotos(paths, data.image_size, cache, augmentation, limits=data.limits, leave_out_uniform=True)
 
     simulated = data.simulated_backlight
     if not (truths or simulated.shares):

@@ -49,19 +49,19 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
     from metrics.direction import Vocabulary
     from training.direction_report import histogram, page, stability, thumbnail
     from training.directions import (
-        check_guidance,
         describe,
         embed_folders,
         read_recipe,
         relit_guidance,
         save_direction,
+        source_weights,
     )
     from training.embeddings import embed_vocabulary, load_encoder
     from training.photos import training_photos
     from training.runtime import make_accelerator
 
     options = config.guidance
-    check_guidance(options)
+    sources = source_weights(options)
     listed = dict(zip(("backlit", "welllit"), training_photos(config.data), strict=True))
     device = make_accelerator(config.train.device, config.train.precision).device
     encoder = load_encoder(config.clip.guidance, config.clip, device).in_layers(options.layers)
@@ -75,7 +75,7 @@ def interpret(config: TrainConfig, extent: Extent, out: Path) -> dict:
     # how much of the difference between the folders is light: measured on relit pairs, whatever the direction
     as_relit = config.model_copy(update={"guidance": options.model_copy(update={"direction": "relit"})})
     relit, _ = relit_guidance(as_relit, encoder, listed["backlit"], listed["welllit"])
-    used = relit if "relit" in check_guidance(options) else None
+    used = relit if "relit" in sources else None
     unshifted_options = options.model_copy(update={"remove_first_n_tokens": 0})
     recipe = read_recipe(unshifted_options, encoder, config.exp.cache_dir, used)
     if options.remove_first_n_tokens and not picked:

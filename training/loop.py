@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.console import say
+from common.files import make_folder
 from common.progress import Progress
 from configs.schema import TrainConfig
 from data.caches import limit_caches
@@ -27,7 +28,7 @@ from training.resume import check_resume, lengthen, photo_record
 from training.runtime import keep_memory, make_accelerator
 from training.state import TrainState
 from training.stop import StopRequest
-from training.tracking import RunFolder, make_folder
+from training.tracking import RunFolder
 
 
 def train(

@@ -1,8 +1,9 @@
 """The folders and files that a training config names, checked before anything heavy is imported."""
 
 from common.errors import UserError
-from common.paths import find_file, find_folders, find_weights
+from common.paths import find_file, find_folders
 from configs.schema import TrainConfig
+from models.shipped import find_weights
 
 FOLDERS = ("backlit_images_path", "welllit_images_path", "pairs", "val_backlit_path", "val_gt_path")
 

@@ -7,14 +7,8 @@ from common.errors import UserError
 from common.files import real_path
 from common.paths import find_file
 from configs.schema import TrainData
-from data.images import Limits
 from data.listing import list_images, named, unknown_names
 from metrics.pairing import read_names
-
-
-def photo_limits(data: TrainData) -> Limits:
-    """Which photos a config has read at all."""
-    return Limits(data.max_megapixels, data.incomplete)
 
 
 def training_photos(data: TrainData) -> tuple[list[Path], list[Path]]:

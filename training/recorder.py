@@ -10,6 +10,7 @@ from torch import Tensor
 from common.console import note, say
 from common.errors import UserError, reason_of
 from common.progress import duration
+from data.images.grid import photo_grid
 from models.checkpoints import save_tensors
 from models.guidance import save_guidance
 from training.build import Parts, Task
@@ -18,7 +19,7 @@ from training.phases import Phase
 from training.plots import plot_curves
 from training.report import write_report
 from training.state import TrainState
-from training.tracking import photo_grid, read_metrics
+from training.tracking import read_metrics
 from training.validation import enhance_photos, to_uint8
 
 

@@ -151,7 +151,7 @@ def _guidance(run: Run) -> list[tuple[str, str]]:
     encoder = run.setting("clip.guidance.model")
     if encoder:
         rows.append(("encoder", f"{encoder}, {run.setting('clip.guidance.pretrained') or 'random weights'}"))
-    guided = [line for line in run.steps if {"projection", "set_point", "backlit_projection"} <= line.keys()]
+    guided = run.guided
     if run.method == "rave":
         shift = run.setting("guidance.remove_first_n_tokens")
         rows.append(("direction", f"{run.setting('guidance.direction')}{f', shifted by {shift}' if shift else ''}"))

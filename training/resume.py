@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from common.errors import UserError
+from configs.changes import differing
 from configs.schema import TrainConfig
 from data.resized import photo_contents
 from training.build import Plan
@@ -57,7 +57,7 @@ def check_resume(folder: RunFolder, config: TrainConfig, photos: PhotoRecord, pl
     if not folder.state_file.is_file() and not previous_state(folder.state_file).is_file():
         raise UserError(f"--resume: expected a saved state, found nothing there: {folder.state_file}")
     earlier = _earlier_config(folder.config_file)
-    keys = _differences(earlier.model_dump(), config.model_dump())
+    keys = differing([earlier.model_dump(), config.model_dump()])
     if different := [key for key in keys if key not in (*MAY_CHANGE, *PLACES, *LENGTHS)]:
         raise UserError(
             f"--resume: {different[0]} differs from {folder.config_file}; resume with the config of the run"
@@ -134,11 +134,3 @@ def _contents(paths: Sequence[Path], folder: str) -> dict[str, str | None]:
         Path(path).relative_to(folder).as_posix(): content if isinstance(content, str) else None
         for path, content in zip(paths, contents, strict=True)
     }
-
-
-def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        names = {**a, **b}
-        below = {name: f"{prefix}.{name}" if prefix else name for name in names}
-        return [key for name in names for key in _differences(a.get(name), b.get(name), below[name])]
-    return [] if a == b else [prefix]

@@ -13,7 +13,7 @@ import yaml
 
 from common.errors import UserError
 from common.files import read_file
-from common.paths import found
+from common.paths import what_is_at
 from configs.schema import method_of
 from training.tracking import RunFiles, parse_metrics
 
@@ -58,6 +58,11 @@ class Run:
     def steps(self) -> list[dict]:
         """Lines about a training step."""
         return [line for line in self.metrics if "loss" in line]
+
+    @cached_property
+    def guided(self) -> list[dict]:
+        """Those of the steps that tell where results lie along the direction, and where they should."""
+        return [line for line in self.steps if {"projection", "set_point", "backlit_projection"} <= line.keys()]
 
     @cached_property
     def checks(self) -> list[dict]:
@@ -157,7 +162,7 @@ class Run:
 
 def read_run(folder: str | Path) -> Run:
     """What is there of a run. Raises UserError where `folder` is none, or holds neither a config nor a log of a run."""
-    what = found(folder)
+    what = what_is_at(folder)
     if what != "a folder":
         raise UserError(f"{folder}: expected a run folder, found {what}")
     files, missing = RunFiles(Path(folder)), []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.device import check_device
 from common.errors import UserError
-from models.convolution import computes_in_bf16, exact_fp32
+from models.arithmetic import computes_in_bf16, exact_fp32
 
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of glibc's malloc.h
 

@@ -1,22 +1,18 @@
 """What a run leaves behind: its folder, JSON lines, TensorBoard events and previews."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from PIL.PngImagePlugin import PngInfo
 
 from common.console import note, say
 from common.errors import UserError
-from common.files import append_line, read_file, telling_errors, write_text, writing
+from common.files import append_line, read_file, telling_errors, write_text
 from common.lock import Lock
-from common.pages import GENERATOR
 from common.paths import is_file
 from common.provenance import provenance
 from configs.load import dump_config
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LARGEST_LOG = 2**28  # bytes of a metrics.jsonl; a million lines
-GRID_MARK = f"Software\0{GENERATOR}"  # what a picture of `photo_grid` holds
 
 
 class RunFiles:
@@ -158,16 +153,6 @@ class RunFolder(RunFiles):
         write_text(self.outcome_file, _json(outcome))
 
 
-def make_folder(path: str, key: str) -> None:
-    """Make a folder that the config names. Raises UserError where it cannot be made or written to."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{key}: expected a folder that can be made, found {path}: {error.strerror}") from None
-    if not os.access(path, os.W_OK):
-        raise UserError(f"{key}: expected a folder that can be written, found {path}")
-
-
 def _json(content: dict) -> str:
     return json.dumps(content, indent=2) + "\n"
 
@@ -198,27 +183,3 @@ def parse_metrics(file: Path) -> tuple[list[dict], list[int]]:
         else:
             damaged.append(number)
     return lines, damaged
-
-
-def photo_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], path: Path, side: int = 192) -> np.ndarray:
-    """Write photos (H,W,3) uint8 as one PNG: a row of photos under each title, and return the picture (H,W,3) uint8.
-
-    The file holds `GRID_MARK`.
-    """
-    gap, head = 6, 24
-    width = len(titles) * (side + gap) + gap
-    sheet = Image.new("RGB", (width, head + len(rows) * (side + gap)), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=14)
-    for column, title in enumerate(titles):
-        draw.text((gap + column * (side + gap) + side / 2, head / 2), title, fill="black", font=font, anchor="mm")
-    for y, row in enumerate(rows):
-        for x, photo in enumerate(row):
-            picture = ImageOps.contain(Image.fromarray(photo), (side, side), Image.Resampling.LANCZOS)
-            left, top = gap + x * (side + gap), head + y * (side + gap)
-            sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
-    mark = PngInfo()
-    mark.add_text(*GRID_MARK.split("\0"))
-    with writing(path) as temporary:
-        sheet.save(temporary, format="PNG", pnginfo=mark)
-    return np.asarray(sheet)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from configs.schema import TrainConfig
 from data.folders import BatchOrder, MixedInputs, ResizedPhotos
+from data.images.photo import LUMA
 from losses.guidance import clip_guidance_loss
 from losses.identity import identity_loss
 from losses.pixel import pixel_loss, white_loss
@@ -245,5 +246,5 @@ def used_layers(weights: Sequence[float]) -> Sequence[float]:
 
 def luma_error(result: Tensor, source: Tensor) -> Tensor:
     """Mean squared error of BT.601 luma between two batches (B,3,H,W) in [0, 1], over the whole batch."""
-    weights = result.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    weights = result.new_tensor(LUMA).view(1, 3, 1, 1)
     return ((result - source) * weights).sum(dim=1).square().mean()

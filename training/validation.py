@@ -10,6 +10,7 @@ from torch import Tensor
 from common.errors import UserError
 from data.folders import ResizedPhotos
 from data.images import STANDARD, Limits
+from data.images.photo import to_integers
 from data.listing import list_images, named, unknown_names
 from metrics.full_reference import psnr_rgb, ssim_rgb
 from metrics.pairing import Pair, pair, read_names
@@ -104,4 +105,4 @@ def enhance_photos(weights: dict[str, Tensor], photos: Iterable[Tensor], device:
 
 def to_uint8(photos: Tensor) -> np.ndarray:
     """(N,3,H,W) in [0, 1] -> (N,H,W,3) uint8."""
-    return (photos * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return to_integers(photos.permute(0, 2, 3, 1).numpy(), np.uint8)

@@ -1,11 +1,14 @@
 """The bases of the sections of a config, and types that several share."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from common.paths import expand, why_no_path
+
+if TYPE_CHECKING:
+    from data.images import Limits
 
 
 class Section(BaseModel):
@@ -66,3 +69,10 @@ class PhotoData(Section):
     """Photos above this are refused, by their header."""
     incomplete: Literal["refuse", "accept"] = "refuse"
     """JPEG and TIFF files that lack data: `refuse`, or `accept` what is there, with a note."""
+
+    @property
+    def limits(self) -> "Limits":
+        """Both as the readers of photos take them."""
+        from data.images import Limits  # not for a config that names no photo that is there
+
+        return Limits(self.max_megapixels, self.incomplete)

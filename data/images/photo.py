@@ -15,6 +15,7 @@ _NOT_ZEROS, _NOT_ONES = re.compile(rb"[^\0]"), re.compile(rb"[^\xff]")
 # something other than a picture for a decoder that goes on reading where data are missing
 FILLER = bytes(range(1, 0xFF)) * 16
 LAST = 16  # bytes at the end of compressed data, of which something is in a complete picture
+LUMA = (0.299, 0.587, 0.114)  # of R, G, B: ITU-R BT.601
 STRIP = 1 << 21  # pixels; conversions go through a photo in strips of about so many, for memory
 
 

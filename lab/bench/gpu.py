@@ -90,7 +90,7 @@ def _tf32(on: bool = True) -> Iterator[None]:
     """With TF32 products, which this project switches off."""
     import torch
 
-    from models.convolution import exact_fp32
+    from models.arithmetic import exact_fp32
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = on
     try:

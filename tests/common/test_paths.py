@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import UserError
-from common.paths import REPO_ROOT, find_folder, find_folders, find_weights
+from common.paths import find_folder, find_folders
 
 
 def message(call, *arguments) -> str:
@@ -31,12 +31,3 @@ def test_the_hint_names_the_keys_that_are_wrong_and_no_other(tmp_path):
 def test_the_hint_is_what_can_be_typed(key, hint):
     assert message(find_folder, "datasets/x", key).endswith(hint)
     assert "name yours" not in message(find_folder, "elsewhere/x", key)
-
-
-def test_a_name_that_no_shipped_weights_have_is_answered_by_theirs():
-    names = [path.name for path in (REPO_ROOT / "pretrained_models").glob("*.safetensors") if "clip" not in path.name]
-    said = message(find_weights, "bakclit.safetensors", "--checkpoint")
-    assert said.endswith(f"found nothing there: bakclit.safetensors (shipped: {', '.join(sorted(names))})")
-    assert len(names) > 3
-    assert message(find_weights, "some/where.pth", "--checkpoint").endswith("found nothing there: some/where.pth")
-    assert all(find_weights(name, "--checkpoint").is_file() for name in names)

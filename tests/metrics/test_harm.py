@@ -1,16 +1,12 @@
-"""Figures of harm on photos whose figures are known, and what the shipped weights have to keep."""
+"""Figures of harm on photos whose figures are known."""
 
 import math
 
 import numpy as np
 import pytest
 
-from common.paths import REPO_ROOT
-from data.images import read_rgb8
-from data.samples import sample_picture
 from metrics.choice import STAY, VALIDATION, choose, exceeded
 from metrics.harm import (
-    against_the_light,
     change,
     changes,
     exposed,
@@ -24,10 +20,7 @@ from metrics.harm import (
     region_lift,
 )
 from metrics.scores import start_map
-from serving.enhancer import Enhancer
-from serving.finish import unit
-
-PICTURES = ("coffee.png", "chelsea.png")
+from tests.helpers import small_sample
 
 
 def flat(*colour: int) -> np.ndarray:
@@ -55,10 +48,6 @@ def test_changes_are_summed_up():
     assert changes([0.01, 0.04, 0.1, 0.05]) == {"mean": 0.05, "largest": 0.1, "share_above_0.05": 0.25}
 
 
-def reduced(name: str) -> np.ndarray:
-    return np.ascontiguousarray(sample_picture(name)[::6, ::6]).astype(np.float32) / 255
-
-
 def test_a_stop_is_half_the_light():
     """18 % of the light is 0.4613 in sRGB, 9 % is 0.3319 (IEC 61966-2-1)."""
     assert exposed(np.full((1, 1, 3), 0.46135, np.float32), -1) == pytest.approx(0.3319, abs=1e-4)
@@ -66,60 +55,13 @@ def test_a_stop_is_half_the_light():
 
 
 def test_a_ladder_leads_from_dark_to_the_photo_and_tells_steps_and_falls():
-    photo = reduced("coffee.png")
+    photo = small_sample("coffee.png")
     untouched = ladder(lambda photo: photo, photo)
     assert len(untouched) == 30 and untouched[-1] == pytest.approx(photo.mean(), abs=1e-5)
     assert fall(untouched) == 0 and largest_jump(untouched) < 0.03
     stepped = ladder(lambda photo: photo if photo.mean() > 0.2 else photo + 0.25, photo)  # above the step, left alone
     assert fall(stepped) > 0.2 and largest_jump(stepped) > 0.2
     assert fall(ladder(start_map, photo)) > 0.05  # it lifts what lies just below its threshold above what lies beyond
-
-
-@pytest.mark.xfail(reason="the start map's step is in the weights", raises=AssertionError, strict=False)
-@pytest.mark.parametrize("name", PICTURES)
-def test_brightness_of_the_shipped_weights_moves_smoothly_and_monotonically(name):
-    enhancer = Enhancer(device="cpu", backend="torch", precision="fp32")
-    means = ladder(lambda photo: enhancer.enhance(photo)[0], reduced(name))
-    assert fall(means) <= 0.01 and largest_jump(means) <= 0.03
-
-
-def misses(what: str) -> pytest.MarkDecorator:
-    """Of a bound that the default weights do not keep; fails once they do."""
-    return pytest.mark.xfail(reason=f"the default weights {what}", raises=AssertionError, strict=True)
-
-
-def relit(photo: np.ndarray) -> tuple[float, float]:
-    """`region_lift` of the shipped weights on the photo with dark ground under a bright sky."""
-    backlit, ground, sky = against_the_light(photo)
-    assert backlit[ground].mean() < 0.6 * photo[ground].mean() and backlit[sky].mean() > photo[sky].mean()
-    result = Enhancer(device="cpu", backend="torch", precision="fp32").enhance(backlit)[0]
-    return region_lift(backlit, result, photo, ground, sky)
-
-
-def quarter(name: str) -> np.ndarray:
-    return unit(read_rgb8(REPO_ROOT / "docs" / "photos" / name)[::4, ::4])
-
-
-@pytest.mark.parametrize(
-    "name", ["coffee.png", pytest.param("chelsea.png", marks=misses("lift this ground by a tenth"))]
-)
-def test_shipped_weights_lift_dark_ground_in_small_pictures(name):
-    assert relit(reduced(name))[0] > 0.2
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param("city.jpg", marks=misses("lift this ground by less")), "dragonfly.jpg", "sunset.jpg"]
-)
-def test_shipped_weights_bring_half_of_dark_ground_back(name):
-    assert relit(quarter(name))[0] > 0.5
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["city.jpg", pytest.param("dragonfly.jpg", marks=misses("lift this pale sky with the ground")), "sunset.jpg"],
-)
-def test_shipped_weights_leave_the_sky(name):
-    assert relit(quarter(name))[1] < 0.15
 
 
 def test_lift_is_measured_on_the_ground_and_change_on_the_sky():
@@ -139,7 +81,7 @@ def test_noise_grows_as_the_photo_is_multiplied():
 
 
 def test_probes_of_a_photo_that_stays_as_it_is():
-    found = probe(lambda photo: photo, [reduced("coffee.png")])
+    found = probe(lambda photo: photo, [small_sample("coffee.png")])
     assert found["region_lift"] == found["sky_change"] == found["fall"] == 0 and found["noise_gain"] == 1
 
 

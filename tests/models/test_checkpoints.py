@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from models.checkpoints import load_unet, read_tensors, save_unet
+from models.checkpoints import load_unet, read_tensors, save_tensors
 from models.unet import IlluminationUNet
 from models.weight_files import read_metadata
 from training.state import TrainState
@@ -23,7 +23,7 @@ def unet() -> IlluminationUNet:
 
 
 def test_round_trip_with_metadata(unet, tmp_path):
-    save_unet(unet, tmp_path / "new" / "u.safetensors", {"method": "rave"})
+    save_tensors(unet.state_dict(), tmp_path / "new" / "u.safetensors", {"method": "rave"})
     loaded = load_unet(tmp_path / "new" / "u.safetensors", "zeros")
     images = torch.rand(1, 3, 20, 20)
     assert torch.equal(loaded(images), unet(images))
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_told_in_one_line(unet, tmp_path):
 
 
 def test_a_file_is_read_by_its_content_whatever_its_suffix(unet, tmp_path):
-    save_unet(unet, tmp_path / "a.safetensors")
+    save_tensors(unet.state_dict(), tmp_path / "a.safetensors")
     (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
     assert torch.equal(read_tensors(tmp_path / "a.pth")["cond1.bias"], unet.cond1.bias)
 
@@ -184,9 +184,9 @@ def test_half_precision_is_taken(unet, tmp_path):
 def test_weights_that_cannot_enhance_are_refused_where_they_must(unet, tmp_path):
     with torch.no_grad():
         unet.cond_add1.bias.fill_(-1)  # the ReLU lets nothing through
-        save_unet(unet, tmp_path / "dead.safetensors")
+        save_tensors(unet.state_dict(), tmp_path / "dead.safetensors")
         unet.cond_add1.bias.fill_(1e6)
-        save_unet(unet, tmp_path / "black.safetensors")
+        save_tensors(unet.state_dict(), tmp_path / "black.safetensors")
     load_unet(tmp_path / "dead.safetensors")  # untrained weights may be so
     with pytest.raises(UserError, match="a map of zeros everywhere"):
         load_unet(tmp_path / "dead.safetensors", must_enhance=True)
@@ -237,7 +237,7 @@ def test_metadata_of_a_file_that_only_claims_to_be_safetensors(tmp_path):
 
 
 def test_files_follow_the_umask(unet, tmp_path):
-    save_unet(unet, tmp_path / "u.safetensors")
+    save_tensors(unet.state_dict(), tmp_path / "u.safetensors")
     mask = os.umask(0)
     os.umask(mask)
     assert stat.S_IMODE((tmp_path / "u.safetensors").stat().st_mode) == 0o666 & ~mask

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.guided import coefficients, guided, luma, map_at_scale, reduced
-from tests.serving.helpers import network, noise_tensor
+from models.guided import coefficients, guided, luma, reduced
+from tests.serving.helpers import map_at_scale, noise_tensor
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 2), (16, 12), (37, 50)])
@@ -14,13 +14,6 @@ def test_a_constant_map_stays_constant(size, scale):
     result = map_at_scale(lambda images: torch.full_like(images[:, :1], 0.3), noise_tensor(*size), scale)
     assert result.shape == (1, 1, *size)
     assert (result - 0.3).abs().max() < 1e-5
-
-
-def test_scale_one_is_the_network_itself():
-    images = noise_tensor(9, 11)
-    assert torch.equal(map_at_scale(network("reflect"), images, 1), network("reflect")(images))
-    with pytest.raises(ValueError, match="scale"):
-        map_at_scale(network("reflect"), images, 0)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

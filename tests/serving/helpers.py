@@ -1,11 +1,13 @@
 """Small photos and networks, and a map put together out of its tiles."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from models.guided import coefficients, guided, luma, reduced
 from models.unet import IlluminationUNet
 from serving.tiles import illumination_tiles
 
@@ -47,6 +49,12 @@ def put_together(network, images: torch.Tensor, tile_size: int, batch: int = 1) 
             count[rows, columns] += 1
     assert (count == 1).all()
     return result
+
+
+def map_at_scale(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, scale: int) -> torch.Tensor:
+    """The network's map of the reduced photos, brought up to their size, of whole photos at once."""
+    small = reduced(images, scale)
+    return guided(coefficients(luma(small), network(small)), luma(images), scale)
 
 
 def difference(result: torch.Tensor, expected: torch.Tensor) -> float:

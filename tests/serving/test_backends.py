@@ -13,7 +13,7 @@ import serving.tiles
 from common.errors import UserError
 from common.paths import REPO_ROOT
 from data.images import read_rgb8
-from models.checkpoints import save_unet
+from models.checkpoints import save_tensors
 from models.unet import IlluminationUNet
 from serving.backends import choose
 from serving.enhancer import Enhancer
@@ -170,7 +170,7 @@ def test_other_weights_are_other_networks(tmp_path, monkeypatch):
     for number, padding in ((0, "reflect"), (1, "reflect"), (1, "zeros")):
         torch.manual_seed(number)
         if not (tmp_path / f"{number}").exists():
-            save_unet(IlluminationUNet(map_bias=0.5, init_std=0.1), tmp_path / f"{number}")
+            save_tensors(IlluminationUNet(map_bias=0.5, init_std=0.1).state_dict(), tmp_path / f"{number}")
         options = {"device": "cpu", "precision": "fp32", "padding_mode": padding}
         converted, exact = (
             Enhancer(tmp_path / f"{number}", backend=backend, **options).illumination(photo)

@@ -20,7 +20,7 @@ from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import InferenceConfig
 from data.outputs import RESULTS_FILE
-from models.checkpoints import save_unet
+from models.checkpoints import save_tensors
 from models.unet import IlluminationUNet
 from serving.cluster import Worker
 from serving.shards import Places, Records, Task, plan
@@ -32,7 +32,7 @@ CPU = ["model.device=cpu", "model.precision=fp32", "model.backend=torch"]
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
-    save_unet(IlluminationUNet(map_bias=0.5), path)
+    save_tensors(IlluminationUNet(map_bias=0.5).state_dict(), path)
     return path
 
 

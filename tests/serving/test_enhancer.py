@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from data.images import read_photo
-from models.checkpoints import save_unet
-from models.guided import map_at_scale
+from models.checkpoints import save_tensors
 from serving.enhancer import Enhancer
 from serving.finish import Finish, planes
-from tests.serving.helpers import noise
+from tests.serving.helpers import map_at_scale, noise
 
 
 def test_strength_zero_is_the_photo_and_strength_is_monotone(enhancer):
@@ -57,14 +56,21 @@ def test_views_and_read_only_arrays_are_photos_too(enhancer):
     assert np.array_equal(enhancer.enhance(grey)[0], enhancer.enhance(grey.copy())[0])
 
 
+def tiles(enhancer: Enhancer, rgb: np.ndarray) -> int:
+    """In how many parts a photo goes through the network: progress is told after each."""
+    told = []
+    enhancer.illumination(rgb, told.append)
+    return len(told)
+
+
 def test_large_photos_go_in_tiles_and_results_do_not_depend_on_it(enhancer, tmp_path, monkeypatch):
-    save_unet(enhancer.unet, tmp_path / "unet.safetensors")
+    save_tensors(enhancer.unet.state_dict(), tmp_path / "unet.safetensors")
     in_tiles = Enhancer(tmp_path / "unet.safetensors", device="cpu", precision="fp32", backend="torch", tile_size=32)
     rgb = noise(50, 70)
-    assert len(list(in_tiles._tiles(rgb))) == 6 and len(list(enhancer._tiles(rgb))) == 1
+    assert tiles(in_tiles, rgb) == 6 and tiles(enhancer, rgb) == 1
     monkeypatch.setattr("serving.enhancer.WHOLE_FRAME", 1000)
     monkeypatch.setattr("serving.enhancer.TILE", 64)
-    assert len(list(enhancer._tiles(rgb))) == 2
+    assert tiles(enhancer, rgb) == 2
     assert np.abs(enhancer.illumination(rgb) - in_tiles.illumination(rgb)).max() < 1e-5
 
 
@@ -120,7 +126,7 @@ def test_published_weights_give_the_authors_result(shared):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_maps_at_reduced_size(enhancer, tmp_path, monkeypatch, dtype):
     """Scale 1 is what there is without it; others are guided_map's, whatever the strips and the tiles."""
-    save_unet(enhancer.unet, tmp_path / "unet.safetensors")
+    save_tensors(enhancer.unet.state_dict(), tmp_path / "unet.safetensors")
     rgb = noise(50, 70) if dtype == np.float32 else (noise(50, 70) * 255).astype(dtype)
     options = {"device": "cpu", "precision": "fp32", "backend": "torch"}
     expected = enhancer.enhance(rgb)
@@ -131,7 +137,7 @@ def test_maps_at_reduced_size(enhancer, tmp_path, monkeypatch, dtype):
     with torch.inference_mode():
         illumination = map_at_scale(enhancer.unet, images, 4)
     monkeypatch.setattr("data.images.photo.STRIP", 700)
-    assert len(list(preview._tiles(rgb))) > 1
+    assert tiles(preview, rgb) > 1
     result, found = preview.enhance(rgb)
     assert np.abs(found - illumination[0, 0].numpy()).max() < 1e-5
     assert np.array_equal(preview.illumination(rgb), found) and result.dtype == dtype

@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from models.checkpoints import save_unet
+from models.checkpoints import save_tensors
 from serving import Enhancer, Finish
 from serving.denoise import LEAST_GAIN, Denoiser
 from serving.finish import PLAIN, planes, planes_on
@@ -121,7 +121,7 @@ def test_only_photos_of_8_bits_lose_noise_unless_asked(enhancer):
 
 @pytest.mark.parametrize("finish", [Finish(denoise="auto"), Finish(highlights="shoulder", dither=True)])
 def test_results_do_not_depend_on_tiles_or_lists(enhancer, tmp_path, finish):
-    save_unet(enhancer.unet, tmp_path / "unet.safetensors")
+    save_tensors(enhancer.unet.state_dict(), tmp_path / "unet.safetensors")
     in_tiles = Enhancer(tmp_path / "unet.safetensors", device="cpu", precision="fp32", backend="torch", tile_size=32)
     photo = noisy_photo()[1][:50, 60:130]
     result = enhancer.enhance(photo, finish=finish)[0]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from data.images import Photo, write_photo
 from serving import Enhancer
+from serving.torch_network import TorchNetwork
 from tests.serving.helpers import noise
 
 
@@ -61,12 +63,15 @@ def test_a_list_gives_a_list_in_its_order(enhancer, tmp_path):
     assert enhancer([]) == []
 
 
-def test_photos_of_one_size_go_through_the_network_together_as_they_would_alone(enhancer):
+def test_photos_of_one_size_go_through_the_network_together_as_they_would_alone(enhancer, monkeypatch):
     photos = [np.roll(noise(20, 30), number, axis=0) for number in range(3)]
-    results = [None] * 3
-    enhancer._finish([(number, rgb, lambda result: result) for number, rgb in enumerate(photos)], 0.7, results)
-    for rgb, result in zip(photos, results, strict=True):
-        assert np.abs(result - enhancer(rgb, 0.7)).max() < 1e-5
+    alone = [enhancer(rgb, 0.7) for rgb in photos]
+    sizes, whole = [], TorchNetwork.whole
+    monkeypatch.setattr(TorchNetwork, "whole", lambda self, images: sizes.append(len(images)) or whole(self, images))
+    monkeypatch.setattr(enhancer, "choice", replace(enhancer.choice, device="cpu:0"))  # a device other than "cpu"
+    for result, expected in zip(enhancer(photos, 0.7), alone, strict=True):
+        assert np.abs(result - expected).max() < 1e-5
+    assert sizes == [3]
 
 
 def test_another_strength_needs_no_network(enhancer):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
-from models.checkpoints import save_unet
+from models.checkpoints import save_tensors
 from models.retinex import enhance
 from models.unet import IlluminationUNet
 from serving import Enhancer
@@ -31,7 +31,7 @@ needs_openvino = pytest.mark.skipif(util.find_spec("openvino") is None, reason="
 def unet(tmp_path_factory) -> tuple[IlluminationUNet, str]:
     unet = network("reflect")
     path = tmp_path_factory.mktemp("weights") / "unet.safetensors"
-    save_unet(unet, path, {"source": "random"})
+    save_tensors(unet.state_dict(), path, {"source": "random"})
     return unet, str(path)
 
 

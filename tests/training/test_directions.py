@@ -19,7 +19,7 @@ from models.guidance import LatentPair, new_guidance, save_guidance
 from models.weight_files import read_metadata
 from tests.helpers import config, metrics
 from training import directions
-from training.directions import check_guidance, describe, load_direction, read_recipe, run_direction, save_direction
+from training.directions import describe, load_direction, read_recipe, run_direction, save_direction, source_weights
 from training.embeddings import embed_photos
 from training.loop import train
 
@@ -152,7 +152,7 @@ def test_files_that_do_not_fit_are_refused_in_words(encoder, sides, tmp_path):
 )
 def test_keys_that_do_not_go_together(options, message):
     with pytest.raises(UserError, match=message):
-        check_guidance(Guidance(**options))
+        source_weights(Guidance(**options))
 
 
 @pytest.mark.parametrize("options", [{"direction": "texts"}, {"remove": ["sky"]}, {"remove_first_n_tokens": 3}])

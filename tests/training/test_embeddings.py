@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.errors import UserError
 from data.listing import list_images
+from data.resized import photo_contents
 from models.clip_encoder import load_clip
 from models.vocabulary import clip_tokens
 from training.embeddings import embed_photos, embed_vocabulary
@@ -43,6 +44,14 @@ def test_cache_is_used_by_content_and_by_encoder(encoder, photo_folders, tmp_pat
     assert not torch.equal(second[1], first[1])
     embed_photos(paths, load_clip("mini-rn", None, seed=1), tmp_path / "cache", 8, "key")
     assert len(list((tmp_path / "cache" / "embeddings").iterdir())) == 2
+
+
+def test_photos_that_were_hashed_before_are_not_hashed_again(encoder, photo_folders, tmp_path, monkeypatch):
+    paths = list_images(photo_folders[1], "key")
+    photo_contents(paths)
+    monkeypatch.setattr("data.resized.file_digest", lambda path: pytest.fail(f"read again: {path}"))
+    found, skipped = embed_photos(paths, encoder, tmp_path / "cache", 8, "key")
+    assert len(found) == len(paths) and skipped == []
 
 
 def test_another_version_of_decoding_makes_the_cache_anew(encoder, photo_folders, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """The supervised regime: ground truths of a folder and of simulated backlight, alone or beside the guidance."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +10,15 @@ from PIL import Image
 from common.errors import UserError
 from data.folders import MixedInputs, PairedPhotos, PhotoArray
 from losses.pixel import pixel_loss
-from models.checkpoints import load_unet
-from models.retinex import enhance
+from models.checkpoints import load_unet, save_tensors
+from models.retinex import divide, enhance
+from models.unet import IlluminationUNet
 from models.weight_files import read_metadata
 from tests.helpers import config, metrics
 from training.inputs import unet_inputs
 from training.loop import train
 from training.phases import schedule
 from training.runs import read_run
-from training.unet_task import Batch, UNetTask
 
 ALONE = ["loss.pixel=1", "loss.residual=0", "loss.identity_guided=0", "unet_model.num_reconstruction_iters=0"]
 
@@ -160,16 +159,25 @@ def test_dark_parts_of_well_lit_photos_stay(overrides, photo_folders, tmp_path):
         unet_inputs(data, str(tmp_path / "c"), backlit, both[:1], [])
 
 
-def test_the_config_picks_the_error_of_the_supervised_loss(overrides):
-    result, truth = torch.rand(2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    batch = Batch(result, truth, torch.tensor([True, True]))
-
-    def term(error: str) -> float:
-        task = SimpleNamespace(config=config(overrides, f"loss.pixel_error={error}"))
-        return float(UNetTask._pixel_term(task, result, batch))
-
-    for error in ("absolute", "psnr"):
-        assert term(error) == pytest.approx(float(pixel_loss(result, truth, 0.3, error)))
+@pytest.mark.parametrize("error", ["absolute", "psnr"])
+def test_the_config_picks_the_error_of_the_supervised_loss(overrides, tmp_path, error):
+    """The first step of a training whose photos are all the same, from weights that are known."""
+    photo, truth = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).mul(255).byte()
+    for folder, pixels in (("photos", photo), ("truths", truth)):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(tmp_path / folder / f"{name}.png")
+    torch.manual_seed(0)
+    unet = IlluminationUNet("zeros", map_bias=0.5)
+    save_tensors(unet.state_dict(), tmp_path / "start.safetensors")
+    places = [f"data.backlit_images_path={tmp_path / 'photos'}", f"data.pairs={tmp_path / 'truths'}"]
+    places += [f"data.val_backlit_path={tmp_path / 'photos'}", f"data.val_gt_path={tmp_path / 'truths'}"]
+    start = ["unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}"]
+    step = ["data.augment=false", "train.num_iters=1", "unet_model.display_iter=1", "train.precision=fp32"]
+    run = train(config(overrides, *ALONE, *places, *start, *step, f"loss.pixel_error={error}"))
+    with torch.no_grad():
+        expected = pixel_loss(divide(photo / 255, unet(photo / 255)), truth / 255, 0.3, error)
+    assert [line["pixel"] for line in metrics(run) if "pixel" in line] == [pytest.approx(float(expected), rel=1e-4)]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from common.errors import UserError
 from common.paths import REPO_ROOT
 from configs.load import load_config
 from configs.schema import TrainConfig
-from models.checkpoints import load_unet, read_tensors, save_unet
+from models.checkpoints import load_unet, read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 from models.unet import IlluminationUNet
 from models.weight_files import read_content, read_metadata
@@ -392,7 +392,7 @@ def test_pretrained_start_skips_reconstruction_and_is_read_once(overrides, tmp_p
     torch.manual_seed(1)
     read = []
     monkeypatch.setattr("models.checkpoints.read_content", lambda path, **_: read.append(path) or read_content(path))
-    save_unet(IlluminationUNet(map_bias=1.0), tmp_path / "start.safetensors")
+    save_tensors(IlluminationUNet(map_bias=1.0).state_dict(), tmp_path / "start.safetensors")
     run = train(
         config(overrides, "unet_model.load_pretrain=true", f"unet_model.pretrain_dir={tmp_path / 'start.safetensors'}")
     )
@@ -586,7 +586,7 @@ def test_quiet_and_json(overrides, tmp_path, capsys):
         (["clip.identity.model=ViT-B-32"], "expected an encoder with five feature maps"),
         (["unet_model.batch_sise=2"], "did you mean 'unet_model.batch_size'"),
         (["exp.exp_name=.."], "exp.exp_name"),
-        (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be made"),
+        (["exp.save_dir=/dev/null/x"], "exp.save_dir: expected a folder that can be written"),
         (
             ["guidance.remove_first_n_tokens=3", "clip.guidance.model=timm/resnet10t"],
             "guidance.remove_first_n_tokens: needs",
