@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, Flag, add_output, given, make_parser, named_as_typed, run
 from common.console import note, quietly, say
 from common.errors import UserError
-from common.files import real_path, write_text
+from common.files import make_folder, real_path, write_text
 from common.paths import find_folder
 from common.tables import lines
 from common.written import check_replaceable
@@ -111,31 +111,26 @@ def _output_files(config: "MetricsConfig", enhanced_dir: Path) -> tuple[Path, Pa
     folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
     json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))
     overwrite = config.metrics.overwrite
-    _check_output("metrics.json_file", json_file, "--json", overwrite)
+    _check_output("metrics.json_file", json_file, overwrite)
     csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))
-    _check_output("metrics.csv_file", csv_file, "--csv", overwrite)
+    _check_output("metrics.csv_file", csv_file, overwrite)
     if json_file.absolute() == csv_file.absolute():
         raise UserError(f"metrics.json_file, metrics.csv_file: expected two files, found one: {json_file}")
     page_file = Path(config.metrics.report_file) if config.metrics.report_file else None
     if page_file:
-        _check_output("metrics.report_file", page_file, "--report", overwrite)
+        _check_output("metrics.report_file", page_file, overwrite)
         if page_file.absolute() in (json_file.absolute(), csv_file.absolute()):
             raise UserError(f"metrics.report_file: expected a file of its own, found that of the figures: {page_file}")
     return json_file, csv_file, page_file
 
 
-def _check_output(key: str, path: Path, flag: str, overwrite: bool) -> None:
+def _check_output(key: str, path: Path, overwrite: bool) -> None:
     from data.listing import image_suffixes
 
     if path.suffix.lower() in image_suffixes():
         raise UserError(f"{key}: expected a name that is no photo's, found {path}")
     check_replaceable(path, key, heading=CSV_HEADINGS, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{key}: the folder of {path} cannot be made: {error.strerror}") from None
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{key}: its folder cannot be written to: {path.parent}; choose another with {flag} FILE")
+    make_folder(path.parent, key)
 
 
 def _print_report(measured: Measurement) -> None:
