@@ -32,7 +32,7 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary
 from training.paths import find_pretrained
-from training.phases import Phase
+from training.phases import CROSS_ENTROPY, RANKING, Phase
 from training.photos import photo_limits, training_photos
 from training.runtime import adam, seed_everything
 from training.validation import enhance_photos, to_uint8
@@ -88,7 +88,7 @@ class GuidanceTask:
         """Embeddings on the device, from iteration `start` on:
         ([(B,D)], labels (B,)), or ([(B,D) of each stage], None) for ranking.
         """
-        if "ranking" in phase.terms:
+        if RANKING in phase.terms:
             return self._ranking_batches(start)
         return self._labelled_batches(start)
 
@@ -105,14 +105,14 @@ class GuidanceTask:
             right = (
                 ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()
             )
-            return {"cross_entropy": phase.terms["cross_entropy"] * loss}, {"batch_accuracy": right}
+            return {CROSS_ENTROPY: phase.terms[CROSS_ENTROPY] * loss}, {"batch_accuracy": right}
         scores = [negative_similarity(stage, pair, self.scale) for stage in embeddings]
         loss = refinement_loss(scores, self.config.loss.margins.model_dump())
         names = [f"s_{name}" for name in ("backlit", "previous", "enhanced", "welllit")]
         if len(scores) < 4:
             del names[1 : 5 - len(scores)]
         measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
-        return {"ranking": phase.terms["ranking"] * loss}, measures
+        return {RANKING: phase.terms[RANKING] * loss}, measures
 
     def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
         """Constant (release)."""

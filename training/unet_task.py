@@ -22,7 +22,7 @@ from losses.residual import ResidualGuidance, photo_set_points, residual_loss
 from models.clip_encoder import ClipEncoder
 from models.retinex import divide, first_illumination
 from models.unet import IlluminationUNet
-from training.phases import Phase
+from training.phases import CLIP, IDENTITY, MAP, PIXEL, RESIDUAL, WHITE, Phase
 from training.runtime import adam, seed_everything
 
 LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
@@ -83,7 +83,7 @@ class UNetTask:
 
     def batches(self, phase: Phase, start: int) -> Iterator[Batch]:
         """Photos on the device, from iteration `start` on."""
-        if "clip" in phase.terms:
+        if CLIP in phase.terms:
             with torch.no_grad():
                 self.guidance_vectors = self._ask_for_vectors()
         loader = DataLoader(
@@ -103,14 +103,14 @@ class UNetTask:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
         photos = batch.photos
         precision = self.accelerator.autocast  # for networks only: losses are differences of near numbers, in float32
-        if "map" in phase.terms:
+        if MAP in phase.terms:
             photos = F.avg_pool2d(photos, 4)  # what is learned is local: a quarter of the size, a sixteenth of the time
             with precision():
                 illumination = self.module(photos)
             illumination = illumination.float()
             relative = illumination / first_illumination(photos) - 1  # what the division makes of it
             measures = {"mean_illumination": illumination.detach().mean()}
-            return {"map": phase.terms["map"] * relative.square().mean()}, measures
+            return {MAP: phase.terms[MAP] * relative.square().mean()}, measures
         with precision():
             illumination = self.module(photos)
         illumination = illumination.float()
@@ -124,10 +124,10 @@ class UNetTask:
         if phase.encodes:
             terms, more = self._encoded_terms(phase, batch, result)
             measures |= more
-        if "white" in phase.terms:
-            terms["white"] = white_loss(unclamped, self._known_or_photo(batch))
-        if "pixel" in phase.terms:
-            terms["pixel"] = self._pixel_term(unclamped, batch)
+        if WHITE in phase.terms:
+            terms[WHITE] = white_loss(unclamped, self._known_or_photo(batch))
+        if PIXEL in phase.terms:
+            terms[PIXEL] = self._pixel_term(unclamped, batch)
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
 
     def _known_or_photo(self, batch: Batch) -> Tensor:
@@ -151,18 +151,18 @@ class UNetTask:
         """
         photos, layers = batch.photos, used_layers(phase.identity_layers)
         with torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
-            by_photo = "residual" in phase.terms and self.config.guidance.set_point == "photo"
+            by_photo = RESIDUAL in phase.terms and self.config.guidance.set_point == "photo"
             source_embeddings, source_maps = self._encoded(photos, len(layers), by_photo)
             set_points = self._set_points(source_embeddings, batch) if by_photo else None
         embeddings, maps = self._encoded(result, len(layers), phase.guided)
         terms, measures = {}, {}
-        if "identity" in phase.terms:
+        if IDENTITY in phase.terms:
             reduction = self.config.loss.identity_reduction
             content = identity_loss(maps, source_maps, layers, reduction)
             # processes average their gradients; a sum over the whole batch must stay one
-            terms["identity"] = content * self.accelerator.num_processes if reduction == "sum" else content
-        if "residual" in phase.terms:
-            terms["residual"] = residual_loss(embeddings, self.residual, set_points)
+            terms[IDENTITY] = content * self.accelerator.num_processes if reduction == "sum" else content
+        if RESIDUAL in phase.terms:
+            terms[RESIDUAL] = residual_loss(embeddings, self.residual, set_points)
             if by_photo:
                 measures["set_point"] = set_points.mean()
                 measures["backlit_projection"] = (source_embeddings @ self.residual.vector).mean()
@@ -171,11 +171,9 @@ class UNetTask:
                 start = measures.get("backlit_projection", self.residual.start)
                 target = measures.get("set_point", self.residual.target)
                 measures["way"] = (measures["projection"] - start) / (target - start)
-        if "clip" in phase.terms:
-            terms["clip"] = clip_guidance_loss(
-                embeddings, self.guidance_vectors, self.config.guidance_model.logit_scale
-            )
-            measures["negative_similarity"] = terms["clip"].detach()
+        if CLIP in phase.terms:
+            terms[CLIP] = clip_guidance_loss(embeddings, self.guidance_vectors, self.config.guidance_model.logit_scale)
+            measures["negative_similarity"] = terms[CLIP].detach()
         return terms, measures
 
     def _encoded(self, images: Tensor, count: int, embed: bool) -> tuple[Tensor | None, list[Tensor]]:
