@@ -1,4 +1,4 @@
-"""From a config to everything that a training consists of. The only part of `training` that knows all the others.
+"""From a config to everything that a training consists of: photos, encoders, guidance, schedule, tasks.
 
 `plan` looks at the config and the folders and writes nothing; `build` loads encoders, photos and guidance.
 """
@@ -29,11 +29,10 @@ from training.paths import find_pretrained
 from training.phases import Phase, describe_schedule, schedule
 from training.photos import leave_out_notes, photo_limits, training_photos
 from training.runtime import describe_device
+from training.task import Task
 from training.tracking import RunFolder
 from training.unet_task import UNetTask
 from training.validation import Validation, validation_pairs
-
-Task = UNetTask | GuidanceTask
 
 
 @dataclass(frozen=True)

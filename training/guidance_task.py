@@ -35,17 +35,18 @@ from training.paths import find_pretrained
 from training.phases import CROSS_ENTROPY, RANKING, Phase
 from training.photos import photo_limits, training_photos
 from training.runtime import adam, seed_everything
+from training.state import TrainState
+from training.task import Task
 from training.validation import enhance_photos, to_uint8
 
 KIND = {"clip_lit": "prompts", "clip_lit_latent": "latents"}
 ZOOM = (0.5, 1.5)  # of the augmentation of guidance photos (release)
 
 
-class GuidanceTask:
+class GuidanceTask(Task):
     """The guidance pair, its optimiser, its photos and its losses."""
 
     name = "guidance"
-    grad_clip = None
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, encoder: ClipEncoder, folder: Path) -> None:
         """`folder`: where the enhanced sets are kept. Raises UserError for photos,
@@ -84,6 +85,10 @@ class GuidanceTask:
 
     # ------------------------------------------------------------------------------ one step
 
+    def begin(self, phase: Phase, state: TrainState) -> None:
+        """The enhanced sets I_{t−1}, I_t are made of the UNets of the last two rounds."""
+        self.set_enhancers(state.enhancers)
+
     def batches(self, phase: Phase, start: int) -> Iterator[tuple[list[Tensor], Tensor | None]]:
         """Embeddings on the device, from iteration `start` on:
         ([(B,D)], labels (B,)), or ([(B,D) of each stage], None) for ranking.
@@ -114,7 +119,7 @@ class GuidanceTask:
         measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
         return {RANKING: phase.terms[RANKING] * loss}, measures
 
-    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
+    def learning_rate(self, phases: Sequence[Phase], state: TrainState) -> float:
         """Constant (release)."""
         return self.config.guidance_model.lr
 

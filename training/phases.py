@@ -1,5 +1,6 @@
 """The training schedules as data: lists of phases that a reader, or `--dry-run`, can print."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
@@ -65,6 +66,10 @@ class Phase:
         """Training that needs the encoders."""
         return not set(self.terms) <= {MAP, PIXEL, WHITE}
 
+    def score(self, values: Mapping[str, float]) -> float:
+        """What the best snapshot has the most of (`best_by`), of the values of a step."""
+        return values["input_psnr"] if self.best_by == "input_psnr" else -values["loss"]
+
 
 def schedule(config: TrainConfig, photos: int) -> list[Phase]:
     """The phases of `exp.mode` for so many backlit photos."""
@@ -106,6 +111,11 @@ def clip_lit_schedule(config: TrainConfig, photos: int) -> list[Phase]:
                 _guidance_training(guidance, name, guidance.num_refine_iters, {RANKING: loss.refinement}, number)
             )
     return phases
+
+
+def last_phase(phases: Sequence[Phase], module: str) -> int:
+    """The number of the last phase that trains a module."""
+    return max(number for number, phase in enumerate(phases) if phase.trains == module)
 
 
 def describe_schedule(phases: list[Phase]) -> str:

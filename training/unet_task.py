@@ -24,6 +24,8 @@ from models.retinex import divide, first_illumination
 from models.unet import IlluminationUNet
 from training.phases import CLIP, IDENTITY, MAP, PIXEL, RESIDUAL, WHITE, Phase
 from training.runtime import adam, seed_everything
+from training.state import TrainState
+from training.task import Task
 
 LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
 
@@ -39,7 +41,7 @@ class Batch:
     known: Tensor | None = None
 
 
-class UNetTask:
+class UNetTask(Task):
     """The enhancement network, its optimiser, its photos and its losses."""
 
     name = "unet"
@@ -56,21 +58,18 @@ class UNetTask:
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Encoders: None where no phase needs them. `residual` guides RAVE;
-        `guidance_vectors` gives the (2,D) that guide CLIP-LIT, and is asked at the start of a phase.
+        `guidance_vectors` gives the (2,D) that guide CLIP-LIT, and is asked at the start of a phase (`begin`).
         start: the weights of `unet_model.pretrain_dir`, with `load_pretrain`.
         """
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
         self.residual, self._ask_for_vectors, self._start = residual, guidance_vectors, start
-        self.batch_size, self.display_iter, self.grad_clip = (
-            config.unet_model.batch_size,
-            config.unet_model.display_iter,
-            config.unet_model.grad_clip,
-        )
+        options = config.unet_model
+        self.batch_size, self.display_iter = options.batch_size, options.display_iter
+        self.grad_clip, self.ema = options.grad_clip, options.ema
         unet = self.fresh(restart=0).to(memory_format=torch.channels_last)
         if config.train.compile:
             unet.compile(dynamic=False)  # in place: names of weights stay
-        options = config.unet_model
         optimizer = adam(
             unet.parameters(),
             accelerator.device,
@@ -81,11 +80,14 @@ class UNetTask:
         self.module, self.optimizer = accelerator.prepare(unet, optimizer)
         self.batch_order(0)  # refuses a batch that the processes cannot share
 
-    def batches(self, phase: Phase, start: int) -> Iterator[Batch]:
-        """Photos on the device, from iteration `start` on."""
+    def begin(self, phase: Phase, state: TrainState) -> None:
+        """The guidance of CLIP-LIT, frozen from here on."""
         if CLIP in phase.terms:
             with torch.no_grad():
                 self.guidance_vectors = self._ask_for_vectors()
+
+    def batches(self, phase: Phase, start: int) -> Iterator[Batch]:
+        """Photos on the device, from iteration `start` on."""
         loader = DataLoader(
             self.photos,
             batch_sampler=self.batch_order(start),
@@ -204,15 +206,30 @@ class UNetTask:
     def _on_device(self, photos: Tensor) -> Tensor:
         return photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
 
-    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training, or of learning the first map;
-        a function of the state: no scheduler to save.
-        """
-        options = self.config.unet_model
-        rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**collapses
+    def logged(self, means: dict[str, float]) -> dict[str, float]:
+        """The error as a PSNR (dB) of the whole batch, however many processes share it."""
+        values = dict(means)
+        if "input_error" in values:
+            values["input_psnr"] = -10 * math.log10(max(values.pop("input_error"), 1e-10))
+        return values
+
+    def is_dead(self, values: dict[str, float]) -> bool:
+        """A map of zeros: the ReLU at the output passes no gradient back."""
+        return values["mean_illumination"] == 0
+
+    def learning_rate(self, phases: Sequence[Phase], state: TrainState) -> float:
+        """Halved by each collapse; with `lr_schedule: cosine` it falls along half a cosine."""
+        options, phase = self.config.unet_model, phases[state.phase]
+        rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**state.collapses
         if options.lr_schedule == "constant":
             return rate
-        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+        fall = math.cos(math.pi * schedule_progress(phases, state))
+        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + fall))
+
+    def end(self, phase: Phase, state: TrainState) -> None:
+        """The UNets of CLIP-LIT's last two rounds make the enhanced sets of the refinement."""
+        if phase.round:
+            state.enhancers = [*state.enhancers, state.best["unet"]][-2:]
 
     def fresh(self, restart: int) -> IlluminationUNet:
         """An untrained UNet (or the one of `pretrain_dir`); each restart has another seed."""
@@ -233,6 +250,22 @@ class UNetTask:
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         )
+
+
+def schedule_progress(phases: Sequence[Phase], state: TrainState) -> float:
+    """0 to 1, through what the learning rate's schedule spans: all iterations that enhance, the last ones after
+    `settle_at`, or those of the first map. A reconstruction has no schedule: 0.
+    """
+    phase = phases[state.phase]
+    if phase.settle_at is not None:
+        if state.settled_at is None:
+            return 0.0
+        return (state.iteration - state.settled_at) / max(state.planned - state.settled_at, 1)
+    if phase.enhances:
+        lengths = [p.iterations if p.enhances else 0 for p in phases]
+        lengths[state.phase] = state.planned
+        return (sum(lengths[: state.phase]) + state.iteration) / sum(lengths)
+    return state.iteration / state.planned if MAP in phase.terms else 0.0
 
 
 def used_layers(weights: Sequence[float]) -> Sequence[float]:
