@@ -217,7 +217,10 @@ class Trainer:
         return Step(values, measured=measured)
 
     def _gradient(self, phase: Phase, task: Task, batch: Any) -> dict[str, float]:
-        """The gradient of the loss, clipped, is left in the module. Returns the values to log."""
+        """The losses of a batch, and the gradient of their sum, clipped, which stays in the module.
+
+        Returns the values to log.
+        """
         terms, measures = task.losses(phase, batch)
         loss = sum(terms.values())
         task.optimizer.zero_grad(set_to_none=True)

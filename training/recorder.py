@@ -64,28 +64,35 @@ class Recorder:
         """Validation and previews of the present weights."""
         if not self.main:
             return
-        state, device, weights = self.state, self.parts.accelerator.device, self.state.snapshot("unet")
-        validation, folder = self.parts.validation, self.parts.folder
-        if validation:
-            clock = time.perf_counter()
-            values = validation.run(weights, device)
-            values["validation_seconds"] = time.perf_counter() - clock
-            folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
-            best = state.keep_best_val(values["val_psnr"], weights)
-            if state.total and (best or self.at_the_end()):  # other checks are no news; the log has them
-                what = "new best  " if best else "at the end"
-                scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
-                self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
+        weights = self.state.snapshot("unet")
+        if self.parts.validation:
+            self._validate(phase, weights)
         if self.preview is not None:
-            enhanced = torch.cat(list(enhance_photos(weights, self.preview, device)))
-            columns = [to_uint8(self.preview), to_uint8(enhanced)]
-            titles = ["backlit", f"enhanced, iteration {state.total}"]
-            if validation:
-                columns.append([validation.truth.pixels[i] for i in range(len(self.preview))])
-                titles.append("ground truth")
-            file = folder.previews / f"iteration_{state.total:06}.png"
-            picture = photo_grid(list(zip(*columns, strict=True)), titles, file)
-            folder.show(state.total, picture)
+            self._show(weights)
+
+    def _validate(self, phase: Phase, weights: dict[str, Tensor]) -> None:
+        """A line of the log with PSNR and SSIM; on the console where it is the best so far, or the last."""
+        state, clock = self.state, time.perf_counter()
+        values = self.parts.validation.run(weights, self.parts.accelerator.device)
+        values["validation_seconds"] = time.perf_counter() - clock
+        self.parts.folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
+        best = state.keep_best_val(values["val_psnr"], weights)
+        if state.total and (best or self.at_the_end()):  # other checks are no news; the log has them
+            what = "new best  " if best else "at the end"
+            scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
+            self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
+
+    def _show(self, weights: dict[str, Tensor]) -> None:
+        """A picture of some photos, before, after, and as their ground truths are where these are known."""
+        total, validation, folder = self.state.total, self.parts.validation, self.parts.folder
+        enhanced = torch.cat(list(enhance_photos(weights, self.preview, self.parts.accelerator.device)))
+        columns = [to_uint8(self.preview), to_uint8(enhanced)]
+        titles = ["backlit", f"enhanced, iteration {total}"]
+        if validation:
+            columns.append([validation.truth.pixels[i] for i in range(len(self.preview))])
+            titles.append("ground truth")
+        file = folder.previews / f"iteration_{total:06}.png"
+        folder.show(total, photo_grid(list(zip(*columns, strict=True)), titles, file))
 
     def at_the_end(self) -> bool:
         """Whether this was the last iteration that trains the UNet."""
