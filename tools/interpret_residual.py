@@ -21,7 +21,6 @@ from common.pages import shown
 from common.paths import find_folders
 from configs.load import load_config
 from configs.schema import TrainConfig
-from training.interpretation import Extent, interpret
 
 
 def main(argv: list[str]) -> int:
@@ -58,6 +57,8 @@ def main(argv: list[str]) -> int:
     out = Path(args.out or Path(config.exp.save_dir) / f"{config.exp.exp_name}_direction")
     if out.is_file():
         raise UserError(f"--out: expected a folder, found a file: {out}")
+    from training.interpretation import Extent, interpret  # torch: after a user's mistakes were told
+
     extent = Extent(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Extent)})
     report = interpret(config, extent, out)
     first = next(part for part in report["shifts"] if part["n"] == report["n"])

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, linear_regression
 
-from training.runs import STARTS, Run
+from training.phases import STARTS
+from training.runs import Run
 
 FALL = 0.5  # dB under the best validation at which a run has drifted
 WHITE = 0.75  # mean brightness of results, of full scale, that ground truths hardly have

@@ -1,4 +1,4 @@
-"""From a config to everything that a training consists of. The only part of `training` that knows all the others.
+"""From a config to everything that a training consists of: photos, encoders, guidance, schedule, tasks.
 
 `plan` looks at the config and the folders and writes nothing; `build` loads encoders, photos and guidance.
 """
@@ -16,6 +16,7 @@ from common.console import say
 from common.errors import UserError
 from common.paths import find_file
 from configs.schema import TrainConfig
+from data.folders import MixedInputs, ResizedPhotos
 from data.listing import left_out
 from losses.residual import ResidualGuidance
 from metrics.pairing import Pair
@@ -29,11 +30,10 @@ from training.paths import find_pretrained
 from training.phases import Phase, describe_schedule, schedule
 from training.photos import leave_out_notes, training_photos
 from training.runtime import describe_device
+from training.task import Task
 from training.tracking import RunFolder
 from training.unet_task import UNetTask
 from training.validation import Validation, validation_pairs
-
-Task = UNetTask | GuidanceTask
 
 
 @dataclass(frozen=True)
@@ -110,35 +110,19 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
 
     Raises UserError for photos, encoders, weights or directions that cannot be used.
     """
-    guidance_encoder, identity_encoder = None, None
+    guidance_encoder, identity_encoder, residual, guidance, unread = None, None, None, None, []
     if encodes := any(phase.encodes for phase in planned.phases):
         guidance_encoder, identity_encoder = load_encoders(config, accelerator)
         say(f"encoders   guidance {guidance_encoder.name}, identity {identity_encoder.name}")
-    with accelerator.main_process_first():  # one process computes, the others find the cache
-        photos = unet_inputs(config.data, config.exp.cache_dir, planned.backlit, planned.well_lit, planned.truths)
-        validation = None
-        if planned.validation and accelerator.is_main_process:  # which is the one that validates
-            size = config.data.val_size or config.data.image_size
-            validation = Validation(planned.validation, size, config.exp.cache_dir, config.data.limits)
-    for path in photos.uniform:
-        say(f"note       {path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
-    skipped = []
-    if validation:
-        psnr, ssim = validation.untouched
-        say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
-        skipped += validation.skipped
-
+    photos, validation = _photos(config, accelerator, planned)
     started = time.perf_counter()
-    residual, guidance, unread = None, None, []
     if config.method == "rave" and encodes:
         residual, unread = _residual(config, accelerator, guidance_encoder, planned)
     elif config.exp.mode != "rave":
-        guidance = GuidanceTask(config, accelerator, guidance_encoder, folder.path / "enhanced_sets")
+        guidance = _learned_guidance(config, accelerator, guidance_encoder, folder)
         unread = guidance.well_lit.skipped + guidance.backlit.skipped
-        counts = f"{len(guidance.held_backlit)} backlit, {len(guidance.held_well_lit)} well-lit photos"
-        held = " held back from it" if config.guidance_model.held_back else ""
-        say(f"guidance   {guidance.pair.kind}; reported on {counts}{held}")
-    skipped = list({_path(reason): reason for reason in [*unread, *photos.skipped, *skipped]}.values())
+    reasons = [*unread, *photos.skipped, *(validation.skipped if validation else ())]
+    skipped = list({_path(reason): reason for reason in reasons}.values())
     for reason in skipped:
         say(f"left out   {reason}")
     vectors = guidance and guidance.vectors
@@ -174,6 +158,33 @@ def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEn
     side = identity.image_size
     identity.feature_maps(torch.zeros(1, 3, side, side, device=accelerator.device))  # refuses one without five maps
     return guidance, identity
+
+
+def _photos(
+    config: TrainConfig, accelerator: Accelerator, planned: Plan
+) -> tuple[ResizedPhotos | MixedInputs, Validation | None]:
+    """What the UNet is trained on, and, on the main process, what validates it."""
+    data, cache, validation = config.data, config.exp.cache_dir, None
+    with accelerator.main_process_first():  # one process computes, the others find the cache
+        photos = unet_inputs(data, cache, planned.backlit, planned.well_lit, planned.truths)
+        if planned.validation and accelerator.is_main_process:  # which is the one that validates
+            validation = Validation(planned.validation, data.val_size or data.image_size, cache, data.limits)
+    for path in photos.uniform:
+        say(f"note       {path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
+    if validation:
+        psnr, ssim = validation.untouched
+        say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")
+    return photos, validation
+
+
+def _learned_guidance(
+    config: TrainConfig, accelerator: Accelerator, encoder: ClipEncoder, folder: RunFolder
+) -> GuidanceTask:
+    guidance = GuidanceTask(config, accelerator, encoder, folder.path / "enhanced_sets")
+    counts = f"{len(guidance.held_backlit)} backlit, {len(guidance.held_well_lit)} well-lit photos"
+    held = " held back from it" if config.guidance_model.held_back else ""
+    say(f"guidance   {guidance.pair.kind}; reported on {counts}{held}")
+    return guidance
 
 
 def _residual(

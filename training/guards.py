@@ -1,8 +1,10 @@
-"""When a training may not go on as it is: a map of zeros, a start that is not learned, a loss above its threshold.
+"""When a training may not go on as it is: a loss that is not finite, a map of zeros, a start that is not learned, a
+loss above its threshold.
 
 Decisions only, as functions of the phase and of the state's counters; `training.loop` carries them out.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +36,19 @@ class Decision:
 
 
 GO_ON = Decision("go on")
+
+
+def check_finite(phase: Phase, state: TrainState, values: dict[str, float]) -> None:
+    """Raises TrainingDiverged where the loss or the norm of its gradient is infinite or NaN; called before the weights
+    change.
+    """
+    loss, norm = values["loss"], values["gradient_norm"]
+    if not math.isfinite(loss + norm):
+        raise TrainingDiverged(
+            f"{phase.name}, iteration {state.total}: loss {loss:.3g}, gradient norm {norm:.3g}; nothing was updated "
+            f"and earlier checkpoints are intact; lower {rate_key(phase)}"
+            + (" or set unet_model.grad_clip" if phase.trains == "unet" else "")
+        )
 
 
 def on_dead_map(phase: Phase, state: TrainState, *, first: bool) -> Decision:

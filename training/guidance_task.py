@@ -32,20 +32,21 @@ from models.clip_encoder import ClipEncoder
 from models.guidance import load_guidance, new_guidance
 from training.embeddings import embed_vocabulary
 from training.paths import find_pretrained
-from training.phases import Phase
+from training.phases import CROSS_ENTROPY, RANKING, Phase
 from training.photos import training_photos
 from training.runtime import adam, seed_everything
+from training.state import TrainState
+from training.task import Task
 from training.validation import enhance_photos, to_uint8
 
 KIND = {"clip_lit": "prompts", "clip_lit_latent": "latents"}
 ZOOM = (0.5, 1.5)  # of the augmentation of guidance photos (release)
 
 
-class GuidanceTask:
+class GuidanceTask(Task):
     """The guidance pair, its optimiser, its photos and its losses."""
 
     name = "guidance"
-    grad_clip = None
 
     def __init__(self, config: TrainConfig, accelerator: Accelerator, encoder: ClipEncoder, folder: Path) -> None:
         """`folder`: where the enhanced sets are kept. Raises UserError for photos,
@@ -84,11 +85,15 @@ class GuidanceTask:
 
     # ------------------------------------------------------------------------------ one step
 
+    def begin(self, phase: Phase, state: TrainState) -> None:
+        """The enhanced sets I_{t−1}, I_t are made of the UNets of the last two rounds."""
+        self.set_enhancers(state.enhancers)
+
     def batches(self, phase: Phase, start: int) -> Iterator[tuple[list[Tensor], Tensor | None]]:
         """Embeddings on the device, from iteration `start` on:
         ([(B,D)], labels (B,)), or ([(B,D) of each stage], None) for ranking.
         """
-        if "ranking" in phase.terms:
+        if RANKING in phase.terms:
             return self._ranking_batches(start)
         return self._labelled_batches(start)
 
@@ -105,16 +110,16 @@ class GuidanceTask:
             right = (
                 ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()
             )
-            return {"cross_entropy": phase.terms["cross_entropy"] * loss}, {"batch_accuracy": right}
+            return {CROSS_ENTROPY: phase.terms[CROSS_ENTROPY] * loss}, {"batch_accuracy": right}
         scores = [negative_similarity(stage, pair, self.scale) for stage in embeddings]
         loss = refinement_loss(scores, self.config.loss.margins.model_dump())
         names = [f"s_{name}" for name in ("backlit", "previous", "enhanced", "welllit")]
         if len(scores) < 4:
             del names[1 : 5 - len(scores)]
         measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
-        return {"ranking": phase.terms["ranking"] * loss}, measures
+        return {RANKING: phase.terms[RANKING] * loss}, measures
 
-    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
+    def learning_rate(self, phases: Sequence[Phase], state: TrainState) -> float:
         """Constant (release)."""
         return self.config.guidance_model.lr
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files import writing
+from training.phases import GUIDANCE_TERMS, UNET_TERMS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOSS_TERMS = ("map", "identity", "residual", "clip", "pixel", "white", "cross_entropy", "ranking")
 PANEL = (6.0, 3.6)  # inches
 
 
@@ -66,7 +66,7 @@ def _panel(draw: Callable[..., bool], *arguments: Any) -> "Figure | None":
 def _losses(axes: "Axes", metrics: list[dict]) -> bool:
     steps = _steps(metrics)
     _plot(axes, steps, "loss", label="loss (total)", lw=2)
-    for name in LOSS_TERMS:
+    for name in (*UNET_TERMS, *GUIDANCE_TERMS):
         _plot(axes, steps, name, label=f"{name}, weighted", lw=1)
     scale = "log" if any(m["loss"] > 0 for m in steps) else "linear"
     axes.set(title="training loss", xlabel="iteration", yscale=scale)
@@ -149,7 +149,7 @@ def _steps(metrics: list[dict]) -> list[dict]:
 def _phases(axes: "Axes", steps: list[dict]) -> None:
     """Where phases begin, the legend, and the whole run from left to right."""
     for before, after in itertools.pairwise([{"iteration": 0, "phase": None}, *steps]):
-        if "cross_entropy" in after or "ranking" in after:
+        if any(name in after for name in GUIDANCE_TERMS):
             axes.axvspan(before["iteration"], after["iteration"], color="0.93", lw=0, zorder=-1)
         elif before.get("phase") not in (None, after.get("phase")):
             axes.axvline(before["iteration"], color="0.8", zorder=0)

@@ -13,12 +13,13 @@ from common.progress import duration
 from data.images.grid import photo_grid
 from models.checkpoints import save_tensors
 from models.guidance import save_guidance
-from training.build import Parts, Task
+from training.build import Parts
 from training.guards import TrainingDiverged
-from training.phases import Phase
+from training.phases import Phase, last_phase
 from training.plots import plot_curves
 from training.report import write_report
 from training.state import TrainState
+from training.task import Task
 from training.tracking import read_metrics
 from training.validation import enhance_photos, to_uint8
 
@@ -43,7 +44,7 @@ class Recorder:
         if self.main:
             say(line)
 
-    def log(self, phase: Phase, task: Task, values: dict[str, float], learning_rate: float) -> None:
+    def log(self, phase: Phase, task: Task, values: dict[str, float]) -> None:
         """A line of the log about the last iteration, with the speed since the line before."""
         state = self.state
         seconds, steps = max(state.seconds - self.logged_seconds, 1e-9), state.total - self.logged_total
@@ -55,7 +56,8 @@ class Recorder:
         if self.main:
             direction = self.parts.unet.residual if "projection" in values else None
             extra = {"set_point": direction.target, "backlit_projection": direction.start} if direction else {}
-            line = {"phase": phase.name, **extra, **values, "learning_rate": learning_rate, **speed}
+            rate = task.optimizer.param_groups[0]["lr"]
+            line = {"phase": phase.name, **extra, **values, "learning_rate": rate, **speed}
             self.parts.folder.log(state.total, line)
         self.start_clock()
 
@@ -63,41 +65,44 @@ class Recorder:
         """Validation and previews of the present weights."""
         if not self.main:
             return
-        state, device, weights = self.state, self.parts.accelerator.device, self.state.snapshot("unet")
-        validation, folder = self.parts.validation, self.parts.folder
-        if validation:
-            clock = time.perf_counter()
-            values = validation.run(weights, device)
-            values["validation_seconds"] = time.perf_counter() - clock
-            folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
-            best = values["val_psnr"] > state.best_val_psnr
-            if state.total and (best or self._at_the_end(phase)):  # other checks are no news; the log has them
-                what = "new best  " if best else "at the end"
-                scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
-                self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
-            if best:
-                state.best_val_psnr, state.best_val_total, state.best_val = values["val_psnr"], state.total, weights
+        weights = self.state.snapshot("unet")
+        if self.parts.validation:
+            self._validate(phase, weights)
         if self.preview is not None:
-            enhanced = torch.cat(list(enhance_photos(weights, self.preview, device)))
-            columns = [to_uint8(self.preview), to_uint8(enhanced)]
-            titles = ["backlit", f"enhanced, iteration {state.total}"]
-            if validation:
-                columns.append([validation.truth.pixels[i] for i in range(len(self.preview))])
-                titles.append("ground truth")
-            file = folder.previews / f"iteration_{state.total:06}.png"
-            picture = photo_grid(list(zip(*columns, strict=True)), titles, file)
-            folder.show(state.total, picture)
+            self._show(weights)
 
-    def _last(self, module: str) -> Phase:
-        """The last phase that trains a module."""
-        return next(phase for phase in reversed(self.parts.phases) if phase.trains == module)
+    def _validate(self, phase: Phase, weights: dict[str, Tensor]) -> None:
+        """A line of the log with PSNR and SSIM; on the console where it is the best so far, or the last."""
+        state, clock = self.state, time.perf_counter()
+        values = self.parts.validation.run(weights, self.parts.accelerator.device)
+        values["validation_seconds"] = time.perf_counter() - clock
+        self.parts.folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
+        best = state.keep_best_val(values["val_psnr"], weights)
+        if state.total and (best or self.at_the_end()):  # other checks are no news; the log has them
+            what = "new best  " if best else "at the end"
+            scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
+            self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
 
-    def _at_the_end(self, phase: Phase) -> bool:
-        return phase is self._last("unet") and self.state.iteration == self.state.planned
+    def _show(self, weights: dict[str, Tensor]) -> None:
+        """A picture of some photos, before, after, and as their ground truths are where these are known."""
+        total, validation, folder = self.state.total, self.parts.validation, self.parts.folder
+        enhanced = torch.cat(list(enhance_photos(weights, self.preview, self.parts.accelerator.device)))
+        columns = [to_uint8(self.preview), to_uint8(enhanced)]
+        titles = ["backlit", f"enhanced, iteration {total}"]
+        if validation:
+            columns.append([validation.truth.pixels[i] for i in range(len(self.preview))])
+            titles.append("ground truth")
+        file = folder.previews / f"iteration_{total:06}.png"
+        folder.show(total, photo_grid(list(zip(*columns, strict=True)), titles, file))
+
+    def at_the_end(self) -> bool:
+        """Whether this was the last iteration that trains the UNet."""
+        state = self.state
+        return state.phase == last_phase(self.parts.phases, "unet") and state.iteration == state.planned
 
     def report(self, phase: Phase) -> None:
-        """What the guidance can do by now."""
-        if not self.main:
+        """At the end of a phase: what the guidance can do by now, where it was trained."""
+        if not self.main or phase.trains != "guidance":
             return
         report, total = self.parts.guidance.report(), self.state.total
         self.parts.folder.log(total, {"phase": phase.name, **report}, tag="guidance")
@@ -105,7 +110,7 @@ class Recorder:
         similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in names)
         accuracy = 100 * report["guidance_accuracy"]
         self.tell(f"guidance   accuracy {accuracy:.1f} %, mean S: {similarity}")
-        if phase is self._last("guidance"):
+        if self.state.phase == last_phase(self.parts.phases, "guidance"):
             for name in ("backlit", "welllit"):
                 if f"tokens_{name}" in report:
                     self.tell(f"           tokens nearest to {name}: {report[f'tokens_{name}']}")

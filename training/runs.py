@@ -15,9 +15,9 @@ from common.errors import UserError
 from common.files import read_file
 from common.paths import what_is_at
 from configs.schema import method_of
+from training.phases import STARTS
 from training.tracking import RunFiles, parse_metrics
 
-STARTS = ("first map", "reconstruction")  # phases before the enhancement: what they give is no result
 SCORES = {"psnr": "val_psnr", "ssim": "val_ssim", "brightness": "val_brightness"}  # of a report -> of the log
 RECORD_LIMIT = 2**28  # bytes of what a run tells about itself; a list of a million photos
 

@@ -68,21 +68,39 @@ class TrainState:
 
     def forget_scores(self) -> None:
         """Start the running means and the search for the best snapshot anew, from the present weights."""
-        self.scores, self.losses, self.ways, self.settled_at = [], [], [], None
+        self.forget_means()
+        self.settled_at = None
         self.best_score = float("-inf")
         self.keep_best(self.snapshot())
+
+    def forget_means(self) -> None:
+        """Start the running means anew."""
+        self.scores, self.losses, self.ways = [], [], []
+
+    def start_anew(self, weights: dict[str, Tensor]) -> None:
+        """The phase begins again, from these weights of the module in training."""
+        self.modules[self.trains].load_state_dict(weights)
+        self.iteration, self.average = 0, {}
+        self.forget_scores()
+
+    def keep_best_val(self, psnr: float, weights: dict[str, Tensor]) -> bool:
+        """Keep `weights` of the UNet if their validation PSNR (dB) is the highest so far. Returns whether it is."""
+        better = psnr > self.best_val_psnr
+        if better:
+            self.best_val_psnr, self.best_val_total, self.best_val = psnr, self.total, weights
+        return better
 
     def keep_best(self, weights: dict[str, Tensor]) -> None:
         """`weights` are the best so far of the module in training, at this iteration."""
         self.best = {**self.best, self.trains: weights}
         self.best_total = {**self.best_total, self.trains: self.total}
 
-    def record(self, score: float, loss: float) -> None:
+    def record(self, score: float, loss: float, way: float | None = None) -> None:
+        """Take a step into the running means. way: its share of the way to the set point, where that is measured."""
         self.scores = [*self.scores, score][-RUNNING_MEAN:]
         self.losses = [*self.losses, loss][-RUNNING_MEAN:]
-
-    def record_way(self, way: float) -> None:
-        self.ways = [*self.ways, way][-RUNNING_MEAN:]
+        if way is not None:
+            self.ways = [*self.ways, way][-RUNNING_MEAN:]
 
     def mean_way(self) -> float | None:
         """None before there are RUNNING_MEAN steps."""

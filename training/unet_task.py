@@ -23,8 +23,10 @@ from losses.residual import ResidualGuidance, photo_set_points, residual_loss
 from models.clip_encoder import ClipEncoder
 from models.retinex import divide, first_illumination
 from models.unet import IlluminationUNet
-from training.phases import Phase
+from training.phases import CLIP, IDENTITY, MAP, PIXEL, RESIDUAL, WHITE, Phase
 from training.runtime import adam, seed_everything
+from training.state import TrainState
+from training.task import Task
 
 LOWEST_RATE = 0.05  # where `lr_schedule: cosine` ends, of the learning rate
 
@@ -40,7 +42,7 @@ class Batch:
     known: Tensor | None = None
 
 
-class UNetTask:
+class UNetTask(Task):
     """The enhancement network, its optimiser, its photos and its losses."""
 
     name = "unet"
@@ -57,21 +59,18 @@ class UNetTask:
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Encoders: None where no phase needs them. `residual` guides RAVE;
-        `guidance_vectors` gives the (2,D) that guide CLIP-LIT, and is asked at the start of a phase.
+        `guidance_vectors` gives the (2,D) that guide CLIP-LIT, and is asked at the start of a phase (`begin`).
         start: the weights of `unet_model.pretrain_dir`, with `load_pretrain`.
         """
         self.config, self.accelerator, self.photos = config, accelerator, photos
         self.guidance_encoder, self.identity_encoder = guidance_encoder, identity_encoder
         self.residual, self._ask_for_vectors, self._start = residual, guidance_vectors, start
-        self.batch_size, self.display_iter, self.grad_clip = (
-            config.unet_model.batch_size,
-            config.unet_model.display_iter,
-            config.unet_model.grad_clip,
-        )
+        options = config.unet_model
+        self.batch_size, self.display_iter = options.batch_size, options.display_iter
+        self.grad_clip, self.ema = options.grad_clip, options.ema
         unet = self.fresh(restart=0).to(memory_format=torch.channels_last)
         if config.train.compile:
             unet.compile(dynamic=False)  # in place: names of weights stay
-        options = config.unet_model
         optimizer = adam(
             unet.parameters(),
             accelerator.device,
@@ -82,11 +81,14 @@ class UNetTask:
         self.module, self.optimizer = accelerator.prepare(unet, optimizer)
         self.batch_order(0)  # refuses a batch that the processes cannot share
 
-    def batches(self, phase: Phase, start: int) -> Iterator[Batch]:
-        """Photos on the device, from iteration `start` on."""
-        if "clip" in phase.terms:
+    def begin(self, phase: Phase, state: TrainState) -> None:
+        """The guidance of CLIP-LIT, frozen from here on."""
+        if CLIP in phase.terms:
             with torch.no_grad():
                 self.guidance_vectors = self._ask_for_vectors()
+
+    def batches(self, phase: Phase, start: int) -> Iterator[Batch]:
+        """Photos on the device, from iteration `start` on."""
         loader = DataLoader(
             self.photos,
             batch_sampler=self.batch_order(start),
@@ -104,14 +106,14 @@ class UNetTask:
         """The weighted terms of the loss, and what else is worth a line in the log, without gradient."""
         photos = batch.photos
         precision = self.accelerator.autocast  # for networks only: losses are differences of near numbers, in float32
-        if "map" in phase.terms:
+        if MAP in phase.terms:
             photos = F.avg_pool2d(photos, 4)  # what is learned is local: a quarter of the size, a sixteenth of the time
             with precision():
                 illumination = self.module(photos)
             illumination = illumination.float()
             relative = illumination / first_illumination(photos) - 1  # what the division makes of it
             measures = {"mean_illumination": illumination.detach().mean()}
-            return {"map": phase.terms["map"] * relative.square().mean()}, measures
+            return {MAP: phase.terms[MAP] * relative.square().mean()}, measures
         with precision():
             illumination = self.module(photos)
         illumination = illumination.float()
@@ -125,10 +127,10 @@ class UNetTask:
         if phase.encodes:
             terms, more = self._encoded_terms(phase, batch, result)
             measures |= more
-        if "white" in phase.terms:
-            terms["white"] = white_loss(unclamped, self._known_or_photo(batch))
-        if "pixel" in phase.terms:
-            terms["pixel"] = self._pixel_term(unclamped, batch)
+        if WHITE in phase.terms:
+            terms[WHITE] = white_loss(unclamped, self._known_or_photo(batch))
+        if PIXEL in phase.terms:
+            terms[PIXEL] = self._pixel_term(unclamped, batch)
         return {name: phase.terms[name] * term for name, term in terms.items()}, measures
 
     def _known_or_photo(self, batch: Batch) -> Tensor:
@@ -152,18 +154,18 @@ class UNetTask:
         """
         photos, layers = batch.photos, used_layers(phase.identity_layers)
         with torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
-            by_photo = "residual" in phase.terms and self.config.guidance.set_point == "photo"
+            by_photo = RESIDUAL in phase.terms and self.config.guidance.set_point == "photo"
             source_embeddings, source_maps = self._encoded(photos, len(layers), by_photo)
             set_points = self._set_points(source_embeddings, batch) if by_photo else None
         embeddings, maps = self._encoded(result, len(layers), phase.guided)
         terms, measures = {}, {}
-        if "identity" in phase.terms:
+        if IDENTITY in phase.terms:
             reduction = self.config.loss.identity_reduction
             content = identity_loss(maps, source_maps, layers, reduction)
             # processes average their gradients; a sum over the whole batch must stay one
-            terms["identity"] = content * self.accelerator.num_processes if reduction == "sum" else content
-        if "residual" in phase.terms:
-            terms["residual"] = residual_loss(embeddings, self.residual, set_points)
+            terms[IDENTITY] = content * self.accelerator.num_processes if reduction == "sum" else content
+        if RESIDUAL in phase.terms:
+            terms[RESIDUAL] = residual_loss(embeddings, self.residual, set_points)
             if by_photo:
                 measures["set_point"] = set_points.mean()
                 measures["backlit_projection"] = (source_embeddings @ self.residual.vector).mean()
@@ -172,11 +174,9 @@ class UNetTask:
                 start = measures.get("backlit_projection", self.residual.start)
                 target = measures.get("set_point", self.residual.target)
                 measures["way"] = (measures["projection"] - start) / (target - start)
-        if "clip" in phase.terms:
-            terms["clip"] = clip_guidance_loss(
-                embeddings, self.guidance_vectors, self.config.guidance_model.logit_scale
-            )
-            measures["negative_similarity"] = terms["clip"].detach()
+        if CLIP in phase.terms:
+            terms[CLIP] = clip_guidance_loss(embeddings, self.guidance_vectors, self.config.guidance_model.logit_scale)
+            measures["negative_similarity"] = terms[CLIP].detach()
         return terms, measures
 
     def _encoded(self, images: Tensor, count: int, embed: bool) -> tuple[Tensor | None, list[Tensor]]:
@@ -207,15 +207,30 @@ class UNetTask:
     def _on_device(self, photos: Tensor) -> Tensor:
         return photos.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
 
-    def learning_rate(self, phase: Phase, progress: float, collapses: int) -> float:
-        """At `progress` (0 to 1) of the guided training, or of learning the first map;
-        a function of the state: no scheduler to save.
-        """
-        options = self.config.unet_model
-        rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**collapses
+    def logged(self, means: dict[str, float]) -> dict[str, float]:
+        """The error as a PSNR (dB) of the whole batch, however many processes share it."""
+        values = dict(means)
+        if "input_error" in values:
+            values["input_psnr"] = -10 * math.log10(max(values.pop("input_error"), 1e-10))
+        return values
+
+    def is_dead(self, values: dict[str, float]) -> bool:
+        """A map of zeros: the ReLU at the output passes no gradient back."""
+        return values["mean_illumination"] == 0
+
+    def learning_rate(self, phases: Sequence[Phase], state: TrainState) -> float:
+        """Halved by each collapse; with `lr_schedule: cosine` it falls along half a cosine."""
+        options, phase = self.config.unet_model, phases[state.phase]
+        rate = (options.lr if phase.enhances else options.reconstruction_lr or options.lr) * 0.5**state.collapses
         if options.lr_schedule == "constant":
             return rate
-        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
+        fall = math.cos(math.pi * schedule_progress(phases, state))
+        return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + fall))
+
+    def end(self, phase: Phase, state: TrainState) -> None:
+        """The UNets of CLIP-LIT's last two rounds make the enhanced sets of the refinement."""
+        if phase.round:
+            state.enhancers = [*state.enhancers, state.best["unet"]][-2:]
 
     def fresh(self, restart: int) -> IlluminationUNet:
         """An untrained UNet (or the one of `pretrain_dir`); each restart has another seed."""
@@ -236,6 +251,22 @@ class UNetTask:
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         )
+
+
+def schedule_progress(phases: Sequence[Phase], state: TrainState) -> float:
+    """0 to 1, through what the learning rate's schedule spans: all iterations that enhance, the last ones after
+    `settle_at`, or those of the first map. A reconstruction has no schedule: 0.
+    """
+    phase = phases[state.phase]
+    if phase.settle_at is not None:
+        if state.settled_at is None:
+            return 0.0
+        return (state.iteration - state.settled_at) / max(state.planned - state.settled_at, 1)
+    if phase.enhances:
+        lengths = [p.iterations if p.enhances else 0 for p in phases]
+        lengths[state.phase] = state.planned
+        return (sum(lengths[: state.phase]) + state.iteration) / sum(lengths)
+    return state.iteration / state.planned if MAP in phase.terms else 0.0
 
 
 def used_layers(weights: Sequence[float]) -> Sequence[float]:

@@ -102,7 +102,9 @@ class TrainData(PhotoData):
     image_size: Annotated[int, Field(ge=16, le=4096)] = 512
     """Side in pixels to which training photos are squashed (paper and release: 512)."""
     augment: bool = True
-    """Flips, transposition, rotation and zoom of the backlit photos (CLIP-LIT release)."""
+    """Flips, transposition, rotation and zoom (CLIP-LIT release) of all photos that are trained on: the UNet's inputs,
+    each alike with its ground truth, and both folders that the guidance learns from. The direction of RAVE is made of
+    photos as they are."""
     simulated_backlight: SimulatedBacklight = SimulatedBacklight()
     """Well-lit photos, darkened, as further inputs of the UNet."""
     val_backlit_path: PathText | None = None

@@ -87,7 +87,7 @@ def fast_steps(config: TrainConfig, task: "UNetTask | None" = None) -> Iterator[
     trainer = Trainer(Parts(config, task.accelerator, phases, task))
     trainer.start_phase(len(phases) - 1)
     for photos in task.batches(phases[-1], 0):
-        yield trainer._step(phases[-1], task, photos)["loss"]
+        yield trainer._step(phases[-1], task, photos).values["loss"]
 
 
 def authors_steps(config: TrainConfig) -> Iterator[float]:
