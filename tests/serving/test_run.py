@@ -7,7 +7,7 @@ from common.errors import UserError
 from configs.load import load_config
 from configs.schema import InferenceConfig
 from data.images import read_rgb8
-from models.checkpoints import save_unet
+from models.checkpoints import save_tensors
 from models.unet import IlluminationUNet
 from serving.run import enhance_folder, make_plan
 from tests.serving.helpers import save_photo
@@ -17,7 +17,7 @@ from tests.serving.helpers import save_photo
 def config(tmp_path) -> InferenceConfig:
     """Photos 0.png, 1.png and one that is none, and random weights that double the brightness."""
     torch.manual_seed(0)
-    save_unet(IlluminationUNet(map_bias=0.5), tmp_path / "unet.safetensors")
+    save_tensors(IlluminationUNet(map_bias=0.5).state_dict(), tmp_path / "unet.safetensors", {})
     for number in range(2):
         save_photo(tmp_path / "in" / f"{number}.png", value=40)
     (tmp_path / "in" / "bad.jpg").write_text("no photo")
