@@ -362,6 +362,7 @@ TABLES = {
     "harm": weight_tables.harm,
     "goals": weight_tables.goals,
     "limits": weight_tables.limits,
+    "dim_or_dark": weight_tables.dim_or_dark,
     "mixing": weight_tables.mixing,
     "rule": weight_tables.rule,
     "finish": finish,

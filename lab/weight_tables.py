@@ -138,6 +138,22 @@ def limits() -> str:
     return "\n".join(lines) + f"\n\n{result['pairs']} pairs, full size.{told} {where}."
 
 
+def dim_or_dark() -> str:
+    """How well directions tell what is dim on purpose from what is too dark."""
+    result = load("dim_or_dark")
+    sources = list(result["ranked"])
+    lines = [f"| direction | {' | '.join(sources)} |", "|---" * (len(sources) + 1) + "|"]
+    lines += [
+        f"| {direction} | {' | '.join(f'{found[source]:.2f}' for source in sources)} |"
+        for direction, found in result["rows"].items()
+    ]
+    ranked = "; ".join(f"{n['dim']} dim and {n['dark']} too dark" for n in result["ranked"].values())
+    return (
+        "\n".join(lines)
+        + f"\n\nAUC, 0.5 is chance. Parts ranked: {ranked}. `python -m lab.dim_or_dark`, {measured_on(result)}."
+    )
+
+
 def rule() -> str:
     """The limits of `metrics.choice` in words."""
     what = {"clipped": "newly clipped pixels", "mean": "mean change", "largest": "largest change"}
