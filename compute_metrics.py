@@ -114,12 +114,12 @@ def _output_files(config: "MetricsConfig", enhanced_dir: Path) -> tuple[Path, Pa
     _check_output("metrics.json_file", json_file, overwrite)
     csv_file = Path(config.metrics.csv_file or json_file.with_suffix(".csv"))
     _check_output("metrics.csv_file", csv_file, overwrite)
-    if json_file.absolute() == csv_file.absolute():
+    if real_path(json_file) == real_path(csv_file):
         raise UserError(f"metrics.json_file, metrics.csv_file: expected two files, found one: {json_file}")
     page_file = Path(config.metrics.report_file) if config.metrics.report_file else None
     if page_file:
         _check_output("metrics.report_file", page_file, overwrite)
-        if page_file.absolute() in (json_file.absolute(), csv_file.absolute()):
+        if real_path(page_file) in (real_path(json_file), real_path(csv_file)):
             raise UserError(f"metrics.report_file: expected a file of its own, found that of the figures: {page_file}")
     return json_file, csv_file, page_file
 

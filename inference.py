@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     """Parse, validate, enhance. Returns the exit code; raises UserError for a user's mistake."""
     parser = make_parser(__doc__, "configs/inference/inference.yaml", example="save.quality=90")
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folders (searched recursively) and photos")
-    parser.add_argument("-i", "--input", nargs="+", metavar="PATH", help="the same as INPUT")
+    parser.add_argument("-i", "--input", nargs="+", action="extend", metavar="PATH", help="the same as INPUT")
     for flag in FLAGS:
         flag.add_to(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written where, write nothing")

@@ -99,10 +99,10 @@ def check_folder(photos: Summary, image_size: int) -> Iterator[Verdict]:
     long = photos.sizes.max(axis=1) > LONG * photos.sizes.min(axis=1)
     if small.any():
         names = _names(photos, np.flatnonzero(small))
-        yield Verdict("warn", f"{small.sum()} photos are smaller than the {image_size} px of training: {names}")
+        yield Verdict("warn", f"{small.sum()} smaller than the {image_size} px of training: {names}")
     if long.any():
         names = _names(photos, np.flatnonzero(long))
-        yield Verdict("warn", f"{long.sum()} photos are longer than {LONG:g}:1, and squashed to a square: {names}")
+        yield Verdict("warn", f"{long.sum()} longer than {LONG:g}:1, and squashed to a square: {names}")
     yield Verdict("ok", f"{len(photos.paths)} photos, {area[0]} to {area[1]}")
     equal = defaultdict(list)
     for index, digest in enumerate(photos.digests):

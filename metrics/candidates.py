@@ -12,7 +12,7 @@ from metrics.pairing import read_names
 from models.shipped import find_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth")
-RESERVED = ("all", "probes")  # names of parts of a row
+RESERVED = ("all", "probes", "low key")  # names of parts of a row
 
 
 def weight_files(items: list[str]) -> dict[str, Path]:
@@ -75,5 +75,5 @@ def read_kinds(file: str) -> dict[str, str]:
         )
     kinds = {one_form(row["file"] or ""): row["kind"] or "" for row in rows}
     if taken := set(RESERVED) & set(kinds.values()):
-        raise UserError(f"--kinds: expected other kinds than {' and '.join(RESERVED)}, found {min(taken)} in {file}")
+        raise UserError(f"--kinds: expected other kinds than {', '.join(RESERVED)}, found {min(taken)} in {file}")
     return kinds

@@ -5,6 +5,7 @@
 Shape letters: N photos, T tokens, D embedding size.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,7 @@ LIGHT_STEMS = (
         "even",
         "normal",
         "natural",
+        "unnatural",
         "visib",
         "dazzl",
         "gleam",
@@ -122,7 +124,7 @@ SHORT_STEMS = {
 _FILLERS = """
 a an the of in on at to by for with without from and or not no is are was be been that this it its
 as too very more most less nearly strongly strong good bad badly well wrong wrongly great best
-better worse nice out over under un re against low high so such photo photos photography picture
+better worse nice out over under un re against low high so such foreground background photo photos photography picture
 pictures pic pics image images shot camera jour free
 """
 FILLERS = frozenset(_FILLERS.split())
@@ -185,9 +187,12 @@ class Vocabulary:
 
 def word_kind(word: str) -> str:
     """ "light": about how a photo is lit or rendered; "filler": names nothing;
-    "content": everything else, so possibly data bias.
+    "content": everything else, so possibly data bias. Several words ("too bright") are content where one of them is.
     """
     word = word.lower()
+    if len(parts := re.findall(r"[^\W\d_]+", word)) > 1:
+        kinds = {word_kind(part) for part in parts}
+        return next(kind for kind in ("content", "light", "filler") if kind in kinds)
     if word in FILLERS:
         return "filler"
     if any(word.startswith(stem) and (stem not in SHORT_STEMS or len(word) <= len(stem) + 2) for stem in LIGHT_STEMS):

@@ -82,7 +82,7 @@ class Measurement:
         summaries = {protocol: self.summary(protocol) for protocol in self.protocols}
         reasons = {f"{metric}_reason": reason for metric, reason in self.reasons.items() if reason}
         images = [
-            {"name": name, **values[first], **{other: values[other] for other in others if other in values}}
+            {"name": name, **values.get(first, {}), **{other: values[other] for other in others if other in values}}
             for name, values in self.scores.items()
         ]
         return {
@@ -126,13 +126,15 @@ def measure_folder(
 
     protocols: of `metrics.full_reference`. lpips, stlpips: the modes of `Lpips` and `StLpips`. limits: of the photos;
     None: the defaults. Progress goes to stderr. Raises UserError where a folder has no image, where no result has the
-    name of a ground truth, and where a metric that was asked for cannot be had.
+    name of a ground truth, and where a metric that was asked for cannot be had; ValueError for unknown protocols.
     """
     from data.images import STANDARD
-    from metrics.full_reference import Lpips
+    from metrics.full_reference import PROTOCOLS, Lpips
     from metrics.pairing import pair
     from metrics.stlpips import StLpips
 
+    if isinstance(protocols, str) or not protocols or not set(protocols) <= set(PROTOCOLS):
+        raise ValueError(f"protocols: expected some of {', '.join(PROTOCOLS)}, found {protocols!r}")
     pairing = pair(enhanced_dir, gt_dir)
     if not pairing.pairs and not pairing.problems:
         raise UserError(

@@ -64,6 +64,8 @@ def other_results(items: list[str], key: str, folder: str | None, photos: list[P
         if not name or not results or folder is None:
             expected = "NAME=FOLDER" if folder else "--well-lit with it"
             raise UserError(f"{key}: expected {expected}, found {item}")
+        if name in found:
+            raise UserError(f"{key}: expected a name for each folder, found {name} twice")
         list_images(results, key, results=True)
         found[name] = {p.truth: p.enhanced for p in pair(results, folder).pairs}
         missing = [photo.name for photo in photos if photo not in found[name]]

@@ -92,7 +92,7 @@ def no_weights(name: str, repository: str, error: Exception, *more: Path) -> Use
         f"and at {huggingface_hub.constants.ENDPOINT}/{repository} "
         f"({type(error).__name__}: {reason_of(error)}). "
         "Two ways out: give a local file (--set clip.guidance.pretrained=FILE, --set clip.identity.pretrained=FILE), "
-        "or train offline with --cfg rave_quickstart.yaml"
+        "or an encoder that needs no download (docs/train.md, Encoders), as rave_relit_offline.yaml has it"
     )
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from common.errors import UserError
+from common.files import open_file
 from common.paths import REPO_ROOT, find_file
 
 SHIPPED = REPO_ROOT / "pretrained_models"
@@ -26,7 +28,8 @@ def _holds_network(path: Path) -> bool:
     from safetensors import SafetensorError, safe_open
 
     try:
+        open_file(path).close()  # refuses a pipe, which would be waited for
         with safe_open(path, framework="np") as file:
             return any(name.rpartition("module.")[2] == OF_THE_NETWORK for name in file.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):  # who loads it is told why
+    except (OSError, SafetensorError, UserError):  # who loads it is told why
         return False

@@ -106,6 +106,16 @@ def enhance_folder(plan: Plan, begin: Callable[[Device], None] = lambda device: 
     """
     created = not plan.output.exists()
     make_folder(plan.output, "data.output")
+    try:
+        return _enhance(plan, begin)
+    finally:
+        if created:
+            with contextlib.suppress(OSError):
+                plan.output.rmdir()  # which only takes an empty folder
+
+
+def _enhance(plan: Plan, begin: Callable[[Device], None]) -> Run:
+    """This process's share, and what became of all."""
     processes = _processes(plan.config.model.device)
     rank, world = (processes.process_index, processes.num_processes) if processes else (0, 1)
     enhancer = enhancer_of(plan.config, plan.weights)
@@ -123,9 +133,6 @@ def enhance_folder(plan: Plan, begin: Callable[[Device], None] = lambda device: 
     if processes:
         outcome = _gathered(outcome, plan.jobs)
         processes.destroy_process_group()
-    if created and rank == 0:
-        with contextlib.suppress(OSError):
-            plan.output.rmdir()  # which only takes an empty folder
     return Run(outcome, device, rank == 0, time.perf_counter() - start)
 
 

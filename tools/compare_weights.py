@@ -57,6 +57,9 @@ def main(argv: list[str]) -> int:
     lists = read_lists(args.list, "--list", [Path(p.name) for p in pairs])
     if lists:
         pairs = [p for p in pairs if any(named(Path(p.name), names) for names in lists.values())]
+    taken = {*lists, *(f"change, {part}" for part in (*stay, "low key"))} & set(kinds.values())
+    if taken:
+        raise UserError(f"--kinds: expected other kinds than lists and columns are named, found {min(taken)}")
     if kinds and groups(pairs, {}, kinds).keys() == {"all"}:
         raise UserError(f"--kinds: expected names of the {len(pairs)} photos, found none in {args.kinds}")
     rows = _rows(args, files, pairs, stay)
@@ -92,6 +95,7 @@ def main(argv: list[str]) -> int:
             **provenance(),
         }
         write_text(args.json, json.dumps(content, indent=2) + "\n")
+        say(f"written: {args.json}")
     if args.sheet:
         _sheet(rows, material, evenly(material.pairs, args.sheet_photos or SHEET_PHOTOS), Path(args.sheet))
     return EXIT_SOME_FAILED if failures else EXIT_OK
@@ -161,6 +165,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         from data.images.grid import GRID_MARK
 
         check_replaceable(Path(args.sheet), "--sheet", mark=GRID_MARK)
+    if args.json and args.sheet and real_path(args.json) == real_path(args.sheet):
+        raise UserError(f"--json, --sheet: expected two files, found one: {args.json}")
     return args
 
 
@@ -182,6 +188,7 @@ def _rows(
 ) -> dict[str, "Row"]:
     """Plain methods, weight files and other programs' results, in this order."""
     from metrics.scores import Row, clahe, other_results, start_map
+    from models.shipped import find_weights
     from serving.enhancer import Enhancer
 
     rows = {
@@ -192,7 +199,8 @@ def _rows(
     }
     if taken := rows.keys() & files.keys():
         raise UserError(f"--weights: expected a name that no other row has, found {', '.join(sorted(taken))}")
-    asked_for = {Path(item.rpartition("=")[2]) for item in args.weights}
+    typed = [item.rpartition("=")[2] for item in args.weights]
+    asked_for = {find_weights(path, "--weights") for path in typed if not Path(path).is_dir()}
     for name, file in files.items():
         try:
             enhancer = Enhancer(file)
@@ -219,7 +227,7 @@ def _sheet(rows: dict[str, "Row"], material: "Material", pairs: list["Pair"], pa
     # the first of the rows leaves its input as it is
     pictures = [[*(row(p.enhanced, pixels[p.enhanced]) for row in rows.values()), pixels[p.truth]] for p in pairs]
     photo_grid(pictures, [*rows, "ground truth"], path, side=300)
-    say(str(path))
+    say(f"written: {path}")
 
 
 def _print_heading(groups: list[str], stay: list[str]) -> None:

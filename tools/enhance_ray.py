@@ -21,7 +21,9 @@ from models.shipped import find_weights
 
 FLAGS = (
     Flag("--checkpoint", "model.checkpoint", "weights, at the same path on every machine", "FILE", short="-c"),
-    Flag("--strength", "model.strength", "0 (the photo) to 1 (the full result)", "F", parsed=True),
+    Flag(
+        "--strength", "model.strength", "0 (the photo) to 1 (the full result), or auto: by each photo", "F", parsed=True
+    ),
     Flag("--format", "save.format", "keep, png, jpeg, webp or tiff", "F"),
     Flag("--overwrite", "save.overwrite", "replace files of the results' names, whoever's"),
 )

@@ -15,6 +15,7 @@ examples/onnx_without_pytorch.py runs the ONNX file with onnxruntime alone.
 import argparse
 import contextlib
 import importlib.util
+import io
 import json
 import logging
 import warnings
@@ -162,8 +163,10 @@ def _torchscript(module, example, facts: dict[str, str], output: Path) -> None:
     import torch
 
     traced = torch.jit.trace(module, example, check_trace=False)
+    content = io.BytesIO()  # given a file, PyTorch's writer aborts the process where the disk is full
+    torch.jit.save(traced, content, _extra_files={"metadata.json": json.dumps(facts)})
     with writing(output) as temporary:
-        torch.jit.save(traced, str(temporary), _extra_files={"metadata.json": json.dumps(facts)})
+        temporary.write_bytes(content.getvalue())
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ from common.console import say
 from common.errors import UserError
 from common.pages import shown
 from common.paths import find_folders
+from common.written import check_replaceable
 from configs.load import load_config
 from configs.schema import TrainConfig
+from data.outputs import kind_of_folder
 
 
 def main(argv: list[str]) -> int:
@@ -57,6 +59,10 @@ def main(argv: list[str]) -> int:
     out = Path(args.out or Path(config.exp.save_dir) / f"{config.exp.exp_name}_direction")
     if out.is_file():
         raise UserError(f"--out: expected a folder, found a file: {out}")
+    if out.is_dir() and (kind := kind_of_folder({path.name for path in out.iterdir()})):
+        raise UserError(f"--out: expected a folder of its own, found {kind}: {out}")
+    check_replaceable(out / "report.json", "--out", mark='"cosine_with_residual"')
+    check_replaceable(out / "report.html", "--out")
     from training.interpretation import Extent, interpret  # torch: after a user's mistakes were told
 
     extent = Extent(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Extent)})

@@ -51,7 +51,12 @@ def main(argv: list[str]) -> int:
     ):
         bounds = getattr(default, name.replace("-", "_"))
         parser.add_argument(
-            f"--{name}", nargs=2, type=float, default=bounds, metavar=("LOW", "HIGH"), help=f"{text} (default {bounds})"
+            f"--{name}",
+            nargs=2,
+            type=float,
+            default=bounds,
+            metavar=("LOW", "HIGH"),
+            help=f"{text} (default {bounds[0]:g} {bounds[1]:g})",
         )
     args = parser.parse_args(argv)
     if args.size is not None and args.size < 16:

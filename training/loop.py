@@ -192,7 +192,8 @@ class Trainer:
                     self._after_step(phase, task, step, progress)
                 self._check_if_due(phase)
                 if state.total % self.config.train.save_iter == 0:
-                    recorder.save()
+                    with self.stop.held():  # PyTorch's writer turns a stop in its midst into an error of its own
+                        recorder.save()
                 clock = time.perf_counter()
         recorder.tell(progress.ended())
         with self.stop.held():

@@ -129,7 +129,7 @@ def describe_schedule(phases: list[Phase]) -> str:
         line = f"  {number}. {phase.name}: {phase.iterations} iterations of the {NAMES[phase.trains]}, loss = {total}"
         if phase.identity_layers and IDENTITY in phase.terms:
             line += f", identity layers {list(phase.identity_layers)}"
-        if phase.guard_psnr is not None:
+        if phase.guard_psnr is not None and phase.guard_iterations <= phase.iterations:
             line += f"; starts anew if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
         if phase.extend_while_loss_above is not None:
             limit = phase.extend_while_loss_above

@@ -95,6 +95,11 @@ def test_tokens_that_embed_alike_are_one_and_pieces_are_told_from_words():
         ("hazy", "light"),
         ("the", "filler"),
         ("photo", "filler"),
+        ("too bright", "light"),
+        ("strongly under-exposed", "light"),
+        ("with a dark foreground", "light"),
+        ("a good photo", "filler"),
+        ("dark beach", "content"),
     ]
     + [(word, "content") for word in ("beach", "sunday", "mistake", "politics", "dimension", "blue", "textured")],
 )

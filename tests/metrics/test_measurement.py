@@ -54,6 +54,12 @@ def test_the_first_protocol_leads(folders):
     assert content["mean"]["psnr"] == content["protocols"]["paper"]["mean"]["psnr"]
 
 
+@pytest.mark.parametrize("protocols", ["rgb", (), ("lab",)])
+def test_unknown_protocols_are_refused(folders, protocols):
+    with pytest.raises(ValueError, match="protocols: expected some of"):
+        measure_folder(*folders, protocols)
+
+
 def test_folders_without_a_common_name(folders):
     enhanced, truths = folders
     for path in truths.iterdir():

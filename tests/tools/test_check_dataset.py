@@ -54,7 +54,7 @@ def test_faults_of_pairs(folders, capsys):
     assert "bad  pairs      1 backlit photos with several ground truths, such as 3.png" in shown
     assert "bad  pairs      1 pairs of two sizes, such as 1.png" in shown
     assert "warn pairs      1 pairs that hardly show one scene, such as 2.png" in shown
-    assert "warn --gt       1 photos are smaller than the 32 px of training: 1.png" in shown
+    assert "warn --gt       1 smaller than the 32 px of training: 1.png" in shown
 
 
 def test_exchanged_folders_shared_photos_and_leaks(folders, capsys):
@@ -80,7 +80,7 @@ def test_names_duplicates_and_what_cannot_be_read(folders, capsys):
     assert "bad  --backlit  1 photos cannot be read, such as broken.jpg" in shown
     assert "names that are one on macOS and Windows: A.png, a.png" in shown
     assert "1 photos are there twice, byte for byte: 1.png = again.png" in shown
-    assert "1 photos are longer than 3:1, and squashed to a square: panorama.png" in shown
+    assert "1 longer than 3:1, and squashed to a square: panorama.png" in shown
 
 
 def test_mistakes_are_one_line(folders, tmp_path):

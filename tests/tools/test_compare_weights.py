@@ -173,6 +173,7 @@ def test_rows_lists_and_kinds_have_names_of_their_own(folders):
     (folders / "all.txt").write_text("a.png\n")
     (folders / "none.txt").write_text("z.png\n")
     (folders / "kinds.csv").write_text("file,kind\na.png,probes\n")
+    (folders / "lists.csv").write_text("file,kind\na.png,list\n")
     (folders / "others.csv").write_text("file,kind\nz.png,night\n")
     for more, message in (
         (["--weights", *best], "--weights: expected a name for each row"),
@@ -184,8 +185,15 @@ def test_rows_lists_and_kinds_have_names_of_their_own(folders):
         (["--well-lit-photos", "3"], "--well-lit-photos: expected --well-lit with it"),
         (["--sheet-photos", "3"], "--sheet-photos: expected --sheet with it"),
         (["--gt", str(folders / "backlit")], "--backlit, --gt: expected two folders"),
+        (["--kinds", str(folders / "lists.csv"), "--list", lists[0]], "--kinds: expected other kinds than lists"),
+        (["--other", f"A={folders / 'gt'}", f"A={folders / 'gt'}"], "--other: expected a name for each folder"),
+        (["--json", str(folders / "x.png"), "--sheet", str(folders / "x.png")], "--json, --sheet: expected two files"),
+        (["--weights", "mini-clip.safetensors"], "mini-clip.safetensors"),
         (["--kinds", str(folders / "others.csv")], "--kinds: expected names of the 2 photos, found none"),
-        (["--kinds", str(folders / "kinds.csv")], "--kinds: expected other kinds than all and probes, found probes"),
+        (
+            ["--kinds", str(folders / "kinds.csv")],
+            "--kinds: expected other kinds than all, probes, low key, found probes",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             compare_weights.main([*command, *more])

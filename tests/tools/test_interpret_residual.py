@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.paths import REPO_ROOT
+from data.outputs import RUN_FILES
 from lab import residual_speed
 from metrics.direction import word_kind
 from models import clip_encoder
@@ -197,3 +198,19 @@ def test_speed_is_measured_both_ways(flags, small_vocabulary, tmp_path, capsys):
     assert result["sampled"]["photos"] == 3
     assert result["lowest_cosine_between_both"] > 0.9999
     assert "batched: tokens" in capsys.readouterr().out
+
+
+def test_no_other_report_is_replaced(tmp_path):
+    for side in ("backlit", "welllit"):
+        (tmp_path / side).mkdir()
+    folders = [f"--set=data.{side}_images_path={tmp_path / side}" for side in ("backlit", "welllit")]
+    mine, training = tmp_path / "mine", tmp_path / "training"
+    for folder, files in ((mine, ["report.html"]), (training, sorted(RUN_FILES))):
+        folder.mkdir()
+        for file in files:
+            (folder / file).write_text("mine")
+    with pytest.raises(UserError, match="--out: expected a new name"):
+        interpret_residual.main([*folders, "--out", str(mine)])
+    with pytest.raises(UserError, match="--out: expected a folder of its own, found a run folder"):
+        interpret_residual.main([*folders, "--out", str(training)])
+    assert (mine / "report.html").read_text() == "mine"

@@ -75,7 +75,7 @@ def test_a_page_opens_anywhere_and_shows_what_the_folder_holds(run):
     assert all(re.match(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", source) for source in sources(html))
     assert not re.search(r"https?://|<script src|@import|url\(", html)
     assert "<i>x" not in html and "&lt;i&gt;x" in html and "P &amp; Q, 2 cores" in html
-    for text in ("15.00 dB", "+3.00 dB over the untouched input", "Time per phase", "torch 2", "lr: 0.0003", 'max="1"'):
+    for text in ("15.00 dB", "3.00 dB above the untouched input", "Time per phase", "torch 2", "lr: 0.0003", 'max="1"'):
         assert text in html, text
     times = {row["name"]: (row["iterations"], row["seconds"]) for row in read_run(folder).times}
     assert times == {
