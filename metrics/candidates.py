@@ -15,12 +15,13 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth")
 RESERVED = ("all", "probes", "low key")  # names of parts of a row
 
 
-def weight_files(items: list[str]) -> dict[str, Path]:
-    """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively).
+def weight_files(items: list[str]) -> tuple[dict[str, Path], set[str]]:
+    """Row name -> file, of `FILE`, `NAME=FILE` and `FOLDER` (searched recursively); the names that no folder gave.
 
     Raises UserError for anything else, and where two rows have one name.
     """
     files: dict[str, Path] = {}
+    asked_for: set[str] = set()
     for item in items:
         name, _, path = item.rpartition("=")
         path = Path(path)
@@ -37,7 +38,9 @@ def weight_files(items: list[str]) -> dict[str, Path]:
                     f"--weights: expected a name for each row (NAME=FILE), found {row} twice: {files[row]}, {file}"
                 )
             files[row] = file
-    return files
+            if not folder:
+                asked_for.add(row)
+    return files, asked_for
 
 
 def read_lists(files: Iterable[str], key: str, photos: list[Path]) -> dict[str, set[str]]:

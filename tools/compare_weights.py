@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     from metrics.candidates import read_kinds, read_lists, weight_files
 
     kinds = read_kinds(args.kinds) if args.kinds else {}
-    files = weight_files(args.weights)
+    files, asked_for = weight_files(args.weights)
 
     from metrics.choice import STAY, VALIDATION, choose, exceeded
     from metrics.comparison import figures, groups, read_material
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--kinds: expected other kinds than lists and columns are named, found {min(taken)}")
     if kinds and groups(pairs, {}, kinds).keys() == {"all"}:
         raise UserError(f"--kinds: expected names of the {len(pairs)} photos, found none in {args.kinds}")
-    rows = _rows(args, files, pairs, stay)
+    rows = _rows(args, files, asked_for, pairs, stay)
     failures: list[str] = []
     material = read_material(pairs, stay, rows.values(), failures)
     for reason in failures:
@@ -184,11 +184,14 @@ def _photos_that_should_stay(args: argparse.Namespace) -> dict[str, list[Path]]:
 
 
 def _rows(
-    args: argparse.Namespace, files: dict[str, Path], pairs: list["Pair"], stay: dict[str, list[Path]]
+    args: argparse.Namespace,
+    files: dict[str, Path],
+    asked_for: set[str],
+    pairs: list["Pair"],
+    stay: dict[str, list[Path]],
 ) -> dict[str, "Row"]:
-    """Plain methods, weight files and other programs' results, in this order."""
+    """Plain methods, weight files and other programs' results, in this order. asked_for: files that no folder gave."""
     from metrics.scores import Row, clahe, other_results, start_map
-    from models.shipped import find_weights
     from serving.enhancer import Enhancer
 
     rows = {
@@ -199,13 +202,11 @@ def _rows(
     }
     if taken := rows.keys() & files.keys():
         raise UserError(f"--weights: expected a name that no other row has, found {', '.join(sorted(taken))}")
-    typed = [item.rpartition("=")[2] for item in args.weights]
-    asked_for = {find_weights(path, "--weights") for path in typed if not Path(path).is_dir()}
     for name, file in files.items():
         try:
             enhancer = Enhancer(file)
         except UserError as error:
-            if file in asked_for:
+            if name in asked_for:
                 raise
             note(f"left out: {error}")  # a folder may hold other weights too
             continue
