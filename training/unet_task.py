@@ -228,7 +228,11 @@ class UNetTask(Task):
         return rate * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + fall))
 
     def end(self, phase: Phase, state: TrainState) -> None:
-        """The UNets of CLIP-LIT's last two rounds make the enhanced sets of the refinement."""
+        """The UNets of CLIP-LIT's last two rounds make the enhanced sets of the refinement. After a first map Adam
+        starts anew: its gradients were so small that by their moments the first guided steps would be far too long.
+        """
+        if MAP in phase.terms:
+            self.optimizer.state.clear()
         if phase.round:
             state.enhancers = [*state.enhancers, state.best["unet"]][-2:]
 

@@ -310,6 +310,15 @@ def test_collapse_while_the_start_is_learned_halves_that_rate_too(overrides):
     assert rates == {0: pytest.approx(5e-4), 1: pytest.approx(settings.unet_model.lr / 2)}
 
 
+@pytest.mark.parametrize(("start", "kept"), [("identity", True), ("retinex", False)])
+def test_adam_goes_on_after_a_reconstruction_and_starts_anew_after_a_first_map(overrides, start, kept):
+    """One optimiser for both phases is the release's; the first map, whose gradients are far smaller, is ours."""
+    moments = []
+    settings = config(overrides, f"unet_model.first_map={start}", "train.num_iters=1")
+    train(settings, on_iteration=lambda trainer: moments.append(len(trainer.unet.optimizer.state)))
+    assert moments[1] > 0 and bool(moments[4]) == kept  # the start takes 4
+
+
 def test_non_finite_loss_stops_before_the_update(overrides):
     before = []
 
