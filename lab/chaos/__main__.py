@@ -2,7 +2,7 @@
 
 python -m lab.chaos [--scale 1] [--only images kills ...] [--jobs 2] [--seed 0] [--json FILE]
 
-What each attack is: lab/chaos/attacks.py (one file or command line per seed) and lab/chaos/runs.py (whole runs).
+What each attack is: lab/chaos/attacks.py (one file or command line per seed), lab/chaos/runs.py (whole runs).
 `full_disks` mounts small disks in memory and needs root.
 """
 

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from lab.chaos import attacks
+from lab.chaos import attacks, damaged_files, damaged_photos
 from lab.chaos.harness import Failure, Row, _watch, attack_many
 from lab.chaos.table import ATTACKS
 
 
 def test_an_attack_is_a_function_of_its_seed(tmp_path):
     for seed in range(12):
-        assert attacks.image(seed, tmp_path) == attacks.image(seed, tmp_path)
+        assert damaged_photos.image(seed, tmp_path) == damaged_photos.image(seed, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["images", "tiff_tags", "states", "pickles"])
@@ -48,10 +48,10 @@ def test_every_attack_has_its_words_in_the_table():
 
 
 def test_a_wrong_content_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(attacks, "_checksums", lambda: {"another"})
+    monkeypatch.setattr(damaged_files, "_checksums", lambda: {"another"})
     with pytest.raises(Failure, match="went on with another content"):
         for seed in range(0, 20, 2):
-            attacks.state(seed, tmp_path)
+            damaged_files.state(seed, tmp_path)
 
 
 @pytest.mark.slow
