@@ -23,7 +23,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from serving.jobs import Job
-    from serving.pipeline import Outcome
+    from serving.outcome import Outcome
     from serving.run import Device, Plan, Run
 
 FLAGS = (

@@ -6,8 +6,9 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -33,6 +34,7 @@ from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.finish import PLAIN, Finish
 from serving.jobs import Job, file_id
+from serving.outcome import Outcome
 from serving.strength import Strength, of_scenes
 
 if TYPE_CHECKING:
@@ -41,39 +43,6 @@ if TYPE_CHECKING:
 IN_FLIGHT = 32_000_000  # pixels; with this many in memory the next photo is not decoded yet
 ENCODING = 2  # photos that may wait to be written
 GPU_WRITERS = 4  # threads that encode beside a GPU, which leaves the processor's cores to them
-
-
-@dataclass
-class Outcome:
-    """What became of a list of jobs."""
-
-    enhanced: int = 0
-    skipped: int = 0
-    pixels: int = 0
-    """Of the enhanced photos together."""
-    failures: list[tuple[Path, str]] = field(default_factory=list)
-    """Photo and reason (one line), in the order of the jobs."""
-    notes: list[tuple[Path, str]] = field(default_factory=list)
-    """Photo and what its owner should know, such as "animated: first of 12 frames"."""
-    fault: str | None = None
-    """Traceback of the first failure that is no photo's fault but a bug."""
-    seconds: dict[Path, float] = field(default_factory=dict)
-    """Of each enhanced photo: its reading, computing and writing; together more than the run takes, which overlaps
-    those of several photos.
-    """
-
-
-def together(outcomes: list[Outcome], jobs: list[Job]) -> Outcome:
-    """One outcome of several that share a list of jobs; failures and notes in the order of the jobs."""
-    order = {job.source: number for number, job in enumerate(jobs)}
-    result = Outcome(*(sum(getattr(o, name) for o in outcomes) for name in ("enhanced", "skipped", "pixels")))
-    for name in ("failures", "notes"):
-        getattr(result, name).extend(
-            sorted((item for o in outcomes for item in getattr(o, name)), key=lambda item: order[item[0]])
-        )
-    result.fault = next((o.fault for o in outcomes if o.fault), None)
-    result.seconds = {source: taken for o in outcomes for source, taken in o.seconds.items()}
-    return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,64 +110,19 @@ def enhance_files(
     todo = jobs
     if options.skip_existing:
         todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, options.extras)])]
-    outcome = Outcome(skipped=len(jobs) - len(todo))
-    record = _one_by_one(record)
-    writers = 1 if enhancer.choice.device == "cpu" else min(GPU_WRITERS, os.cpu_count() or 1)
-    reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(writers)
-    progress = Progress("enhancing", len(todo))
-    begun: deque[_Begun] = deque()  # in the order of the jobs; but for the last, computed and being written
-
-    decided = {}
-    if options.same_for == "folder" and todo:
-        decided = of_scenes(scenes or jobs, enhancer, options.strength, options.limits)
-    enhance = partial(enhancer.enhance, finish=options.finish, keep_map=options.illumination)
-    read = partial(read_photo, integers=True, limits=options.limits)
-    save = partial(write_photo, quality=options.quality, metadata=options.metadata, png_level=options.png_level)
-
-    def begin(job: Job) -> _Begun:
-        item = _Begun(job)
-        item.reading = reader.submit(item.clocked, read, job.source)
-        return item
-
-    def settle() -> None:
-        progress.add()
-        _settle(begun.popleft(), outcome, enhancer)
-
-    def room() -> bool:
-        return sum(item.pixels for item in begun) < IN_FLIGHT
-
+    line = _Line(enhancer, options, _one_by_one(record), Progress("enhancing", len(todo)))
+    line.outcome.skipped = len(jobs) - len(todo)
     try:
-        following = None
-        for number, job in enumerate(todo):
-            while following is None and not room():
-                settle()
-            item = following or begin(job)
-            begun.append(item)
-            photo = item.attempt(item.reading.result)
-            following = item.reading = None  # which holds the photo
-            if photo:
-                item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
-                photo = item.attempt(_checked, photo, job, options.side_by_side)
-            if number + 1 < len(todo) and room():
-                following = begin(todo[number + 1])
-            strength = decided.get(job.source, options.strength)
-            computed = item.attempt(item.clocked, enhance, photo.rgb, strength) if photo else None
-            if computed:
-                source = photo.rgb if options.side_by_side else None
-                result = replace(photo, rgb=computed[0])
-                item.writing = writer.submit(
-                    item.clocked, _write, job, result, source, computed[1], save, options.skip_existing, record
-                )
-            photo = computed = source = result = None  # the writer has what it needs, and lets go of it when it is done
-            while len(begun) > ENCODING * writers:
-                settle()
-        while begun:
-            settle()
-    finally:  # also after Ctrl-C: what is being written is finished, what waits is dropped
-        for pool in (reader, writer):
-            pool.shutdown(cancel_futures=True)
-        progress.close()
-    return outcome
+        strengths = {}
+        if options.same_for == "folder" and todo:
+            strengths = of_scenes(scenes or jobs, enhancer, options.strength, options.limits)
+        for job, following in zip_longest(todo, todo[1:]):
+            line.enhance(job, strengths.get(job.source, options.strength), following)
+            line.settle_to(line.writers * ENCODING)
+        line.settle_to(0)
+    finally:
+        line.close()
+    return line.outcome
 
 
 def _one_by_one(record: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
@@ -246,25 +170,113 @@ class _Begun:
         return None
 
 
-def _settle(item: _Begun, outcome: Outcome, enhancer: Enhancer) -> None:
-    """Wait until the photo is written, and count it."""
-    written = item.attempt(item.writing.result) if item.writing else None
-    item.note = "; ".join(filter(None, [item.note, written])) or None
-    if item.error is None:
-        outcome.enhanced += 1
-        outcome.seconds[item.job.source] = item.seconds
-        outcome.pixels += item.pixels
-        outcome.notes += [(item.job.source, item.note)] if item.note else []
-    elif isinstance(item.error, ImageError):
-        outcome.failures.append((item.job.source, str(item.error).removeprefix(f"{item.job.source}: ")))
-    elif item.fault:
-        outcome.fault = outcome.fault or item.fault
-        text = " ".join(str(item.error).split())
-        outcome.failures.append((item.job.source, f"unexpected {type(item.error).__name__}: {text}"))
-    else:
-        size = f"{item.pixels / 1e6:.1f} megapixels" if item.pixels else "its pixels"
-        reason = f"expected a photo that fits into memory, found too little for {size} ({enhancer.choice.device})"
-        outcome.failures.append((item.job.source, reason))
+class _Line:
+    """Photos on their way, in the order of the jobs: one is decoded, one is in the network, some are encoded."""
+
+    def __init__(
+        self, enhancer: Enhancer, options: Options, record: Callable[[Path, Path], None], progress: Progress
+    ) -> None:
+        self.enhancer, self.options, self.record, self.progress = enhancer, options, record, progress
+        self.outcome = Outcome()
+        self.writers = 1 if enhancer.choice.device == "cpu" else min(GPU_WRITERS, os.cpu_count() or 1)
+        self._reader, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(self.writers)
+        self._begun: deque[_Begun] = deque()  # but for the last, computed and being written
+        self._following: _Begun | None = None  # being decoded meanwhile
+
+    def enhance(self, job: Job, strength: Strength, following: Job | None) -> None:
+        """Read a photo, compute its result and leave it to be written, while the `following` one is read."""
+        while self._following is None and not self._has_room():
+            self._settle()
+        item = self._following or self._begin(job)
+        self._begun.append(item)
+        photo = item.attempt(item.reading.result)
+        self._following = item.reading = None  # which holds the photo
+        if photo:
+            item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
+            photo = item.attempt(_checked, photo, job, self.options.side_by_side)
+        if following and self._has_room():
+            self._following = self._begin(following)
+        computed = item.attempt(item.clocked, self._computed, photo.rgb, strength) if photo else None
+        if computed:
+            result, illumination = replace(photo, rgb=computed[0]), computed[1]
+            source = photo.rgb if self.options.side_by_side else None
+            item.writing = self._writer.submit(item.clocked, self._write, job, result, source, illumination)
+
+    def settle_to(self, count: int) -> None:
+        """Wait until no more than so many photos are unwritten."""
+        while len(self._begun) > count:
+            self._settle()
+
+    def close(self) -> None:
+        """Also after Ctrl-C: what is being written is finished, what waits is dropped."""
+        for pool in (self._reader, self._writer):
+            pool.shutdown(cancel_futures=True)
+        self.progress.close()
+
+    def _has_room(self) -> bool:
+        return sum(item.pixels for item in self._begun) < IN_FLIGHT
+
+    def _begin(self, job: Job) -> _Begun:
+        item = _Begun(job)
+        read = partial(read_photo, integers=True, limits=self.options.limits)
+        item.reading = self._reader.submit(item.clocked, read, job.source)
+        return item
+
+    def _computed(self, rgb: np.ndarray, strength: Strength) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.enhancer.enhance(rgb, strength, finish=self.options.finish, keep_map=self.options.illumination)
+
+    def _write(self, job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None) -> str | None:
+        """Write the result; with `source`, both side by side; with `illumination`, the map.
+
+        With `skip_existing` what is there stays. Gives the note of `write_photo` about the result.
+        """
+        options = self.options
+
+        def write(target: Path, photo: Photo) -> str | None:
+            if options.skip_existing and file_id(target):
+                return None
+            note = write_photo(
+                target, photo, quality=options.quality, metadata=options.metadata, png_level=options.png_level
+            )
+            self.record(target.parents[len(job.relative.parts) - 1], job.relative)
+            return note
+
+        note = write(job.target, result)
+        if source is not None:
+            alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
+            both = replace(
+                result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, metadata=Metadata()
+            )  # which is about one photo
+            write(job.beside("side_by_side"), both)
+        if illumination is not None:
+            grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
+            write(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True))
+        return note
+
+    def _settle(self) -> None:
+        """Wait until the photo that was begun first is written, and count it."""
+        item = self._begun.popleft()
+        self.progress.add()
+        written = item.attempt(item.writing.result) if item.writing else None
+        item.note = "; ".join(filter(None, [item.note, written])) or None
+        if item.error is None:
+            self.outcome.enhanced += 1
+            self.outcome.seconds[item.job.source] = item.seconds
+            self.outcome.pixels += item.pixels
+            self.outcome.notes += [(item.job.source, item.note)] if item.note else []
+        else:
+            self.outcome.failures.append((item.job.source, _reason(item, self.enhancer.choice.device)))
+            self.outcome.fault = self.outcome.fault or item.fault
+
+
+def _reason(item: _Begun, device: str) -> str:
+    """Why a photo failed, in one line."""
+    if isinstance(item.error, ImageError):
+        return str(item.error).removeprefix(f"{item.job.source}: ")
+    if item.fault:
+        return f"unexpected {type(item.error).__name__}: {' '.join(str(item.error).split())}"
+    size = f"{item.pixels / 1e6:.1f} megapixels" if item.pixels else "its pixels"
+    return f"expected a photo that fits into memory, found too little for {size} ({device})"
 
 
 def _checked(photo: Photo, job: Job, side_by_side: bool) -> Photo:
@@ -287,40 +299,6 @@ def _note(photo: Photo, job: Job) -> str | None:
         )
         or None
     )
-
-
-def _write(
-    job: Job,
-    result: Photo,
-    source: np.ndarray | None,
-    illumination: np.ndarray | None,
-    save: Callable[[Path, Photo], str | None],
-    keep: bool,
-    record: Callable[[Path, Path], None],
-) -> str | None:
-    """Write the result; with `source`, both side by side; with `illumination`, the map. `keep`: what is there stays.
-
-    Gives the note of `save` about the result.
-    """
-
-    def write(target: Path, photo: Photo) -> str | None:
-        if keep and file_id(target):
-            return None
-        note = save(target, photo)
-        record(target.parents[len(job.relative.parts) - 1], job.relative)
-        return note
-
-    note = write(job.target, result)
-    if source is not None:
-        alpha = None if result.alpha is None else np.concatenate([result.alpha] * 2, axis=1)
-        both = replace(
-            result, rgb=np.concatenate([source, result.rgb], axis=1), alpha=alpha, metadata=Metadata()
-        )  # which is about one photo
-        write(job.beside("side_by_side"), both)
-    if illumination is not None:
-        grey = np.broadcast_to(illumination[..., None], (*illumination.shape, 3))
-        write(job.beside("illumination"), Photo(grey, bits=result.bits, grey=True))
-    return note
 
 
 def _out_of_memory(error: Exception) -> bool:

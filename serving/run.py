@@ -17,7 +17,8 @@ from common.files import make_folder
 from data.outputs import record_result
 from models.shipped import find_weights
 from serving.jobs import Job, plan_outputs, replaced
-from serving.pipeline import Options, Outcome, enhance_files, enhancer_of, together
+from serving.outcome import Outcome, together
+from serving.pipeline import Options, enhance_files, enhancer_of
 
 if TYPE_CHECKING:
     from accelerate import PartialState

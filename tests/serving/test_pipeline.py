@@ -17,7 +17,8 @@ from data.images import Limits, Metadata, Photo, read_photo, write_photo
 from data.outputs import RESULTS_FILE
 from serving.finish import Finish
 from serving.jobs import plan_outputs
-from serving.pipeline import Options, Outcome, enhance_files, together
+from serving.outcome import Outcome, together
+from serving.pipeline import Options, enhance_files
 from tests.serving.helpers import noise, save_photo
 
 
@@ -135,7 +136,7 @@ def test_too_large_a_photo_is_that_photos_failure(enhancer, tmp_path, monkeypatc
     assert outcome.failures[0][0].name == "a.png" and "0.0 megapixels" in outcome.failures[0][1]
 
 
-@pytest.mark.parametrize("where", ["read_photo", "_write", "enhance"])
+@pytest.mark.parametrize("where", ["read_photo", "write_photo", "enhance"])
 def test_our_own_failures_are_not_hidden(enhancer, tmp_path, monkeypatch, where):
     target = (enhancer, where) if where == "enhance" else (serving.pipeline, where)
     save_photo(tmp_path / "a.png")
@@ -187,18 +188,18 @@ def test_results_are_those_of_one_photo_after_the_other(enhancer, tmp_path):
 def test_the_next_photo_is_decoded_while_one_is_in_the_network_and_the_last_is_encoded(enhancer, tmp_path, monkeypatch):
     jobs = folder_of(3, tmp_path)
     second_read, first_written, second_computing = threading.Event(), threading.Event(), threading.Event()
-    read, write, compute = serving.pipeline.read_photo, serving.pipeline._write, enhancer.enhance
+    read, write, compute = serving.pipeline.read_photo, serving.pipeline.write_photo, enhancer.enhance
 
     def watched_read(path, **options):
         if path == jobs[1].source:
             second_read.set()
         return read(path, **options)
 
-    def watched_write(job, *rest):
-        if job is jobs[0]:
+    def watched_write(path, *rest, **options):
+        if path == jobs[0].target:
             assert second_computing.wait(10), "the second photo waits for the first to be encoded"
             first_written.set()
-        write(job, *rest)
+        return write(path, *rest, **options)
 
     def watched_compute(rgb, *args, **options):
         if rgb[0, 0, 0] == 20:
@@ -209,7 +210,7 @@ def test_the_next_photo_is_decoded_while_one_is_in_the_network_and_the_last_is_e
         return compute(rgb, *args, **options)
 
     monkeypatch.setattr(serving.pipeline, "read_photo", watched_read)
-    monkeypatch.setattr(serving.pipeline, "_write", watched_write)
+    monkeypatch.setattr(serving.pipeline, "write_photo", watched_write)
     monkeypatch.setattr(enhancer, "enhance", watched_compute)
     assert enhance_files(jobs, enhancer).enhanced == 3
 
@@ -217,8 +218,9 @@ def test_the_next_photo_is_decoded_while_one_is_in_the_network_and_the_last_is_e
 @pytest.mark.parametrize(("budget", "most"), [(30, 1), (10**9, 2 + serving.pipeline.ENCODING)])
 def test_few_photos_are_in_memory_whatever_the_folder(enhancer, tmp_path, monkeypatch, budget, most):
     jobs = folder_of(12, tmp_path)  # of 30 pixels each
+    sources = {job.target: job.source for job in jobs}
     inside, highest, lock = set(), [0], threading.Lock()
-    read, write = serving.pipeline.read_photo, serving.pipeline._write
+    read, write = serving.pipeline.read_photo, serving.pipeline.write_photo
 
     def counted_read(path, **options):
         with lock:
@@ -226,14 +228,14 @@ def test_few_photos_are_in_memory_whatever_the_folder(enhancer, tmp_path, monkey
             highest[0] = max(highest[0], len(inside))
         return read(path, **options)
 
-    def counted_write(job, *rest):
-        write(job, *rest)
+    def counted_write(path, *rest, **options):
+        write(path, *rest, **options)
         with lock:
-            inside.remove(job.source)
+            inside.remove(sources[path])
 
     monkeypatch.setattr(serving.pipeline, "IN_FLIGHT", budget)
     monkeypatch.setattr(serving.pipeline, "read_photo", counted_read)
-    monkeypatch.setattr(serving.pipeline, "_write", counted_write)
+    monkeypatch.setattr(serving.pipeline, "write_photo", counted_write)
     assert enhance_files(jobs, enhancer).enhanced == 12
     assert highest[0] <= most
 
