@@ -122,20 +122,28 @@ def _split(data: bytes) -> _Segments:
         if kind == _TABLES:
             _keep_zero_codes(result.zero_codes, body)
         if kind == _SCAN:
-            count, even = body[0] if body else 0, True
-            if len(body) >= 4 + 2 * count:
-                components = body[1 : 1 + 2 * count : 2]
-                result.scans.append((components, body[2 + 2 * count], body[3 + 2 * count] & 15))
-                even = _even(result.zero_codes, body, count)
-            following = _MARKER.search(data, end)
-            while following and data.endswith(_HOLE, 0, following.start() + 1):  # and no fill bytes before a marker
-                following = _MARKER.search(data, following.end())
-            start, end = end - at, following.start() if following else len(data)
-            result.data.append((len(result.picture) + start, len(result.picture) + end - at, even))
+            end = _keep_scan(result, data, at, end)
         result.picture += data[at:end]
         at = end
     result.ended = result.ended or data[at : at + 2] == END
     return result
+
+
+def _keep_scan(result: _Segments, data: bytes, at: int, head: int) -> int:
+    """Keep what the scan at `at` is of, whose header ends at `head`, and where its data lie. Gives their end."""
+    body, even = data[at + 4 : head], True
+    count = body[0] if body else 0
+    if len(body) >= 4 + 2 * count:
+        components = body[1 : 1 + 2 * count : 2]
+        result.scans.append((components, body[2 + 2 * count], body[3 + 2 * count] & 15))
+        even = _even(result.zero_codes, body, count)
+    following = _MARKER.search(data, head)
+    while following and data.endswith(_HOLE, 0, following.start() + 1):  # and no fill bytes before a marker
+        following = _MARKER.search(data, following.end())
+    end = following.start() if following else len(data)
+    before = len(result.picture)
+    result.data.append((before + head - at, before + end - at, even))
+    return end
 
 
 def _keep_metadata(result: _Segments, sizes: dict[bytes, int], kind: int, body: bytes) -> None:
