@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from common.files import DiskFull
+from common.paths import is_file
 from common.progress import Progress
 from configs.choices import MetadataMode, SameFor
 from data.images import (
@@ -32,7 +33,7 @@ from data.images import (
 from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.finish import PLAIN, Finish
-from serving.jobs import Job, file_id
+from serving.jobs import Job
 from serving.strength import Strength, of_scenes
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def enhance_files(
     """
     todo = jobs
     if options.skip_existing:
-        todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, options.extras)])]
+        todo = [job for job in jobs if not all(map(is_file, [job.target, *map(job.beside, options.extras)]))]
     outcome = Outcome(skipped=len(jobs) - len(todo))
     record = _one_by_one(record)
     writers = 1 if enhancer.choice.device == "cpu" else min(GPU_WRITERS, os.cpu_count() or 1)
@@ -304,7 +305,7 @@ def _write(
     """
 
     def write(target: Path, photo: Photo) -> str | None:
-        if keep and file_id(target):
+        if keep and is_file(target):
             return None
         note = save(target, photo)
         record(target.parents[len(job.relative.parts) - 1], job.relative)

@@ -26,7 +26,7 @@ from training.directions import save_direction
 from training.guards import Decision, after_iteration, check_finite, on_dead_map
 from training.phases import Phase
 from training.recorder import Recorder, loss_terms
-from training.resume import PhotoRecord, check_resume, lengthen, photo_record
+from training.resume import PhotoRecord, check_photos, check_resume, lengthen, photo_record
 from training.runtime import keep_memory, make_accelerator
 from training.state import TrainState
 from training.stop import StopRequest
@@ -65,7 +65,9 @@ def train(
         folder.lock() if main else nullcontext(),
     ):
         photos = photo_record(config, planned)
-        earlier = check_resume(folder, config, photos, planned) if resume else None
+        earlier = check_resume(folder, config) if resume else None
+        if resume:
+            check_photos(folder.photos_file, photos)
         parts = build(config, accelerator, planned, folder)
         if config.exp.cache_gb is not None and main:
             limit_caches(config.exp.cache_dir, config.exp.cache_gb)
