@@ -174,8 +174,12 @@ def shifts(material: Material, extent: Extent) -> list[int]:
     if not material.vocabulary:
         return [0]
     numbers = sorted({*extent.n, material.recipe.n})
-    if material.read < 2 * numbers[-1]:
-        raise UserError(f"--tokens: expected at least twice the largest shift ({numbers[-1]}), found {material.read}")
+    largest, most = numbers[-1], material.read // 2
+    if largest > most and extent.tokens:
+        raise UserError(f"--tokens: expected at least twice the largest shift ({largest}), found {material.read}")
+    if largest > most:
+        key = "--n" if largest in extent.n else "guidance.remove_first_n_tokens"
+        raise UserError(f"{key}: expected at most {most}, half of the encoder's vocabulary, found {largest}")
     return numbers
 
 

@@ -142,6 +142,10 @@ def test_relit_direction_in_the_stages_has_a_report(flags, tmp_path):
 def test_mistakes_are_told_in_one_line_before_torch(flags, tmp_path):
     with pytest.raises(UserError, match="--tokens: expected at least twice the largest shift"):
         interpret_residual.main([*flags(), "--tokens", "30", "--n", "20", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match=r"^--n: expected at most \d+, half of the encoder's vocabulary, found 99999"):
+        interpret_residual.main([*flags(), "--n", "99999", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match=r"^guidance\.remove_first_n_tokens: expected at most"):
+        interpret_residual.main([*flags("guidance.remove_first_n_tokens=9999"), "--out", str(tmp_path)])
     with pytest.raises(UserError, match="--n: expected a whole number from 0 on, found '-1'"):
         interpret_residual.main([*flags(), "--n=-1"])
     for arguments, code in (
