@@ -16,7 +16,7 @@ from common.sequences import evenly
 from configs.schema import TrainConfig
 from data.images import ImageError, read_rgb8
 from losses.residual import ResidualGuidance
-from metrics.direction import Token, Vocabulary, agreement, auc, bootstrap_cosines, held_out_auc
+from metrics.direction import Token, Vocabulary, agreement, auc, bootstrap_cosines, held_out_auc, noise
 from models.clip_encoder import ClipEncoder
 from training.directions import Recipe, embed_folders, read_recipe, relit_guidance, source_weights
 from training.embeddings import embed_vocabulary, load_encoder
@@ -210,8 +210,9 @@ def analyse(material: Material, n: int, extent: Extent, seed: int) -> Analysis:
 def _end(vocabulary: Vocabulary | None, vector: Tensor, extent: Extent, *, farthest: bool) -> End:
     if not vocabulary:
         return End([], [])
-    tokens = vocabulary.nearest(vector, extent.top, whole_words=extent.whole_words, farthest=farthest)
-    words = vocabulary.nearest(vector, extent.top, whole_words=True, farthest=farthest)
+    where = {"farthest": farthest, "floor": noise(len(vector))}
+    tokens = vocabulary.nearest(vector, extent.top, whole_words=extent.whole_words, **where)
+    words = vocabulary.nearest(vector, extent.top, whole_words=True, **where)
     return End(tokens, [word.text for word in words if word.kind == "content"])
 
 
