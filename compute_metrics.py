@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, Flag, add_output, given, make_parser, named_as_typed, run
 from common.console import note, quietly, say
 from common.errors import UserError
-from common.files import make_folder, real_path, write_text
+from common.files import real_path, write_text
 from common.paths import find_folder
 from common.tables import lines
 from common.written import check_replaceable
@@ -107,7 +107,7 @@ def _folder(value: str | None, flag: str, key: str) -> Path:
 
 
 def _output_files(config: "MetricsConfig", enhanced_dir: Path) -> tuple[Path, Path, Path | None]:
-    """Where JSON, CSV and page go; their folders are made now, so that a bad path costs no measuring."""
+    """Where JSON, CSV and page go; checked now, so that a bad path costs no measuring."""
     folder = Path(os.path.normpath(enhanced_dir.absolute()))  # gives "." a name
     json_file = Path(config.metrics.json_file or folder.with_name(f"{folder.name}_metrics.json"))
     overwrite = config.metrics.overwrite
@@ -130,7 +130,6 @@ def _check_output(key: str, path: Path, overwrite: bool) -> None:
     if path.suffix.lower() in image_suffixes():
         raise UserError(f"{key}: expected a name that is no photo's, found {path}")
     check_replaceable(path, key, heading=CSV_HEADINGS, overwrite=overwrite)
-    make_folder(path.parent, key)
 
 
 def _print_report(measured: Measurement) -> None:

@@ -74,6 +74,8 @@ def main(argv: list[str]) -> int:
     if args.inputs or args.input:
         flags.values["data.input"] = args.inputs or args.input
         flags.typed["data.input"] = "INPUT" if args.inputs else "--input"
+    elif not any(override.startswith("data.input=") for override in args.overrides):
+        flags.typed["data.input"] = "no INPUT was named (such as: python inference.py PHOTOS); the config's data.input"
     with named_as_typed(flags.typed), quietly(args.quiet):
         return _enhance(args, flags)
 

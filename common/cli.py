@@ -24,10 +24,20 @@ LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_POR
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse, whose errors are UserErrors: one line, exit code 2."""
+    """argparse, whose errors are UserErrors: one line, exit code 2. An empty value, as of an unset `$NAME`, is one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", None, _not_empty)  # of all that is text
 
     def error(self, message: str) -> None:
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a value, found an empty name")
+    return text
 
 
 def make_parser(description: str, default_cfg: str, example: str = "exp.seed=1") -> ArgumentParser:

@@ -9,6 +9,7 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -96,13 +97,50 @@ def _refuse_special(path: str | Path, mode: int) -> None:
 
 
 def make_folder(path: str | Path, key: str) -> None:
-    """Make a folder for results. Raises UserError where it cannot be made or written to. key: what named it."""
+    """Make a folder for results. Raises as `check_folder`."""
+    check_folder(path, key)
+    Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(path: str | Path, key: str) -> None:
+    """Raises UserError where a folder for results cannot be made or written to. Leaves nothing. key: what named it."""
+    place = Path(path)
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, "no permission to write")
+        while not _is_there(place):  # the nearest that is there is where the others will be made
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):  # permissions do not tell all: root has them in /proc too
+            pass
     except OSError as error:
-        raise UserError(f"{key}: expected a folder that can be written, found {path}: {error.strerror}") from None
+        why = "no file can be made there" if error.errno == errno.ENOENT else error.strerror
+        raise UserError(f"{key}: expected a folder that can be written, found {place}: {why}") from None
+
+
+def check_file(path: str | Path, key: str) -> None:
+    """Raises UserError where `writing` could not write a file. Leaves nothing. key: what named it."""
+    try:
+        with telling_errors(Path(path)):
+            _refuse_place(Path(path))
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+    check_folder(Path(path).parent, key)
+
+
+def _is_there(path: Path) -> bool:
+    """Raises OSError where that cannot be known, as for a name that is too long."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _refuse_place(path: Path) -> None:
+    """Renaming onto /dev/null would put a file in its place."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        _refuse_special(f"{path}: cannot be written", path.stat().st_mode)
+        folder = real_path(path.parent)
+        if path.is_symlink() and (folder == Path("/dev") or folder.is_relative_to("/proc")):  # such as /dev/stdout
+            raise UserError(f"{path}: cannot be written: expected a file, found a link of the system")
 
 
 @contextlib.contextmanager
@@ -117,11 +155,7 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     path = Path(path)
     with telling_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # renaming onto /dev/null would put a file in its place
-            _refuse_special(f"{path}: cannot be written", path.stat().st_mode)
-            folder = real_path(path.parent)
-            if path.is_symlink() and (folder == Path("/dev") or folder.is_relative_to("/proc")):  # such as /dev/stdout
-                raise UserError(f"{path}: cannot be written: expected a file, found a link of the system")
+        _refuse_place(path)
         _remove_stale_once(path.parent)
         temporary = path.parent / f"{PART}{machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
         temporary.touch(exist_ok=False)

@@ -120,7 +120,9 @@ def expand(value: str) -> str:
 
 
 def why_no_path(value: str) -> str | None:
-    """What a path must be that this one is not, or None: no NUL in it, no more bytes than file systems take."""
+    """What a path must be that this one is not, or None: some text without a NUL, of as many bytes as systems take."""
+    if not value.strip():
+        return "a path, found an empty name"
     if "\0" in value:
         return "a path without a NUL"
     try:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import open_file
+from common.files import check_file, open_file
 from common.pages import GENERATOR
 from common.paths import what_is_at
 
@@ -21,12 +21,14 @@ def check_replaceable(
     mark: str | None = None,
     overwrite: bool | None = None,
 ) -> None:
-    """Raises UserError where `path` is no file, or one that we did not write.
+    """Raises UserError where `path` is no file, one that we did not write, or cannot be written.
 
     key: what named it. heading: how the first line of a table of ours may begin. mark: what a file of ours holds,
     for formats that are no text. overwrite: other files are replaced too; None: there is no such switch.
     """
     what = what_is_at(path)
+    if what in ("a file", "nothing there", "a broken link"):
+        check_file(path, key)
     if what in ("nothing there", "a broken link"):
         return
     if what != "a file":

@@ -77,9 +77,9 @@ def load_config(
     notes = _adapted(tree, schema, where)
     given: dict[str, Any] = {}
     for override in overrides:
-        _apply_override(given, override)
+        _apply_override(given, override, schema)
     for key, value in (flags or {}).items():
-        _put(given, key, value, key)
+        _put(given, key, value, key, schema)
     _adapted(given, schema, "command line")
     required = {name: {} for name, field in schema.model_fields.items() if field.is_required()}
     tree = fit(_merged(required | tree, given), schema)  # so that keys are missing, not whole sections
@@ -110,18 +110,22 @@ def _adapted(tree: dict, schema: type[BaseModel], where: str) -> list[str]:
         raise UserError(f"{where}: {error}") from None
 
 
-def _apply_override(tree: dict, override: str) -> None:
+def _apply_override(tree: dict, override: str, schema: type[BaseModel]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {override}: expected KEY=VALUE, found {'no key' if equals else 'no equals sign'}")
-    _put(tree, key.strip(), Typed(text), f"--set {override}")
+    _put(tree, key.strip(), Typed(text), f"--set {override}", schema)
 
 
-def _put(tree: dict, key: str, value: Any, what: str) -> None:
+def _put(tree: dict, key: str, value: Any, what: str, schema: type[BaseModel]) -> None:
     *sections, last = key.split(".")
-    for section in sections:
+    for depth, section in enumerate(sections, 1):
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
+            above = ".".join(sections[:depth])
+            if any(known.startswith(f"{above}.") for known in all_keys(schema)):  # `what` may be right, and a flag's
+                told = f"'{above}' is a section, not a value; set its keys one by one: --set {above}.KEY=VALUE"
+                raise UserError(f"--set {above}={tree.text}: {told}")
             raise UserError(f"{what}: '{section}' is a value, not a section")
     tree[last] = value
 
@@ -157,6 +161,7 @@ def _explain(error: ValidationError, schema: type[BaseModel]) -> str:
 def _expected(message: str) -> str:
     """What pydantic says of a value, in our words."""
     message = message.replace("Input should be", "expected").replace("a valid ", "")
+    message = re.sub(r"dictionary or instance of \w+", "a section with keys", message)
     return re.sub(r"List should have (.*) after validation, not .*", r"expected \1", message)
 
 

@@ -203,7 +203,7 @@ def experiments() -> str:
     """Every run of the search, with what it changed from the one before."""
     runs = load("experiments")
     defaults = flat(
-        TrainConfig.model_validate({"data": {"backlit_images_path": "", "welllit_images_path": ""}}).model_dump()
+        TrainConfig.model_validate({"data": {"backlit_images_path": "-", "welllit_images_path": "-"}}).model_dump()
     )
     lines = [
         "| run | changed | PSNR / dB: start | best | at iteration | end | SSIM at best |",

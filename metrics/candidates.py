@@ -24,6 +24,8 @@ def weight_files(items: list[str]) -> tuple[dict[str, Path], set[str]]:
     asked_for: set[str] = set()
     for item in items:
         name, _, path = item.rpartition("=")
+        if not path.strip():
+            raise UserError(f"--weights: expected NAME=FILE, found {item}")
         path = Path(path)
         if folder := path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_SUFFIXES)

@@ -5,6 +5,7 @@
 Shape letters: N photos, T tokens, D embedding size.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -132,8 +133,8 @@ FILLERS = frozenset(_FILLERS.split())
 
 @dataclass(frozen=True)
 class Token:
-    """A token near a direction. kind: "light", "content", "filler", "sub-word",
-    "unknown" (means nothing to the encoder) or "other".
+    """A token near a direction. kind: "light", "content", "faint" (content, but not near enough to tell), "filler",
+    "sub-word" or "unknown" (means nothing to the encoder).
     """
 
     text: str
@@ -165,9 +166,17 @@ class Vocabulary:
         self._texts, self._whole_words = texts, whole_words
         self._embeddings = embeddings[self._index]
 
-    def nearest(self, vector: Tensor, count: int, *, whole_words: bool = False, farthest: bool = False) -> list[Token]:
-        """The `count` tokens with the highest cosine to `vector` (D',), or with `farthest` the lowest;
-        optionally only whole words.
+    def nearest(
+        self,
+        vector: Tensor,
+        count: int,
+        *,
+        whole_words: bool = False,
+        farthest: bool = False,
+        floor: float = -math.inf,
+    ) -> list[Token]:
+        """The `count` tokens with the highest cosine to `vector` (D',), or with `farthest` to its opposite;
+        optionally only whole words. floor: the cosine up to which what is no light is faint, such as `noise(D')`.
 
         D' > D: of a space that ends with that of the tokens, such as all stages of an encoder.
         """
@@ -179,10 +188,19 @@ class Vocabulary:
                 continue
             text, alike = self._texts[index], self._alike[row]
             kind = "unknown" if alike >= ALIKE else word_kind(text) if self._whole_words[index] else "sub-word"
+            if kind == "content" and (-1 if farthest else 1) * cosines[row] <= floor:
+                kind = "faint"
             found.append(Token(text, cosines[row].item(), kind, alike))
             if len(found) == count:
                 break
         return found
+
+
+def noise(size: int) -> float:
+    """The cosine up to which a word may be near a direction (D,) by chance: 3/√D, three standard deviations of a fixed
+    unit vector's cosine with a random one. size: D.
+    """
+    return 3 / math.sqrt(size)
 
 
 def word_kind(word: str) -> str:

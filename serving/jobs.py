@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import real_path
+from common.files import check_folder, real_path
 from common.paths import absolute
 from data.images import WRITABLE
 from data.outputs import RecordedResults
@@ -61,8 +61,8 @@ def plan_outputs(
     other formats become PNG.
 
     Photos that would share a result's name get their old suffix into it (a.gif, a.bmp -> a_gif.png, a_bmp.png).
-    Paths are absolute. Raises UserError where an input is missing or holds no image, and where a
-    result would overwrite or sit among the photos.
+    Paths are absolute. Raises UserError where an input is missing or holds no image, where a result would overwrite
+    or sit among the photos, and where results cannot be written.
 
     A file of a result's name is replaced where it is a result that was written here and not changed since
     (`data.outputs`). keep: all that is there stays (`save.skip_existing`). overwrite: all but the photos themselves is
@@ -86,6 +86,8 @@ def plan_outputs(
     root = absolute(output) if output is not None else _default_output(common)
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
 
+    for folder in (root, *(_sibling(root, what) for what in extras)):
+        check_folder(folder, keys[1])
     sources = list(dict.fromkeys(source for path in given for source in _photos_of(path, roots, keys[0])))
     originals = {file_id(path) for path in [*given, *sources, *{source.parent for source in sources}]} - {None}
     for folder in roots:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from common.files import DiskFull
+from common.paths import is_file
 from common.progress import Progress
 from configs.choices import MetadataMode, SameFor
 from data.images import (
@@ -33,7 +34,7 @@ from data.images import (
 from data.outputs import record_result
 from serving.enhancer import Enhancer
 from serving.finish import PLAIN, Finish
-from serving.jobs import Job, file_id
+from serving.jobs import Job
 from serving.outcome import Outcome
 from serving.strength import Strength, of_scenes
 
@@ -109,7 +110,7 @@ def enhance_files(
     """
     todo = jobs
     if options.skip_existing:
-        todo = [job for job in jobs if None in map(file_id, [job.target, *map(job.beside, options.extras)])]
+        todo = [job for job in jobs if not all(map(is_file, [job.target, *map(job.beside, options.extras)]))]
     line = _Line(enhancer, options, _one_by_one(record), Progress("enhancing", len(todo)))
     line.outcome.skipped = len(jobs) - len(todo)
     try:
@@ -233,7 +234,7 @@ class _Line:
         options = self.options
 
         def write(target: Path, photo: Photo) -> str | None:
-            if options.skip_existing and file_id(target):
+            if options.skip_existing and is_file(target):
                 return None
             note = write_photo(
                 target, photo, quality=options.quality, metadata=options.metadata, png_level=options.png_level

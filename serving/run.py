@@ -79,9 +79,7 @@ def make_plan(config: "InferenceConfig") -> Plan:
     """Look for photos and weights. Raises UserError where one is missing, and as `serving.jobs.plan_outputs`."""
     save, inputs = config.save, config.data.input
     if inputs is None:
-        raise UserError(
-            "data.input: expected a folder or photos, found nothing; for example: python inference.py PHOTOS"
-        )
+        raise UserError("data.input: expected a folder or photos, found nothing")
     inputs = [inputs] if isinstance(inputs, str) else inputs
     weights = find_weights(config.model.checkpoint, "model.checkpoint").resolve()
     if save.skip_existing and save.overwrite:

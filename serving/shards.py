@@ -18,7 +18,8 @@ from typing import Any
 
 from common import __version__
 from common.errors import UserError
-from common.files import PART, file_digest, make_folder, write_text
+from common.files import PART, check_file, check_folder, file_digest, make_folder, write_text
+from common.paths import is_file
 from configs.schema import InferenceConfig
 from data.listing import image_suffixes
 from data.outputs import RecordedResults
@@ -141,6 +142,10 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
         )
         remote, tasks = None, [Task(str(j.source), j.relative.as_posix(), made_of(_file_stamp(j.source))) for j in jobs]
     places = Places(remote, RemoteFolder(output, KEYS[1]) if is_url(output) else Path(output).absolute(), extras)
+    if isinstance(places.output, Path):
+        for folder in places.outputs():
+            check_folder(folder, KEYS[1])
+        check_file(places.output.with_name(f"{places.output.name}_failures.csv"), KEYS[1])
     done = _finished(places, tasks, config)
     return places, [task for task in tasks if task.relative not in done], len(done)
 
@@ -186,7 +191,7 @@ def _finished_on_disk(places: Places, tasks: Sequence[Task], config: InferenceCo
     def there(task: Task) -> bool:
         relative = Path(task.relative)
         if save.skip_existing:
-            return all((known.folder / relative).exists() for known in folders)
+            return all(is_file(known.folder / relative) for known in folders)
         return all(known.made_of(relative) == task.made_of for known in folders)
 
     return {task.relative for task in tasks if there(task)}

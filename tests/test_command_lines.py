@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -226,3 +227,69 @@ def test_chosen_values_in_the_flags_of_tools(line, place):
         assert code in (0, 2, 3) and len(lines) == (code == 2), (given_line, err.getvalue())
         shutil.rmtree(place / "out", ignore_errors=True)
         err.seek(err.truncate(0))
+
+
+UNWRITABLE = """
+inference photos -o file/x
+inference photos -o out --side-by-side
+inference photos -o out --illumination --dry-run
+compute_metrics --gt gt --enhanced photos --lpips off --json file/x
+compute_metrics --gt gt --enhanced photos --lpips off --csv file/x
+compute_metrics --gt gt --enhanced photos --lpips off --report file/x
+train_rave TRAIN --dry-run --set exp.save_dir=file
+train_rave TRAIN --dry-run --set exp.save_dir=. --set exp.exp_name=file
+train_rave TRAIN --dry-run --set exp.cache_dir=file/x
+tools.compare_methods --out file
+tools.compare_runs photos gt --report file/x
+tools.compare_weights --backlit photos --gt gt --json file/x
+tools.compare_weights --backlit photos --gt gt --sheet file/x
+tools.enhance_ray --input photos --output file/x
+tools.enhance_ray --input photos --output out --set save.side_by_side=true
+tools.export --format torchscript --output file/x.pt
+tools.fetch_published --out file --source photos
+tools.interpret_residual TRAIN --out file/x
+tools.make_backlit photos file
+tools.near_duplicates photos gt --unseen file/x
+tools.quickstart --set exp.save_dir=file
+tools.run_report photos --out file/x
+"""
+
+
+@pytest.mark.parametrize("line", UNWRITABLE.strip().splitlines())
+def test_what_cannot_be_written_is_told_before_any_work(line, place, tmp_path, monkeypatch, capsys):
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True, ignore=lambda folder, names: {"fifo", "loop"} & {*names})
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "out_side_by_side", "out_illumination", "photos/config.yaml", "gt/config.yaml"):
+        Path(name).write_text("exp: {exp_name: a}\n")
+    script, *arguments = line.split()
+    arguments = [part for argument in arguments for part in (BASE["train"] if argument == "TRAIN" else [argument])]
+    before = sorted(tmp_path.rglob("*"))
+    assert exit_code(importlib.import_module(script).main, arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, sorted(tmp_path.rglob("*"))) == ("", before)
+    assert re.fullmatch(r"error: .*: expected a folder that can be written, found .*: Not a directory\n", err), err
+
+
+EMPTY = [line for line in TOOLS.strip().splitlines() if "V" in line.split()] + ["interpret_residual --out V"]
+
+
+@pytest.mark.parametrize("line", EMPTY)
+def test_an_empty_value_is_no_value(line, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    tool, *arguments = ("" if part == "V" else part for part in line.split())
+    assert exit_code(importlib.import_module(f"tools.{tool}").main, arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.search(r"expected a value, found an empty name|invalid \w+ value: ''|unrecognized", err), (
+        err
+    )
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_an_empty_path_in_a_flag_or_a_config_is_told(script, place):
+    keys = {"inference": "data.output", "compute_metrics": "metrics.json_file"}
+    section, key = keys.get(script, "exp.cache_dir").split(".")
+    code, out, err = outcome(script, ["--cfg", "c.yaml"], f'{section}: {{{key}: ""}}'.encode(), place)
+    assert (code, out) == (2, "") and f"{section}.{key}: expected a path, found an empty name" in err
+    for flag in {"--input", "-o", "-c", "--gt", "--enhanced", "--json", "--csv", "--report"} & {*FLAGS[script]}:
+        code, out, err = outcome(script, [flag, ""], b"", place)
+        assert (code, out) == (2, "") and "expected a value, found an empty name" in err

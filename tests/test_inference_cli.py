@@ -116,6 +116,17 @@ def test_strength_by_itself_and_by_scene(weights, photos, tmp_path, capsys):
         call(weights, photos, "--same-for", "scene")
 
 
+def test_skip_existing_takes_only_files_for_results(weights, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "a.png").mkdir(parents=True)
+    (out / "sub").mkdir()
+    os.mkfifo(out / "sub/b.jpg")
+    assert call(weights, photos, "--output", out, "--skip-existing") == 3
+    told = capsys.readouterr()
+    assert "enhanced 0, skipped 0, failed 2 of 2" in told.out
+    assert "found a folder" in told.err and "found a pipe" in told.err
+
+
 def test_skip_existing_leaves_results_alone(weights, photos, tmp_path):
     call(weights, photos, "--output", tmp_path / "out")
     os.utime(tmp_path / "out" / "a.png", (1, 1))
@@ -209,7 +220,8 @@ def test_mistakes_in_paths(weights, photos, tmp_path):
         ([tmp_path / "empty"], "expected images, found none"),
         ([photos, "--output", photos], "--output: expected another folder"),
         ([photos, "--output", tmp_path / "file" / "out"], "--output: expected a folder that can be written"),
-        ([], "data.input: expected .*, found nothing there"),
+        ([], r"^no INPUT was named .*python inference.py PHOTOS.*data\.input: expected .*, found nothing there"),
+        (["--set", f"data.input={tmp_path / 'no'}"], "^data.input: expected .*, found nothing there"),
     ):
         with pytest.raises(UserError, match=message):
             call(weights, *arguments)
@@ -250,6 +262,8 @@ def test_empty_names_are_refused(photos):
 def test_mistakes_on_the_command_line_are_not_blamed_on_the_file(photos):
     with pytest.raises(UserError, match=r"^--strength: expected .*, found 2$"):
         inference.main([str(photos), "--strength", "2"])
+    with pytest.raises(UserError, match=r"^--set model=1: 'model' is a section, not a value"):
+        inference.main([str(photos), "--set", "model=1", "--strength", ".4"])
     with pytest.raises(UserError, match=r"^command line: unknown key 'modle'; did you mean"):
         inference.main([str(photos), "--set", "modle.strength=1"])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.cli import EXIT_OK, ArgumentParser, add_set, run
 from common.errors import UserError
+from common.files import check_folder
 from configs.load import load_config
 from configs.schema import TrainConfig
 from tools.quickstart import HELD_OUT, PHOTOS, measure, write_results
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", default="runs/compare", help="folder of runs and results (default: %(default)s)")
     args = parser.parse_args(argv)
     out = Path(args.out)
+    check_folder(out, "--out")
     common = [f"exp.save_dir={out}", f"exp.cache_dir={out / 'cache'}", "exp.overwrite=true"]
     configs = {
         name: load_config(TrainConfig, cfg, [*args.overrides, *common, f"exp.exp_name={Path(cfg).stem}"])

@@ -11,6 +11,7 @@ from common.console import note, say
 from common.errors import UserError
 from common.files import real_path
 from common.tables import lines
+from common.written import check_replaceable
 
 
 def main(argv: list[str]) -> int:
@@ -20,6 +21,9 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if len({real_path(folder) for folder in args.runs}) < 2:
         raise UserError("compare-runs: expected two runs or more, found one")
+
+    if args.report:
+        check_replaceable(Path(args.report), "--report")
 
     from training.report import differing_keys, table, unique_names, write_comparison
     from training.runs import read_run

@@ -18,6 +18,7 @@ from pathlib import Path
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
+from common.files import check_folder
 from common.progress import Progress
 
 SHA256 = {
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> int:
         help="which of the two (default: both)",
     )
     args = parser.parse_args(argv)
+    check_folder(args.out, "--out")
     out, failed = Path(args.out), 0
     for name in (name for name in SHA256 if name.split("/")[0] in args.only):
         try:

@@ -57,8 +57,6 @@ def main(argv: list[str]) -> int:
     config = load_config(TrainConfig, args.cfg, args.overrides)
     find_folders({f"data.{key}": getattr(config.data, key) for key in ("backlit_images_path", "welllit_images_path")})
     out = Path(args.out or Path(config.exp.save_dir) / f"{config.exp.exp_name}_direction")
-    if out.is_file():
-        raise UserError(f"--out: expected a folder, found a file: {out}")
     if out.is_dir() and (kind := kind_of_folder({path.name for path in out.iterdir()})):
         raise UserError(f"--out: expected a folder of its own, found {kind}: {out}")
     check_replaceable(out / "report.json", "--out", mark='"cosine_with_residual"')

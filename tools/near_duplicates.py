@@ -17,7 +17,7 @@ import numpy as np
 from common.cli import EXIT_OK, EXIT_SOME_FAILED, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
-from common.files import write_text
+from common.files import check_file, write_text
 from common.paths import read_text
 from data.checks import SAME, ranks
 from data.images import read_all
@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
 
 
 def _check_replaceable(file: Path, names: Collection[str]) -> None:
-    """Raises UserError where `file` is there and lists other than these photos."""
+    """Raises UserError where `file` is there and lists other than these photos, and where it cannot be written."""
+    check_file(file, "--unseen")
     with contextlib.suppress(UserError):
         if not file.exists() or set(read_text(str(file)).splitlines()) <= set(names):
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.cli import EXIT_OK, ArgumentParser, add_set, run
 from common.errors import UserError
+from common.files import check_folder
 
 PHOTOS = Path("datasets/quickstart")
 HELD_OUT = PHOTOS / "held_out"
@@ -26,13 +27,14 @@ def main(argv: list[str]) -> int:
     from data.samples import make_quickstart_set
     from training.loop import train
 
+    config = load_config(TrainConfig, "rave_quickstart.yaml", args.overrides)
+    check_folder(config.exp.save_dir, "exp.save_dir")
     start = time.perf_counter()
     _heading("1/4", "photos out of scikit-image's wheel, with simulated backlight")
     make_quickstart_set(PHOTOS)
     print(f"{PHOTOS}: train/backlit, train/welllit (unpaired); held_out/backlit, held_out/ground_truth (pairs)")
 
     _heading("2/4", "python train_rave.py --cfg rave_quickstart.yaml")
-    config = load_config(TrainConfig, "rave_quickstart.yaml", args.overrides)
     folder = train(config, resume=args.resume)
 
     _heading(

@@ -16,6 +16,7 @@ BRIGHTER = 0.08  # rise in mean brightness since the best validation, of full sc
 MET, FLAT = 0.7, 0.05  # share of the way to the set point; what it gains over the last half where it has settled
 TELLS_APART = 0.75  # accuracy of a guidance on held-back photos; 0.5 is a guess
 STILL_RISING = 0.2  # dB that the last quarter of a run brought
+SHORTEST = 30  # iterations of enhancement that can be judged: over so many training itself averages its scores
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class Advice:
 
 def advise(run: Run) -> list[Advice]:
     """The patterns that the run shows, the gravest first; none where nothing is known to be wrong."""
-    patterns = (_collapse, _restarts, _guidance_blind, _away_from_light, _nothing_gained, _white, _drift, _set_point)
-    found = [advice for pattern in patterns for advice in pattern(run)]
-    return found or list(_too_short(run))
+    events = (_collapse, _restarts, _guidance_blind, _away_from_light)
+    trends = () if any(_too_short(run)) else (_nothing_gained, _white, _drift, _set_point)
+    found = [advice for pattern in (*events, *trends) for advice in pattern(run)]
+    return found or [*_too_short(run)] or [*_still_rising(run)]
 
 
 def _collapse(run: Run) -> Iterator[Advice]:
@@ -155,6 +157,11 @@ def _set_point(run: Run) -> Iterator[Advice]:
 
 
 def _too_short(run: Run) -> Iterator[Advice]:
+    if 0 < (done := run.iterations - _begun(run)) < SHORTEST:
+        yield Advice("too short to judge", f"The photos were enhanced for {done} iterations; {SHORTEST} say something.")
+
+
+def _still_rising(run: Run) -> Iterator[Advice]:
     checks = [line for line in run.checks if line["iteration"]]
     if len(checks) < 4 or run.ended[0] != "finished":
         return
@@ -189,11 +196,15 @@ def _stronger_identity(run: Run) -> tuple[str, ...]:
 
 def _stop_at_best(run: Run) -> tuple[str, ...]:
     """`train.num_iters` counts from where the enhancement begins."""
-    best = run.scores.get("best")
-    begun = max((line["iteration"] for line in run.steps if line.get("phase") in STARTS), default=0)
+    best, begun = run.scores.get("best"), _begun(run)
     if run.method not in ("rave", "supervised") or not best or best["iteration"] <= begun:
         return ()
     return (f"train.num_iters={best['iteration'] - begun}",)
+
+
+def _begun(run: Run) -> int:
+    """The iteration from which photos are enhanced."""
+    return max((line["iteration"] for line in run.steps if line.get("phase") in STARTS), default=0)
 
 
 def _longer(run: Run) -> tuple[str, ...]:

@@ -84,7 +84,10 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     side = f"{data.image_size} x {data.image_size}"
     say(f"method     {method}{': by ground truths, without guidance' if method == 'supervised' else ''}")
     say(f"device     {describe_device(accelerator)}")
-    say(f"photos     {len(backlit)} backlit, {len(well_lit)} well-lit, trained at {side}")
+    counted = f"{len(backlit)} backlit"
+    if truths and len(truths) < len(backlit):
+        counted = f"{len(truths)} backlit with a ground truth (left out: {len(backlit) - len(truths)} without)"
+    say(f"photos     {counted}, {len(well_lit)} well-lit, trained at {side}")
     if others := left_out([data.backlit_images_path, data.welllit_images_path]):
         say(f"left out   {others}")
     for note in leave_out_notes(data):

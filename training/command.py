@@ -35,6 +35,7 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
     from configs.load import load_config
     from configs.schema import TrainConfig
     from training.paths import check_paths
+    from training.tracking import RunFiles
 
     config = load_config(TrainConfig, args.cfg, args.overrides)
     mode = config.exp.mode
@@ -42,6 +43,13 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
         mine = " or ".join(f"'{name}'" for name, trainer in SCRIPTS.items() if trainer == script)
         raise UserError(f"{args.cfg}: exp.mode: {script} trains {mine}, found '{mode}', which {SCRIPTS[mode]} trains")
     check_paths(config)
+    files = RunFiles(Path(config.exp.save_dir) / config.exp.exp_name)
+    if args.resume:
+        from training.resume import check_resume
+
+        check_resume(files, config)
+    else:
+        files.check_free(config.exp.overwrite)
     tree = config.model_dump()
     part = tree if args.full_config else changed(tree, TrainConfig)
     what = "all keys" if args.full_config else "what differs from the defaults; --full-config: all keys"
@@ -53,7 +61,7 @@ def train_command(argv: Sequence[str], *, script: str | None, description: str, 
         on_end = _print_result if args.json else None
         train(config, resume=args.resume, dry_run=args.dry_run, left_out=left_out, on_end=on_end)
     if args.dry_run and args.json:
-        print(json.dumps({"dry_run": True, "run": str(Path(config.exp.save_dir) / config.exp.exp_name)}))
+        print(json.dumps({"dry_run": True, "run": str(files.path)}))
     return EXIT_SOME_FAILED if left_out else EXIT_OK
 
 

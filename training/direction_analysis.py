@@ -16,7 +16,7 @@ from common.sequences import evenly
 from configs.schema import TrainConfig
 from data.images import ImageError, read_rgb8
 from losses.residual import ResidualGuidance
-from metrics.direction import Token, Vocabulary, agreement, auc, bootstrap_cosines, held_out_auc
+from metrics.direction import Token, Vocabulary, agreement, auc, bootstrap_cosines, held_out_auc, noise
 from models.clip_encoder import ClipEncoder
 from training.directions import Recipe, embed_folders, read_recipe, relit_guidance, source_weights
 from training.embeddings import embed_vocabulary, load_encoder
@@ -174,8 +174,12 @@ def shifts(material: Material, extent: Extent) -> list[int]:
     if not material.vocabulary:
         return [0]
     numbers = sorted({*extent.n, material.recipe.n})
-    if material.read < 2 * numbers[-1]:
-        raise UserError(f"--tokens: expected at least twice the largest shift ({numbers[-1]}), found {material.read}")
+    largest, most = numbers[-1], material.read // 2
+    if largest > most and extent.tokens:
+        raise UserError(f"--tokens: expected at least twice the largest shift ({largest}), found {material.read}")
+    if largest > most:
+        key = "--n" if largest in extent.n else "guidance.remove_first_n_tokens"
+        raise UserError(f"{key}: expected at most {most}, half of the encoder's vocabulary, found {largest}")
     return numbers
 
 
@@ -206,8 +210,9 @@ def analyse(material: Material, n: int, extent: Extent, seed: int) -> Analysis:
 def _end(vocabulary: Vocabulary | None, vector: Tensor, extent: Extent, *, farthest: bool) -> End:
     if not vocabulary:
         return End([], [])
-    tokens = vocabulary.nearest(vector, extent.top, whole_words=extent.whole_words, farthest=farthest)
-    words = vocabulary.nearest(vector, extent.top, whole_words=True, farthest=farthest)
+    where = {"farthest": farthest, "floor": noise(len(vector))}
+    tokens = vocabulary.nearest(vector, extent.top, whole_words=extent.whole_words, **where)
+    words = vocabulary.nearest(vector, extent.top, whole_words=True, **where)
     return End(tokens, [word.text for word in words if word.kind == "content"])
 
 

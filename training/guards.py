@@ -98,13 +98,13 @@ def after_iteration(phase: Phase, state: TrainState) -> Decision:
 def _settle(phase: Phase, state: TrainState) -> Decision:
     """The last iterations begin where results are near enough to the set point, or only so many are left."""
     left, last = state.planned - state.iteration, phase.settle_iterations
-    way = state.mean_way()
+    way, wanted = state.mean_way(), f"{100 * phase.settle_at:.0f} %, unet_model.settle_at"
+    here = f"results are {100 * (way or 0):.0f} % of the way to well-lit"
     if way is not None and way >= phase.settle_at:
-        why = f"{phase.name}: {way:.2f} of the way to the set point, {min(left, last)} iterations to the end"
+        why = f"{phase.name}: {here}, which is enough ({wanted}); {min(left, last)} iterations to the end"
         return Decision("settle", why, min(last - left, 0))
     if left <= last:
-        short = f"{way or 0:.2f} of the way to the set point, unet_model.settle_at is {phase.settle_at:g}"
-        return Decision("settle", f"{phase.name}: the last {left} iterations, {short}")
+        return Decision("settle", f"{phase.name}: the last {left} iterations; {here}, not yet {wanted}")
     return GO_ON
 
 

@@ -13,7 +13,7 @@ from common.console import say
 from common.files import write_text
 from common.provenance import provenance
 from configs.schema import TrainConfig
-from metrics.direction import photos_needed
+from metrics.direction import noise, photos_needed
 from metrics.subjects import apart, shares, subjects
 from training.direction_analysis import Analysis, Extent, Material, analyse, gather, shifts
 from training.direction_report import histogram, page, stability, thumbnail
@@ -64,6 +64,7 @@ def _report(config: TrainConfig, extent: Extent, material: Material, analyses: l
             "read": material.read,
             "whole_words_only": extent.whole_words,
             "kind": encoder.vocabulary_kind,
+            "noise": noise(len(direction.vector)),
             "why_none": "" if material.vocabulary else f"{encoder.name} has neither a text tower nor a classifier",
         },
         "shifts": [_figures(analysis) for analysis in analyses],

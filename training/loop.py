@@ -26,7 +26,7 @@ from training.directions import save_direction
 from training.guards import Decision, after_iteration, check_finite, on_dead_map
 from training.phases import Phase
 from training.recorder import Recorder, loss_terms
-from training.resume import PhotoRecord, check_resume, lengthen, photo_record
+from training.resume import PhotoRecord, check_photos, check_resume, lengthen, photo_record
 from training.runtime import keep_memory, make_accelerator
 from training.state import TrainState
 from training.stop import StopRequest
@@ -65,7 +65,9 @@ def train(
         folder.lock() if main else nullcontext(),
     ):
         photos = photo_record(config, planned)
-        earlier = check_resume(folder, config, photos, planned) if resume else None
+        earlier = check_resume(folder, config) if resume else None
+        if resume:
+            check_photos(folder.photos_file, photos)
         parts = build(config, accelerator, planned, folder)
         if config.exp.cache_gb is not None and main:
             limit_caches(config.exp.cache_dir, config.exp.cache_gb)
@@ -154,19 +156,25 @@ class Trainer:
         try:
             if state.log_lines == 0:
                 recorder.check(self.phases[state.phase])
-                recorder.save()
+                self._save()
             recorder.start_clock()
             while state.phase < len(self.phases):
                 self._run_phase(self.phases[state.phase])
+            self._save()
             recorder.finish()
         except KeyboardInterrupt:
             file = recorder.parts.folder.state_file
             if self.stop.whole:
-                recorder.save()
+                with self.stop.ignored():
+                    recorder.save()
                 recorder.tell(f"state saved to {file}; go on with --resume")
             else:  # the state may count a step that was not made
                 recorder.tell(f"stopped inside an iteration; --resume goes on from the state saved before: {file}")
             raise
+
+    def _save(self) -> None:
+        with self.stop.held():  # PyTorch's writer turns a stop in its midst into an error of its own
+            self.recorder.save()
 
     def start_phase(self, number: int) -> None:
         """Counters and the search for the best snapshot begin anew."""
@@ -192,8 +200,7 @@ class Trainer:
                     self._after_step(phase, task, step, progress)
                 self._check_if_due(phase)
                 if state.total % self.config.train.save_iter == 0:
-                    with self.stop.held():  # PyTorch's writer turns a stop in its midst into an error of its own
-                        recorder.save()
+                    self._save()
                 clock = time.perf_counter()
         recorder.tell(progress.ended())
         with self.stop.held():

@@ -1,6 +1,7 @@
 """The folders and files that a training config names, checked before anything heavy is imported."""
 
 from common.errors import UserError
+from common.files import check_folder
 from common.paths import find_file, find_folders
 from configs.schema import TrainConfig
 from models.shipped import find_weights
@@ -9,13 +10,16 @@ FOLDERS = ("backlit_images_path", "welllit_images_path", "pairs", "val_backlit_p
 
 
 def check_paths(config: TrainConfig) -> None:
-    """Raises UserError for what is not there: it names the key, and what to set, of all folders at once."""
-    data = config.data
+    """Raises UserError for what is not there: it names the key, and what to set, of all folders at once; and where the
+    run cannot be written."""
+    data, exp = config.data, config.exp
     find_folders({f"data.{key}": folder for key in FOLDERS if (folder := getattr(data, key)) is not None})
     for key, files in (("leave_out", data.leave_out), ("val_list", [data.val_list])):
         for file in files:
             if file is not None:
                 find_file(file, f"data.{key}")
+    check_folder(exp.save_dir, "exp.save_dir")
+    check_folder(exp.cache_dir, "exp.cache_dir")
     for section in ("unet_model",) if config.exp.mode == "rave" else ("unet_model", "guidance_model"):
         if getattr(config, section).load_pretrain:
             find_pretrained(config, section)

@@ -136,7 +136,8 @@ def describe_schedule(phases: list[Phase]) -> str:
             line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, "
             line += f"at most {phase.max_extensions} times"
         if phase.settle_at is not None:
-            line += f"; ends {phase.settle_iterations} iterations after {phase.settle_at:g} of the way to the set point"
+            line += f"; ends {phase.settle_iterations} iterations after results are "
+            line += f"{100 * phase.settle_at:.0f} % of the way to well-lit"
         lines.append(line)
     if rounds > 1:
         lines.append(f"  ... and so on, to {' and '.join(phase.name for phase in phases if phase.round == rounds)}")

@@ -164,10 +164,9 @@ class Recorder:
             self.tell(f"report     {folder.report_file}")
 
     def finish(self) -> None:
-        """The last state, curves and the summary, by which a run counts as finished."""
+        """Curves and the summary, by which a run, whose last state is saved, counts as finished."""
         if not self.main:
             return
-        self.save()
         state, parts, folder = self.state, self.parts, self.parts.folder
         summary = {
             "method": parts.config.method,

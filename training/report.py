@@ -42,7 +42,7 @@ def write_report(folder: str | Path, file: str | Path | None = None) -> Run:
     """
     run = read_run(folder)
     target = Path(file or run.files.report_file)
-    check_replaceable(target, "report")
+    check_replaceable(target, "--out" if file else "report")
     write_text(target, run_page(run, target.parent))
     if run.missing:
         note(f"{run.files.path}: the report is without {', '.join(run.missing)}")

@@ -14,8 +14,9 @@ from configs.schema import TrainConfig
 from data.resized import photo_contents
 from training.build import Plan
 from training.phases import Phase, schedule
+from training.photos import training_photos
 from training.state import TrainState, previous_state
-from training.tracking import RunFolder
+from training.tracking import RunFiles
 
 # keys that do not change what is learned
 MAY_CHANGE = (
@@ -48,23 +49,21 @@ def photo_record(config: TrainConfig, planned: Plan) -> PhotoRecord:
     return record
 
 
-def check_resume(folder: RunFolder, config: TrainConfig, photos: PhotoRecord, planned: Plan) -> list[Phase]:
+def check_resume(files: RunFiles, config: TrainConfig) -> list[Phase]:
     """The schedule that the run was begun with.
 
-    Raises UserError where there is no state, where config or photos are not those of the run, and where it would become
-    shorter: the direction and the order of photos depend on all of these.
+    Raises UserError where there is no state, where the config is not that of the run, and where it would become
+    shorter: the direction and the order of photos depend on all of these. So they do on the photos (`check_photos`).
     """
-    if not folder.state_file.is_file() and not previous_state(folder.state_file).is_file():
-        raise UserError(f"--resume: expected a saved state, found nothing there: {folder.state_file}")
-    earlier = _earlier_config(folder.config_file)
+    if not files.state_file.is_file() and not previous_state(files.state_file).is_file():
+        raise UserError(f"--resume: expected a saved state, found nothing there: {files.state_file}")
+    earlier = _earlier_config(files.config_file)
     keys = differing([earlier.model_dump(), config.model_dump()])
     if different := [key for key in keys if key not in (*MAY_CHANGE, *PLACES, *LENGTHS)]:
-        raise UserError(
-            f"--resume: {different[0]} differs from {folder.config_file}; resume with the config of the run"
-        )
-    _check_photos(folder.photos_file, photos)
-    phases = schedule(earlier, len(planned.backlit))
-    _check_longer(phases, planned.phases, [key for key in keys if key in LENGTHS])
+        raise UserError(f"--resume: {different[0]} differs from {files.config_file}; resume with the config of the run")
+    photos = len(training_photos(config.data)[0])
+    phases = schedule(earlier, photos)
+    _check_longer(phases, schedule(config, photos), [key for key in keys if key in LENGTHS])
     return phases
 
 
@@ -91,7 +90,8 @@ def _earlier_config(file: Path) -> TrainConfig:
         raise UserError(f"--resume: {file}: expected the config of the run ({type(error).__name__})") from None
 
 
-def _check_photos(file: Path, photos: PhotoRecord) -> None:
+def check_photos(file: Path, photos: PhotoRecord) -> None:
+    """Raises UserError where the photos are not those that a run recorded in `file`."""
     if not file.is_file():  # of an earlier version
         return
     try:

@@ -36,7 +36,7 @@ class StopRequest:
         self.main, self.together = main, together
         self.asked: int | None = None  # the signal's number
         self.agreed, self.whole = False, True  # whole: no iteration is half done
-        self._held, self._previous = False, {}
+        self._held, self._ignored, self._previous = False, False, {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # the only one that may
@@ -59,11 +59,22 @@ class StopRequest:
         if self.agreed if self.together else self.asked is not None:
             raise Stopped(self.asked or signal.SIGTERM)
 
+    @contextlib.contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Inside, signals do nothing: for the last save, which takes a moment."""
+        self._ignored = True
+        try:
+            yield
+        finally:
+            self._ignored = False
+
     def agree(self, asked: bool) -> None:
         """asked: whether any process was asked to stop; the same on all."""
         self.agreed = asked
 
     def _ask(self, number: int, frame: object) -> None:
+        if self._ignored:
+            return
         if self.asked is not None or not (self._held or self.together):
             raise Stopped(number)
         self.asked = number

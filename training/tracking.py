@@ -11,7 +11,7 @@ import numpy as np
 
 from common.console import note, say
 from common.errors import UserError
-from common.files import append_line, read_file, telling_errors, write_text
+from common.files import append_line, check_folder, read_file, telling_errors, write_text
 from common.lock import Lock
 from common.paths import is_file
 from common.provenance import provenance
@@ -42,6 +42,14 @@ class RunFiles:
         self.summary_file = self.path / "summary.json"  # written last: where it is, the run is finished
         self.outcome_file = self.path / "outcome.json"  # how the run ended, also where it did not finish
         self.report_file = self.path / "report.html"
+
+    def check_free(self, overwrite: bool) -> None:
+        """Raises UserError where no run can begin here. overwrite: an earlier one would be deleted, other files not."""
+        check_folder(self.path, "exp.save_dir, exp.exp_name")
+        if overwrite and self.path.is_dir() and any(self.path.iterdir()) and not self.config_file.is_file():
+            raise UserError(
+                f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted"
+            )
 
 
 class RunFolder(RunFiles):
@@ -74,8 +82,7 @@ class RunFolder(RunFiles):
         photos: of each folder, path -> content (`training.resume.photo_record`).
         """
         done = None
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"exp.save_dir, exp.exp_name: expected a folder for the run, found a file: {self.path}")
+        self.check_free(config.exp.overwrite)
         if self.path.is_dir() and any(self.path.iterdir()):
             if not config.exp.overwrite:
                 number = 1
@@ -83,13 +90,9 @@ class RunFolder(RunFiles):
                     number += 1
                 self.path.rename(aside)
                 done = f"an earlier run was moved to {aside}"
-            elif self.config_file.is_file():
+            else:
                 shutil.rmtree(self.path)
                 done = f"an earlier run in {self.path} was deleted (exp.overwrite)"
-            else:
-                raise UserError(
-                    f"exp.overwrite: expected an earlier run in {self.path}, found other files, which are not deleted"
-                )
         write_text(self.config_file, dump_config(config))
         write_text(self.provenance_file, _json(provenance()))
         write_text(self.photos_file, _json(photos))

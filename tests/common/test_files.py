@@ -15,7 +15,10 @@ from common.files import (
     PART,
     DiskFull,
     append_line,
+    check_file,
+    check_folder,
     file_digest,
+    make_folder,
     open_file,
     read_file,
     remove_stale,
@@ -171,3 +174,33 @@ def test_a_link_of_the_system_is_not_replaced(tmp_path):
     with (tmp_path / "file").open("w") as file, told:  # as /dev/stdout is, where output goes into a file
         write_text(f"/proc/self/fd/{file.fileno()}", "text")
     assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize("check", [check_folder, make_folder, lambda path, key: check_file(f"{path}/a.txt", key)])
+def test_what_cannot_be_written_is_told_without_writing(tmp_path, check):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "broken").symlink_to("nowhere")
+    for path, why in (
+        ("/proc/x", "/proc: no file can be made there"),
+        (tmp_path / "file", "Not a directory"),
+        (tmp_path / "file/a/b", f"{tmp_path}/file: Not a directory"),
+        (tmp_path / "broken", "no file can be made there"),
+        (tmp_path / ("n" * 256), "File name too long"),
+    ):
+        with pytest.raises(UserError, match=rf"^--out: .*(found|cannot be written).*{why}$"):
+            check(path, "--out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "file"]
+
+
+def test_a_folder_without_rights_cannot_be_written(tmp_path):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with as_nobody(), pytest.raises(UserError, match=r"--out: expected a folder .*: Permission denied"):
+            check_folder(f"{folder}/new/sub", "--out")
+    check_folder(tmp_path / "new/sub", "--out")
+    check_file(tmp_path / "new/a.txt", "--out")
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "pipe").symlink_to("/dev/null")
+    for path in (tmp_path / "pipe", "/dev/fd/0" if Path("/dev/fd/0").is_file() else "/dev/null"):
+        with pytest.raises(UserError, match=r"^--json: .*cannot be written: expected a file"):
+            check_file(path, "--json")

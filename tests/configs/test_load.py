@@ -124,7 +124,11 @@ def test_yaml_traps_are_gone(load):
         ("- a", [], "expected sections with keys, found a list of 1"),
         ("data: [", [], "not valid YAML"),
         (PATHS, ["exp.seed"], "--set exp.seed: expected KEY=VALUE, found no equals sign"),
-        (PATHS, ["exp.seed=1", "exp.seed.x=1"], "'seed' is a value, not a section"),
+        (PATHS, ["exp.seed=1", "exp.seed.x=1"], "--set exp.seed.x=1: 'seed' is a value, not a section"),
+        (PATHS, ["exp=1", "exp.seed=1"], "--set exp=1: 'exp' is a section, not a value"),
+        (PATHS, ["exp={seed: 2}", "exp.seed=1"], "--set exp={seed: 2}: 'exp' is a section, not a value"),
+        (PATHS, ["exp=1"], "command line: exp: expected a section with keys, found 1"),
+        ("data: {backlit_images_path: ' ', welllit_images_path: b}", [], "expected a path, found an empty name"),
         (
             PATHS + "loss: {identity_layers: [1, 1, 1]}",
             [],

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from losses.residual import residual_guidance
 from metrics.direction import (
@@ -12,6 +14,7 @@ from metrics.direction import (
     auc,
     bootstrap_cosines,
     held_out_auc,
+    noise,
     photos_needed,
     word_kind,
 )
@@ -105,3 +108,28 @@ def test_tokens_that_embed_alike_are_one_and_pieces_are_told_from_words():
 )
 def test_words_about_light_are_told_from_content(word, kind):
     assert word_kind(word) == kind
+
+
+@given(seed=st.integers(0, 2**31 - 1), size=st.integers(16, 2048), shared=st.integers(16, 2048), farthest=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_words_are_content_only_above_the_noise_of_random_directions(seed, size, shared, farthest):
+    """Also where the words' space (shared) is a part of the direction's."""
+    generator = torch.Generator().manual_seed(seed)
+    shared = min(size, shared)
+    words = F.normalize(torch.randn(40, shared, generator=generator), dim=1)
+    vector = F.normalize(torch.randn(size, generator=generator), dim=0)
+    names = [f"xq{a}{b}zzz" for a in "bcdfhjkq" for b in "aeiou"]
+    vocabulary = Vocabulary(names, [True] * 40, words)
+    level = noise(size)
+    for token in vocabulary.nearest(vector, 40, farthest=farthest, floor=level):
+        signed = -token.cosine if farthest else token.cosine
+        assert token.kind == ("content" if signed > level else "faint")
+    assert all(token.kind == "content" for token in vocabulary.nearest(vector, 40, farthest=farthest))
+
+
+@pytest.mark.parametrize("size", [64, 512, 1808])
+def test_hardly_a_random_direction_is_above_the_noise(size):
+    generator = torch.Generator().manual_seed(0)
+    cosines = F.normalize(torch.randn(5000, size, generator=generator), dim=1)[:, 0]
+    assert 0.0003 < (cosines.abs() > noise(size)).float().mean() < 0.006  # 0.27 % of a normal distribution
+    assert float(cosines.std()) == pytest.approx(noise(size) / 3, rel=0.05)

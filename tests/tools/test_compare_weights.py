@@ -32,6 +32,11 @@ def weights(path, gain: float) -> None:
     save_tensors(state, path, {})
 
 
+def test_a_name_without_a_file_is_not_the_current_folder(folders):
+    with pytest.raises(UserError, match=r"^--weights: expected NAME=FILE, found ours=$"):
+        compare_weights.main(["--backlit", str(folders / "backlit"), "--gt", str(folders / "gt"), "--weights", "ours="])
+
+
 def test_rows_and_figures_of_harm(folders, capsys):
     (folders / "nets").mkdir()
     weights(folders / "nets" / "double.safetensors", 2.0)

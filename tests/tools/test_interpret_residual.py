@@ -128,6 +128,11 @@ def test_relit_direction_in_the_stages_has_a_report(flags, tmp_path):
     assert report["light_share"] == pytest.approx(report["cosine_with_residual"] ** 2)
     assert 0 < report["light_share"] < 1
     page = (tmp_path / "report.html").read_text()
+    assert 0.05 < report["tokens"]["noise"] < 0.1
+    for part in report["shifts"]:
+        tokens = part["tokens_plus"] + part["tokens_minus"]
+        assert not part["content_words"] and {token["kind"] for token in tokens} <= {"faint", "light", "filler"}
+    assert "within the noise" in page and "not about light?" not in page
     assert f"Light is {round(100 * report['light_share'])} % of the difference" in page
     assert "To train on the light alone" not in page
     assert "its words are the classes of its classifier (1000 read)" in page
@@ -142,6 +147,10 @@ def test_relit_direction_in_the_stages_has_a_report(flags, tmp_path):
 def test_mistakes_are_told_in_one_line_before_torch(flags, tmp_path):
     with pytest.raises(UserError, match="--tokens: expected at least twice the largest shift"):
         interpret_residual.main([*flags(), "--tokens", "30", "--n", "20", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match=r"^--n: expected at most \d+, half of the encoder's vocabulary, found 99999"):
+        interpret_residual.main([*flags(), "--n", "99999", "--out", str(tmp_path)])
+    with pytest.raises(UserError, match=r"^guidance\.remove_first_n_tokens: expected at most"):
+        interpret_residual.main([*flags("guidance.remove_first_n_tokens=9999"), "--out", str(tmp_path)])
     with pytest.raises(UserError, match="--n: expected a whole number from 0 on, found '-1'"):
         interpret_residual.main([*flags(), "--n=-1"])
     for arguments, code in (

@@ -96,6 +96,7 @@ def test_last_iterations_begin_where_results_are_near_the_set_point(iteration, w
     counters = {"iteration": iteration, "planned": 200, "losses": [1.0]}
     found = after_iteration(SETTLING, state(ways=ways, **counters))
     assert (found.action, found.more) == decided
+    assert decided[0] == "go on" or "of the way to well-lit" in found.why
     assert after_iteration(SETTLING, state(ways=ways, settled_at=90, **counters)) == GO_ON
 
 

@@ -183,6 +183,14 @@ def test_patterns_that_are_known(run):
     assert titles(run(good, name="good")) == []
 
 
+def test_a_run_of_a_few_iterations_is_too_short_to_judge(run):
+    short = [*LOG[:2], step(13), check(13, 11.0, brightness=0.9)]  # 3 after the start: worse than the input, and white
+    [advice] = advise(read_run(run(short, name="short")))
+    assert (advice.title, advice.settings) == ("too short to judge", ()) and "for 3 iterations" in advice.why
+    assert titles(run([*LOG[:2], step(13, set_point=-0.2)], name="away")) == ["the direction points away from light"]
+    assert titles(run(LOG[:1], name="not begun")) == []
+
+
 def test_advice_where_a_training_ends_once_results_settle(run):
     settles = {"settle_at": 0.55, "settle_iters": 30}
     near = [step(n, projection=0.14) for n in range(5, 105, 5)]  # 60 % of the way

@@ -10,8 +10,10 @@ import torch
 import yaml
 from PIL import Image
 
+import train_rave
+from common.cli import exit_code
 from common.errors import UserError
-from tests.helpers import assert_same_run, config, metrics
+from tests.helpers import arguments, assert_same_run, config, metrics
 from training.loop import train
 from training.phases import Phase
 from training.resume import lengthen
@@ -130,6 +132,19 @@ def test_more_rounds_than_planned():
     lengthen(state, earlier, later)
     assert (state.phase, state.iteration, state.planned) == (2, 0, 4)
     assert torch.equal(unet.weight, best)
+
+
+def test_mistakes_with_resume_come_before_the_config(overrides, capsys):
+    resume = [*arguments(overrides), "--resume"]
+    assert exit_code(train_rave.main, resume) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "\nerror: --resume: expected a saved state" in told.err
+    stop(config(overrides), at=5)
+    capsys.readouterr()
+    for more in ("unet_model.lr=1e-5", "train.num_iters=1"):
+        assert exit_code(train_rave.main, [*resume, "--set", more]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and f"\nerror: --resume: {more.partition('=')[0]}" in told.err
 
 
 def test_resume_needs_a_state_and_the_same_config(overrides):

@@ -7,9 +7,13 @@ import sys
 import time
 
 import pytest
+import torch
 
+import train_rave
+import training.state
+from common.cli import exit_code
 from common.paths import REPO_ROOT
-from tests.helpers import arguments
+from tests.helpers import arguments, metrics
 from training.stop import Stopped, StopRequest
 
 
@@ -82,6 +86,53 @@ def test_sigterm_ends_a_training_soon_and_says_how_to_go_on(overrides, tmp_path)
     assert time.monotonic() - asked < 20  # 2 on a machine that does nothing else
     assert process.returncode == 143 and "Traceback" not in errors
     assert "go on with --resume" in printed
+
+
+class Midst:
+    """A file at whose first write a signal comes."""
+
+    def __init__(self, file, number: int) -> None:
+        self.file, self.number = file, number
+        self.flush = file.flush
+
+    def write(self, data: bytes) -> int:
+        if self.number:
+            number, self.number = self.number, 0
+            signal.raise_signal(number)
+        return self.file.write(data)
+
+
+# saves: at the start, at iteration 2, at the end of iteration 3; and a last one where a stop was asked for
+@pytest.mark.parametrize(
+    "signals",
+    [
+        {1: signal.SIGTERM},
+        {2: signal.SIGTERM, 3: signal.SIGINT},  # the second one in the last save
+        {3: signal.SIGINT},
+    ],
+)
+def test_a_stop_in_the_midst_of_a_save_loses_nothing(signals, overrides, tmp_path, monkeypatch, capfd):
+    short = ("unet_model.num_reconstruction_iters=1", "train.num_iters=2", "train.save_iter=2", "train.val_iter=9")
+    command, save, saves = arguments([*overrides, *short]), torch.save, []
+
+    def interrupted(content, file):
+        saves.append(content["total"])
+        try:
+            save(content, Midst(file, signals.get(len(saves), 0)))
+        except KeyboardInterrupt:  # of which PyTorch's writer may make an error of its own
+            raise RuntimeError("unexpected pos") from None
+
+    monkeypatch.setattr(training.state.torch, "save", interrupted)
+    assert exit_code(train_rave.main, command) == 128 + min(signals.items())[1]
+    out, err = capfd.readouterr()
+    state = tmp_path / "runs/tiny/checkpoints/last.pt"
+    assert f"state saved to {state}; go on with --resume" in out
+    told = [line for line in err.splitlines() if line and not line.startswith("note: ")]
+    assert told[-1] == "stopped" and "Traceback" not in err
+    assert torch.load(state, weights_only=True)["total"] == saves[-1]
+    monkeypatch.undo()
+    assert exit_code(train_rave.main, [*command, "--resume"]) == 0
+    assert len(metrics(tmp_path / "runs/tiny")) > 0 and (tmp_path / "runs/tiny/summary.json").is_file()
 
 
 @pytest.mark.parametrize("ignored", [False, True])

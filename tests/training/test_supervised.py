@@ -1,6 +1,7 @@
 """The supervised regime: ground truths of a folder and of simulated backlight, alone or beside the guidance."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,18 @@ def test_ground_truths_join_the_guidance(overrides, photo_folders):
     run = train(config(overrides, "loss.pixel=2", f"data.pairs={backlit}", "train.num_iters=2"))
     last = [line for line in metrics(run) if line.get("phase") == "rave" and "loss" in line][-1]
     assert last["loss"] == pytest.approx(last["identity"] + last["residual"] + last["pixel"], rel=1e-5)
+
+
+def test_the_photos_that_are_trained_on_are_counted(overrides, photo_folders, tmp_path, capsys):
+    backlit, _ = photo_folders
+    shutil.copytree(backlit, tmp_path / "truth")
+    sorted((tmp_path / "truth").iterdir())[0].unlink()
+    for truth, count in (
+        (backlit, "6 backlit"),
+        (tmp_path / "truth", "5 backlit with a ground truth (left out: 1 without)"),
+    ):
+        train(config(overrides, *ALONE, f"data.pairs={truth}"), dry_run=True)
+        assert f"photos     {count}, 8 well-lit, trained at 16 x 16\n" in capsys.readouterr().out
 
 
 def test_guided_results_stay_out_of_white(overrides, photo_folders):
