@@ -10,8 +10,10 @@ FOLDERS = ("backlit_images_path", "welllit_images_path", "pairs", "val_backlit_p
 
 
 def check_paths(config: TrainConfig) -> None:
-    """Raises UserError for what is not there: it names the key, and what to set, of all folders at once; and where the
-    run cannot be written."""
+    """Raises UserError for what is not there: it names the key, and what to set, of all folders at once.
+
+    Likewise where the run cannot be written.
+    """
     data, exp = config.data, config.exp
     find_folders({f"data.{key}": folder for key in FOLDERS if (folder := getattr(data, key)) is not None})
     for key, files in (("leave_out", data.leave_out), ("val_list", [data.val_list])):
