@@ -32,9 +32,10 @@ class Advice:
 def advise(run: Run) -> list[Advice]:
     """The patterns that the run shows, the gravest first; none where nothing is known to be wrong."""
     events = (_collapse, _restarts, _guidance_blind, _away_from_light)
-    trends = () if any(_too_short(run)) else (_nothing_gained, _white, _drift, _set_point)
+    short = list(_too_short(run))
+    trends = () if short else (_nothing_gained, _white, _drift, _set_point)
     found = [advice for pattern in (*events, *trends) for advice in pattern(run)]
-    return found or [*_too_short(run)] or [*_still_rising(run)]
+    return found or short or list(_still_rising(run))
 
 
 def _collapse(run: Run) -> Iterator[Advice]:
