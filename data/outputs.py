@@ -20,16 +20,17 @@ _CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 _NOBODYS = frozenset({"@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found"})
 
 
-def record_result(folder: Path, relative: Path, made_of: str = "", writer: str = "") -> None:
-    """Remember that `folder / relative` is a result, as it is now. Raises as `common.files.writing` does.
+def record_result(file: Path, folder: Path, relative: Path, made_of: str = "", writer: str = "") -> None:
+    """Remember that `folder / relative` is a result. Raises as `common.files.writing` does.
 
+    file: the result before it takes that name, so that none is ever there without its record.
     made_of: stands for its photo and settings. writer: of several processes on several machines, whose appends to one
     file could collide, each has a name, and a file of that name.
     """
-    status = (folder / relative).stat()
+    status = file.stat()
     line = {"name": relative.as_posix(), "bytes": status.st_size, "time_ns": status.st_mtime_ns, "made_of": made_of}
-    file = folder / (WRITER.format(writer) if writer else RESULTS_FILE)
-    append_line(file, json.dumps(line | {"recorded_ns": time.time_ns()}))
+    record = folder / (WRITER.format(writer) if writer else RESULTS_FILE)
+    append_line(record, json.dumps(line | {"recorded_ns": time.time_ns()}))
 
 
 class RecordedResults:
@@ -37,23 +38,24 @@ class RecordedResults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[int, int, int, str]] = {}  # name -> recorded, bytes, time, made of
+        self._known: dict[str, dict[tuple[int, int], tuple[int, str]]] = {}  # name -> bytes, time -> recorded, made of
         for file in [folder / RESULTS_FILE, *folder.glob(WRITER.format("*"))]:
             try:
                 lines = read_file(file).decode(errors="replace").splitlines()
             except (OSError, UserError, ValueError):
                 continue
-            written: dict[str, tuple[int, int, int, str]] = {}  # the last line counts: clocks may go back
             for line in lines:
                 try:
-                    entry = json.loads(line)
-                    recorded, made_of = int(entry.get("recorded_ns", 0)), entry.get("made_of", "")
-                    written[one_form(entry["name"])] = recorded, entry["bytes"], entry["time_ns"], made_of
+                    self._add(json.loads(line))
                 except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
                     continue  # cut off by a stop; its result counts as somebody else's
-            for name, last in written.items():
-                if last[0] >= self._known.get(name, (0,))[0]:  # of several writers, the latest
-                    self._known[name] = last
+
+    def _add(self, entry: dict) -> None:
+        """What was written under a name earlier stays known: after a stop, the later one may not be there yet."""
+        recorded, made_of = int(entry.get("recorded_ns", 0)), entry.get("made_of", "")
+        name, version = one_form(entry["name"]), (entry["bytes"], entry["time_ns"])
+        versions = self._known.setdefault(name, {})
+        versions[version] = max(versions.get(version, (0, "")), (recorded, made_of))
 
     def __contains__(self, relative: Path) -> bool:
         return one_form(relative.as_posix()) in self._known
@@ -70,8 +72,9 @@ class RecordedResults:
             status = (self.folder / relative).stat()
         except OSError:
             return None
-        _, *written, made_of = self._known.get(one_form(relative.as_posix()), (0, None, None, ""))
-        return made_of if written == [status.st_size, status.st_mtime_ns] else None
+        versions = self._known.get(one_form(relative.as_posix()), {})
+        _, made_of = versions.get((status.st_size, status.st_mtime_ns), (0, None))
+        return made_of
 
 
 def holds_results(names: Iterable[str]) -> bool:

@@ -102,7 +102,7 @@ class Worker:
                 [job for job, _ in jobs.values()],
                 self.enhancer,
                 replace(Options.of(self.config), skip_existing=False),  # the plan has left those out
-                record=lambda folder, relative: record_result(folder, relative, made_of[relative], self.name),
+                record=lambda file, folder, name: record_result(file, folder, name, made_of[name], self.name),
             )
             failed |= {jobs[path][1].relative: reason for path, reason in outcome.failures}
             notes = {jobs[path][1].relative: note for path, note in outcome.notes}

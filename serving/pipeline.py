@@ -99,14 +99,14 @@ def enhance_files(
     options: Options = Options(),
     *,
     scenes: list[Job] | None = None,
-    record: Callable[[Path, Path], None] = record_result,
+    record: Callable[[Path, Path, Path], None] = record_result,
 ) -> Outcome:
     """Enhance photo after photo; one that cannot be read, written or held in memory does not stop the others.
 
-    scenes: where `jobs` are a part of a run, all its jobs, by which the strength of each scene is decided. record: is
-    called with the folder and the relative path of each file that was written. Progress is a bar on a terminal, a line
-    now and then in a log. Results are those of one photo at a time; in memory are at most `IN_FLIGHT` pixels and one
-    photo more, whatever the folder. Raises UserError where the disk is full.
+    scenes: where `jobs` are a part of a run, all its jobs, by which the strength of each scene is decided.
+    record: is called with each result before it takes its name, its folder, and its path in there.
+    Progress is a bar on a terminal, a line now and then in a log. Results are those of one photo at a time; in memory
+    are at most `IN_FLIGHT` pixels and one photo more, whatever the folder. Raises UserError where the disk is full.
     """
     todo = jobs
     if options.skip_existing:
@@ -126,13 +126,13 @@ def enhance_files(
     return line.outcome
 
 
-def _one_by_one(record: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+def _one_by_one(record: Callable[[Path, Path, Path], None]) -> Callable[[Path, Path, Path], None]:
     """The same for threads that write: each line of the record is whole."""
     lock = Lock()
 
-    def locked(folder: Path, relative: Path) -> None:
+    def locked(file: Path, folder: Path, relative: Path) -> None:
         with lock:
-            record(folder, relative)
+            record(file, folder, relative)
 
     return locked
 
@@ -175,7 +175,7 @@ class _Line:
     """Photos on their way, in the order of the jobs: one is decoded, one is in the network, some are encoded."""
 
     def __init__(
-        self, enhancer: Enhancer, options: Options, record: Callable[[Path, Path], None], progress: Progress
+        self, enhancer: Enhancer, options: Options, record: Callable[[Path, Path, Path], None], progress: Progress
     ) -> None:
         self.enhancer, self.options, self.record, self.progress = enhancer, options, record, progress
         self.outcome = Outcome()
@@ -236,11 +236,15 @@ class _Line:
         def write(target: Path, photo: Photo) -> str | None:
             if options.skip_existing and is_file(target):
                 return None
-            note = write_photo(
-                target, photo, quality=options.quality, metadata=options.metadata, png_level=options.png_level
+            folder = target.parents[len(job.relative.parts) - 1]
+            return write_photo(
+                target,
+                photo,
+                quality=options.quality,
+                metadata=options.metadata,
+                png_level=options.png_level,
+                finished=lambda file: self.record(file, folder, job.relative),
             )
-            self.record(target.parents[len(job.relative.parts) - 1], job.relative)
-            return note
 
         note = write(job.target, result)
         if source is not None:

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ def write_photo(
     quality: int | Literal["keep"] = QUALITY,
     metadata: Literal["all", "none"] = "all",
     png_level: int = PNG_LEVEL,
+    finished: Callable[[Path], None] = lambda temporary: None,
 ) -> str | None:
     """Encode a photo in the format of the suffix (`WRITABLE`); folders are created.
 
@@ -44,7 +46,8 @@ def write_photo(
     repeats; pixels are the same.
     `metadata` "all" writes what the format can hold of EXIF, XMP, IPTC, resolution, texts, rendering intent and the
     time of the file's last change; "none" the pixels alone.
-    The file appears complete or not at all. Gives a note where metadata did not fit.
+    The file appears complete or not at all; `finished` is called with it before it takes its name.
+    Gives a note where metadata did not fit.
     Raises ImageError where it cannot be written, DiskFull where there is no room for it.
     """
     path = Path(path)
@@ -69,6 +72,7 @@ def write_photo(
                 temporary.write_bytes(encode(pixels, kept, photo.encoding, effort, notes))
             if kept.modified is not None:
                 os.utime(temporary, (kept.modified, kept.modified))
+            finished(temporary)
     except DiskFull:
         raise  # the next photo would not find room either
     except UserError as error:

@@ -46,7 +46,7 @@ def test_recorded_results_are_no_photos_but_those_beside_them_are(tmp_path):
     for name in ("a.png", "sub/b.png", "mine.png"):
         save(tmp_path / "photos" / "out" / name)
     for name in ("a.png", "sub/b.png"):
-        record_result(tmp_path / "photos" / "out", Path(name))
+        record_result(tmp_path / "photos" / "out" / name, tmp_path / "photos" / "out", Path(name))
     assert names(tmp_path / "photos") == ["out/mine.png"]
     assert names(tmp_path / "photos" / "out") == ["mine.png"]
     assert names(tmp_path / "photos" / "out", results=True) == ["a.png", "mine.png", "sub/b.png"]
@@ -57,7 +57,7 @@ def test_recorded_results_are_no_photos_but_those_beside_them_are(tmp_path):
 
 def test_a_result_that_was_changed_since_is_somebody_elses(tmp_path):
     for name in ("kept.png", "edited.png", "gone.png", "touched.png"):
-        record_result(tmp_path, Path(save(tmp_path / name).name))
+        record_result(save(tmp_path / name), tmp_path, Path(name))
     (tmp_path / "edited.png").write_bytes(b"longer than before" * 100)
     os.utime(tmp_path / "touched.png", (1, 1))
     (tmp_path / "gone.png").unlink()
@@ -69,17 +69,27 @@ def test_a_result_that_was_changed_since_is_somebody_elses(tmp_path):
 
 def test_a_result_written_after_the_clock_went_back_is_known(tmp_path):
     result = save(tmp_path / "a.png")
-    record_result(tmp_path, Path("a.png"))
+    record_result(result, tmp_path, Path("a.png"))
     record = tmp_path / RESULTS_FILE
     line = json.loads(record.read_text())
     record.write_text(json.dumps(line | {"recorded_ns": line["recorded_ns"] + 10**15}) + "\n")
     os.utime(result, (1, 1))
-    record_result(tmp_path, Path("a.png"))
+    record_result(result, tmp_path, Path("a.png"))
     assert RecordedResults(tmp_path).holds(Path("a.png"))
 
 
+def test_a_stop_between_record_and_name_leaves_the_earlier_result_known(tmp_path):
+    record_result(save(tmp_path / "a.png"), tmp_path, Path("a.png"), "earlier")
+    later = save(tmp_path / "part.png")
+    os.utime(later, (1, 1))
+    record_result(later, tmp_path, Path("a.png"), "later")
+    assert RecordedResults(tmp_path).made_of(Path("a.png")) == "earlier"
+    later.replace(tmp_path / "a.png")
+    assert RecordedResults(tmp_path).made_of(Path("a.png")) == "later"
+
+
 def test_damage_in_the_record_costs_only_the_damaged_lines(tmp_path):
-    record_result(tmp_path, Path(save(tmp_path / "a.png").name))
+    record_result(save(tmp_path / "a.png"), tmp_path, Path("a.png"))
     with (tmp_path / RESULTS_FILE).open("ab") as file:
         file.write(
             b'\xff\n[1]\n7\n{"name": 3}\n{"name": "a", "recorded_ns": Infinity}\n'
