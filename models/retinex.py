@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", "Tensor", "np.ndarray")
 
 EPSILON = 1e-9  # of the release; keeps black parts of the map finite
+LEAST = 0.05  # a network's map of an almost black photo can be near zero; on real pairs it stays above 0.08
 
 
 def enhance(images: Array, illumination: Array) -> Array:
@@ -22,6 +23,14 @@ def enhance(images: Array, illumination: Array) -> Array:
 def divide(images: Array, illumination: Array) -> Array:
     """I_b / (M + 1e-9), not yet clamped: what lies above 1 will be white. Shapes as `enhance`."""
     return images / (illumination + EPSILON)
+
+
+def limited(illumination: Array) -> Array:
+    """max(M, 0.05): a result is at most 20 times brighter than its photo. Any shape. Not in training.
+
+    Without it a black sky or a lens cap, of which networks saw none in training, would come out white.
+    """
+    return illumination.clip(min=LEAST)
 
 
 def first_illumination(images: "Tensor") -> "Tensor":

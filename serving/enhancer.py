@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, get_args, overload
 import numpy as np
 
 from common.errors import UserError
+from models.retinex import limited
 from serving.finish import PLAIN, Finish, array, as_tensor, one_of, planes, planes_on
 from serving.pictures import AnyPhoto, opened
 from serving.strength import Strength, resolved
@@ -171,7 +172,7 @@ class Enhancer:
         else:
             parts = [self._planes(rgb) for rgb in photos]
             images = np.concatenate(parts) if isinstance(parts[0], np.ndarray) else _joined(parts)
-            maps = self._network(self.precision_of(photos[0])).whole(images)
+            maps = limited(self._network(self.precision_of(photos[0])).whole(images))
             enhanced = [
                 finish.divided(*pair, resolved(strength, rgb), rgb.dtype)
                 for *pair, rgb in zip(images[:, None], maps[:, None], photos, strict=True)
@@ -180,7 +181,7 @@ class Enhancer:
             results[number] = close(result)
 
     def illumination(self, photo: AnyPhoto, progress: Callable[[float], None] | None = None) -> np.ndarray:
-        """A photo as `__call__` takes it -> illumination map M (H,W) float32, >= 0. Raises as `__call__`.
+        """A photo as `__call__` takes it -> illumination map M (H,W) float32, >= 0.05. Raises as `__call__`.
 
         progress: called after each tile, with the share of the photo that is done.
         """
@@ -237,9 +238,12 @@ class Enhancer:
 
     def _tiles(self, rgb: np.ndarray) -> Iterator[Part]:
         if self._map_scale > 1:
-            return self._guided_strips(rgb)
-        network = self._network(self.precision_of(rgb))
-        return self._exact_tiles(network, lambda rows, columns: self._planes(rgb[rows, columns]), *rgb.shape[:2])
+            tiles = self._guided_strips(rgb)
+        else:
+            network = self._network(self.precision_of(rgb))
+            tiles = self._exact_tiles(network, lambda rows, columns: self._planes(rgb[rows, columns]), *rgb.shape[:2])
+        for rows, columns, images, tile in tiles:
+            yield rows, columns, images, limited(tile)
 
     def _planes(self, rgb: np.ndarray) -> "Tensor | np.ndarray":
         """(h,w,3) of any type -> (1,3,h,w) float32 in [0, 1], where the network is if that is a GPU."""

@@ -82,6 +82,8 @@ def plan_outputs(
             raise UserError(f"{keys[0]}: expected a folder or a photo, found {found}: {path}") from None
     if output is not None and not str(output).strip():
         raise UserError(f"{keys[1]}: expected a folder, found an empty name")
+    if output is not None and Path(output).suffix.lower() in WRITABLE and not Path(output).is_dir():
+        raise UserError(f"{keys[1]}: expected a folder, found a photo's name: {output}; results keep the photos' names")
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
     root = absolute(output) if output is not None else _default_output(common)
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]

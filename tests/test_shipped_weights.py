@@ -46,6 +46,12 @@ def test_the_step_in_brightness_grows_no_larger(brightness, name, most):
     assert fall(brightness[name]) <= most and largest_jump(brightness[name]) <= 0.05
 
 
+@pytest.mark.parametrize("level", [0.004, 0.012, 0.02])
+def test_a_black_sky_does_not_turn_white(enhancer, level):
+    noise = np.random.default_rng(0).normal(level, 0.004, (96, 128, 3)).clip(0, 1).astype(np.float32)
+    assert enhancer.enhance(noise)[0].mean() < 0.5
+
+
 def relit(enhancer: Enhancer, photo: np.ndarray) -> tuple[float, float]:
     """`region_lift` of the default weights on the photo with dark ground under a bright sky."""
     backlit, ground, sky = against_the_light(photo)

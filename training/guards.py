@@ -99,13 +99,15 @@ def _settle(phase: Phase, state: TrainState) -> Decision:
     """The last iterations begin where results are near enough to the set point, or only so many are left."""
     left, last = state.planned - state.iteration, phase.settle_iterations
     way, wanted = state.mean_way(), f"{100 * phase.settle_at:.0f} %, unet_model.settle_at"
-    here = f"results are {100 * (way or 0):.0f} % of the way to well-lit"
-    if way is not None and way >= phase.settle_at:
-        why = f"{phase.name}: {here}, which is enough ({wanted}); {min(left, last)} iterations to the end"
-        return Decision("settle", why, min(last - left, 0))
-    if left <= last:
-        return Decision("settle", f"{phase.name}: the last {left} iterations; {here}, not yet {wanted}")
-    return GO_ON
+    if way is None:
+        here = f"too early to tell whether results are near enough to well-lit ({wanted})"
+    else:
+        here = f"results are {100 * way:.0f} % of the way to well-lit"
+        if way >= phase.settle_at:
+            why = f"{phase.name}: {here}, which is enough ({wanted}); {min(left, last)} iterations to the end"
+            return Decision("settle", why, min(last - left, 0))
+        here += f", not yet {wanted}"
+    return Decision("settle", f"{phase.name}: the last {left} iterations; {here}") if left <= last else GO_ON
 
 
 def rate_key(phase: Phase) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.retinex import enhance, first_illumination
+from models.retinex import enhance, first_illumination, limited
 
 
 def photos(exposure: float = 1.0) -> torch.Tensor:
@@ -29,6 +29,11 @@ def test_nothing_is_darkened_and_a_black_photo_stays_finite(exposure):
     illumination = first_illumination(images)
     assert illumination.min() >= 0.08
     assert (images / illumination >= images - 1e-9).all()
+
+
+def test_a_limited_map_makes_nothing_more_than_twenty_times_brighter():
+    for illumination in (torch.tensor([0.0, 0.03, 0.05, 0.4, 1.2]), np.float32([0.0, 0.03, 0.05, 0.4, 1.2])):
+        assert limited(illumination).tolist() == pytest.approx([0.05, 0.05, 0.05, 0.4, 1.2])
 
 
 def test_of_a_bright_photo_only_the_shadows_are_lifted():
