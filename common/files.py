@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -224,14 +225,33 @@ def is_running(process: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def own_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder for the time of the block. Those that killed processes left are removed before."""
+    for entry in os.scandir(tempfile.gettempdir()):
+        owner = _owner(entry.name, prefix)
+        if owner and owner[0] == machine() and not is_running(owner[1]):
+            shutil.rmtree(entry.path, ignore_errors=True)  # another user's stays
+    name = f"{prefix}{machine()}-{os.getpid()}-"
+    # a thread that still writes when the block ends leaves the folder to the next process
+    with tempfile.TemporaryDirectory(prefix=name, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 _remove_stale_once = cache(remove_stale)  # a process looks once into each folder that it writes to
 
 
 def _is_stale(entry: os.DirEntry) -> bool:
-    owner = re.match(rf"{re.escape(PART)}([0-9a-f]{{8}})-(\d{{1,9}})-", entry.name)
-    if owner and owner[1] == machine():
-        return not is_running(int(owner[2]))
+    owner = _owner(entry.name, PART)
+    if owner and owner[0] == machine():
+        return not is_running(owner[1])
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_AFTER
+
+
+def _owner(name: str, prefix: str) -> tuple[str, int] | None:
+    """Machine and process in a temporary name; None for a name of another form."""
+    found = re.match(rf"{re.escape(prefix)}([0-9a-f]{{8}})-(\d{{1,9}})-", name)
+    return (found[1], int(found[2])) if found else None
 
 
 @cache

@@ -18,6 +18,11 @@ def without_traceback() -> None:
         signal.signal(signal.SIGINT, _interrupted)
 
 
+def sigterm_too() -> None:
+    """SIGTERM ends the process as Ctrl-C does from now on, for a script that has something to tidy up."""
+    signal.signal(signal.SIGTERM, _interrupted)
+
+
 def _interrupted(number: int, frame: object) -> None:
     while frame:
         module = frame.f_globals.get("__name__")

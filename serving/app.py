@@ -12,12 +12,12 @@ import argparse
 import importlib.util
 import os
 import socket
-import tempfile
-from pathlib import Path
 
 from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import say
 from common.errors import UserError
+from common.files import own_folder
+from common.interrupt import sigterm_too
 
 LARGEST_UPLOAD = 100 * 2**20  # bytes of one file
 HINT = "pip install --no-deps -r requirements-app.txt"
@@ -45,13 +45,14 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise UserError(f"serving.app: expected Gradio to be installed ({HINT}), found no such package")
     _check_free(args.host, args.port)
-    with tempfile.TemporaryDirectory(prefix="backlit-app-") as folder:
+    sigterm_too()  # or the photos would stay on the disk
+    with own_folder("backlit-app-") as folder:
         # read when Gradio is imported
-        os.environ |= {"GRADIO_TEMP_DIR": str(Path(folder) / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
+        os.environ |= {"GRADIO_TEMP_DIR": str(folder / "uploads"), "GRADIO_ANALYTICS_ENABLED": "False"}
         os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1"}
         from serving.page import build
 
-        page = build(Path(folder))
+        page = build(folder)
         say(f"http://{args.host}:{args.port}  (Ctrl-C stops it; photos are forgotten then)")
         page.launch(**options(args.host, args.port))
     return EXIT_OK

@@ -26,8 +26,8 @@ import numpy as np
 from common.errors import UserError
 from models.retinex import limited
 from serving.finish import PLAIN, Finish, array, as_tensor, one_of, planes, planes_on
-from serving.pictures import AnyPhoto, opened
-from serving.strength import Strength, resolved
+from serving.pictures import AnyPhoto, is_rgb, opened
+from serving.strength import Strength, check_strength, resolved
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +43,7 @@ TILE_OPENVINO = 384  # as fast as 448, but for 2 %, in 24 megapixels with 0.1 GB
 GPU_BYTES = 2400  # of a GPU's memory that a pixel takes in fp32, as those of dark and deep photos do
 GPU_TILE = 4096  # pixels, the longest side of a tile there
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
+OVERSHOOT = 0.25  # how far floats may leave [0, 1]; Lanczos resampling left up to 0.249 at the corner of a white square
 DARK = 0.13  # of full scale: photos of a mean below are divided by so little that bf16 would stay under 50 dB of fp32
 
 # rows and columns of a part of a photo, that part (1,3,h,w) and its map (1,1,h,w); both arrays where the map is one
@@ -117,10 +118,9 @@ class Enhancer:
         of highlights, noise and steps.
         Raises ValueError on other shapes, types and strengths, ImageError for a file that is not a photo.
         """
-        if isinstance(strength, str) and strength != "auto":
-            raise ValueError(f"strength: expected a number or 'auto', found '{strength}'")
-        if strength != "auto" and not 0 <= strength <= 1:
-            raise ValueError(f"strength: expected 0 to 1, found {strength}")
+        check_strength(strength)
+        if not isinstance(finish, Finish):
+            raise ValueError(f"finish: expected a Finish (from serving import Finish), found {finish!r}")
         if not isinstance(photo, list):
             rgb, closed = opened(photo)
             return closed(self.enhance(rgb, strength, keep_map=False, finish=finish)[0])
@@ -325,10 +325,15 @@ def _weights(checkpoint: str | Path | None) -> Path:
 
 def _check(rgb: np.ndarray) -> None:
     """Raises ValueError for what is no photo."""
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size or rgb.dtype not in (np.float32, np.uint8, np.uint16):
-        raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}")
-    if rgb.dtype == np.float32 and not np.isfinite(rgb.sum(dtype=np.float64)):  # each NaN would spread to all the map
-        raise ValueError("rgb: expected values in [0, 1], found NaN or infinity")
+    if not is_rgb(rgb) or rgb.dtype not in (np.float32, np.uint8, np.uint16):
+        hint = "; drop its alpha channel: rgb[..., :3]" if rgb.ndim == 3 and rgb.shape[2] == 4 else ""
+        raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}{hint}")
+    if rgb.dtype == np.float32:
+        low, high = rgb.min(), rgb.max()  # NaN where there is one, which would spread to all the map
+        if not np.isfinite([low, high]).all():
+            raise ValueError("rgb: expected values in [0, 1], found NaN or infinity")
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+            raise ValueError(f"rgb: expected values in [0, 1], found {low:g} to {high:g}")
 
 
 def _device(asked: str) -> str:

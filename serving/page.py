@@ -40,7 +40,7 @@ class Handlers:
     def opened(self, files: list[str] | None) -> dict:
         """A choice among the photos, where there are several."""
         if files and len(files) > MOST_PHOTOS:
-            raise gr.Error(f"Expected at most {MOST_PHOTOS} photos at once, found {len(files)}.")
+            raise _slip(f"Expected at most {MOST_PHOTOS} photos at once, found {len(files)}.")
         names = [(Path(file).name, number) for number, file in enumerate(files or [])]
         return gr.update(choices=names, value=0 if names else None, visible=len(names) > 1)
 
@@ -79,9 +79,9 @@ class Handlers:
         return view.photo, self.studio.result(view, name, _strength(auto, strength), finish)
 
     def save(self, files, name, auto, strength, highlights, denoise, dither, progress=PROGRESS) -> tuple[dict, str]:
-        """Results at full size, and a line for each photo that failed."""
+        """Results at full size; where photos failed, a line for each and how many were saved."""
         if not files:
-            raise gr.Error("Expected a photo, found none: drop one into the box first.")
+            raise _slip("Expected a photo, found none: drop one into the box first.")
         written, failed = self.studio.write(
             files,
             name,
@@ -89,28 +89,35 @@ class Handlers:
             lambda done: progress(done, desc="Full size"),
             _finish(highlights, denoise, dither),
         )
-        return gr.update(value=written or None, visible=bool(written)), "\n\n".join(f"⚠️ {line}" for line in failed)
+        lines = [f"⚠️ {line}" for line in failed]
+        lines += [f"{len(written)} of {len(files)} photos saved."] if failed else []
+        return gr.update(value=written or None, visible=bool(written)), "\n\n".join(lines)
 
     def measure(self, result, truth) -> tuple[list[list[str]] | None, str]:
         """Rows of figures, and why some are missing."""
         if not result or not truth:
-            raise gr.Error("Expected a result and its ground truth, found one file or none.")
+            raise _slip("Expected a result and its ground truth, found one file or none.")
         try:
             return measured(result, truth)
         except UserError as error:
-            return None, f"⚠️ {told(UserError(told(error, result)), truth)}"
+            return None, f"⚠️ {told(error, result, truth)}"
 
     def read(self, photo, name, encoder, dark, bright, saved) -> tuple:
         """Where photo and result lie along a direction, the words near it, and what went wrong."""
         if not photo:
-            raise gr.Error("Expected a photo, found none.")
+            raise _slip("Expected a photo, found none.")
         try:
             view = self.studio.view(photo, name)
             result = self.studio.result(view, name, 1.0)
             found = read_direction(view.photo, result, encoder, dark, bright, saved)
         except UserError as error:
-            return None, None, f"⚠️ {told(error, photo)}"
+            return None, None, f"⚠️ {told(error, photo, saved)}"
         return found.projections, found.words, ""
+
+
+def _slip(message: str) -> gr.Error:
+    """A user's slip, shown on the page; the terminal gets no traceback of it."""
+    return gr.Error(message, print_exception=False)
 
 
 def _chosen(files: list[str] | None, number: int | None) -> str | None:

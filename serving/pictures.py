@@ -20,7 +20,7 @@ def opened(photo: AnyPhoto) -> tuple[np.ndarray, Callable[[np.ndarray], Image.Im
     ImageError for a file that is not a photo or an image of 32 bits a channel.
     """
     if isinstance(photo, np.ndarray):
-        if photo.dtype.kind == "f" and photo.dtype != np.float32:
+        if photo.dtype.kind == "f" and photo.dtype != np.float32 and is_rgb(photo):  # others are told by their type
             return photo.astype(np.float32), lambda result: result.astype(photo.dtype)
         return photo, lambda result: result
     if isinstance(photo, Image.Image):
@@ -33,6 +33,11 @@ def opened(photo: AnyPhoto) -> tuple[np.ndarray, Callable[[np.ndarray], Image.Im
         alpha = None if file.alpha is None else to_integers(file.alpha, np.uint8)
         return file.rgb, lambda result: _picture(to_integers(result, np.uint8), alpha, grey=file.grey, info={})
     raise TypeError(f"photo: expected a PIL image, an array (H, W, 3) or a path, found {type(photo).__name__}")
+
+
+def is_rgb(photo: np.ndarray) -> bool:
+    """Whether an array is (H,W,3) with a pixel or more."""
+    return photo.ndim == 3 and photo.shape[2] == 3 and photo.size > 0
 
 
 def _picture(rgb: np.ndarray, alpha: np.ndarray | None, *, grey: bool, info: dict) -> Image.Image:

@@ -42,6 +42,16 @@ def mean_light(rgb: np.ndarray) -> float:
     return sums / (rgb.shape[0] * rgb.shape[1])
 
 
+def check_strength(strength: Strength) -> None:
+    """Raises ValueError for what is no strength of a photo."""
+    try:
+        known = strength == "auto" or 0 <= strength <= 1
+    except TypeError:
+        raise ValueError(f"strength: expected a number or 'auto', found {strength!r}") from None
+    if not known:
+        raise ValueError(f"strength: expected 0 to 1, found {strength}")
+
+
 def resolved(strength: Strength, rgb: np.ndarray) -> float:
     """The strength of one photo by itself."""
     return auto_strength(mean_light(rgb)) if strength == "auto" else strength

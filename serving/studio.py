@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.files import DiskFull, writing
 from common.paths import REPO_ROOT
 from data.images import read_photo, read_rgb8
 from data.images.photo import to_integers
@@ -107,9 +108,13 @@ class Studio:
                 if progress:
                     progress((number + done) / len(photos))
 
-            with self._turn:
-                mapped = _Mapped(self, photo, weights, shown)
-                outcome = enhance_files([job], mapped, Options(strength=strength, finish=finish))
+            try:
+                with self._turn:
+                    mapped = _Mapped(self, photo, weights, shown)
+                    outcome = enhance_files([job], mapped, Options(strength=strength, finish=finish))
+            except UserError as error:  # such as a full disk; what was written before is given all the same
+                failed.append(told(error, photo, job.target))
+                continue
             written += [str(job.target)] if outcome.enhanced else []
             failed += [f"{Path(photo).name}: {reason}" for _, reason in outcome.failures]
         return written, failed
@@ -117,12 +122,16 @@ class Studio:
     def _map(self, photo: str, weights: str, rgb: np.ndarray, progress: Progress | None) -> np.ndarray:
         file = self._map_file(photo, weights)
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, self.enhancer(weights).illumination(rgb, progress))
-        return np.load(file, mmap_mode="r")
+            illumination = self.enhancer(weights).illumination(rgb, progress)
+            try:
+                with writing(file) as temporary:
+                    temporary.write_bytes(illumination.data)  # np.save does not tell that the disk is full
+            except DiskFull:
+                raise DiskFull(f"{photo}: expected room on the disk for its illumination map, found none") from None
+        return np.memmap(file, np.float32, "r", shape=rgb.shape[:2])
 
     def _map_file(self, photo: str, weights: str) -> Path:
-        return self._work / "maps" / f"{hashlib.sha256(f'{photo}|{weights}'.encode()).hexdigest()}.npy"
+        return self._work / "maps" / f"{hashlib.sha256(f'{photo}|{weights}'.encode()).hexdigest()}.f32"
 
 
 class _Mapped(Enhancer):
@@ -140,9 +149,12 @@ class _Mapped(Enhancer):
         return result, illumination if keep_map else None
 
 
-def told(error: UserError, photo: str) -> str:
-    """The error's line, naming the file as the user does and not by where the server keeps it."""
-    return str(error).replace(str(photo), Path(photo).name)
+def told(error: UserError, *files: str | Path | None) -> str:
+    """The error's line, naming the files as the user does and not by where the server keeps them."""
+    text = str(error)
+    for file in filter(None, files):
+        text = text.replace(str(file), Path(file).name)
+    return text
 
 
 def measured(result: str, truth: str) -> tuple[list[list[str]], str]:
@@ -179,15 +191,23 @@ def read_direction(
     """Project a photo and its result, (h,w,3) uint8, onto a direction: a saved one, or from the words `dark` to
     `bright`.
 
-    Raises UserError for words that the encoder does not know and files that hold no direction of its space.
+    Raises UserError for words that the encoder does not know or that mean the same, and for files that hold no
+    direction of its space.
     """
     import torch
 
     from losses.residual import between
     from training.directions import load_direction
 
+    texts = [(text or "").strip() for text in (dark, bright)]
+    differ = UserError(f"From, To: expected two texts of different meaning, found '{texts[0]}' and '{texts[1]}'")
+    if not saved and not all(texts):
+        raise differ
     network, vocabulary = _encoder(encoder)
-    direction = load_direction(saved, network) if saved else between(network.embed_words([dark, bright]))
+    try:
+        direction = load_direction(saved, network) if saved else between(network.embed_words(texts))
+    except ValueError:  # of one embedding
+        raise differ from None
     with torch.inference_mode():
         places = [
             float(network.embed_images(torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None] / 255)[0] @ direction)

@@ -107,13 +107,14 @@ class Recorder:
         report, total = self.parts.guidance.report(), self.state.total
         self.parts.folder.log(total, {"phase": phase.name, **report}, tag="guidance")
         names = [name for name in ("backlit", "enhanced", "welllit") if f"s_{name}" in report]
-        similarity = ", ".join(f"{name} {report[f's_{name}']:.3f}" for name in names)
+        shown = {"welllit": "well-lit"}  # the keys are older than the spelling
+        similarity = ", ".join(f"{shown.get(name, name)} {report[f's_{name}']:.3f}" for name in names)
         accuracy = 100 * report["guidance_accuracy"]
         self.tell(f"guidance   accuracy {accuracy:.1f} %, mean S: {similarity}")
         if self.state.phase == last_phase(self.parts.phases, "guidance"):
             for name in ("backlit", "welllit"):
                 if f"tokens_{name}" in report:
-                    self.tell(f"           tokens nearest to {name}: {report[f'tokens_{name}']}")
+                    self.tell(f"           tokens nearest to {shown.get(name, name)}: {report[f'tokens_{name}']}")
 
     def save(self) -> None:
         """The state, from which --resume goes on, and the weights so far."""

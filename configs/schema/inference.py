@@ -42,7 +42,7 @@ class InferenceModel(Section):
     map_scale: Literal[1, 2, 4] = 1
     """2 and 4 are for previews: the illumination map is computed at half or a quarter of the photo's sides and brought
     up along the photo's edges by a guided filter, many times as fast and not quite the same."""
-    tile_size: Annotated[int, Field(ge=32)] | None = None
+    tile_size: Annotated[int, Field(ge=32, le=65536)] | None = None
     """Longest side in pixels of the tiles in which photos pass the network, for memory; null: 448 for photos over 0.5
     megapixels (with OpenVINO 384, over 1.5)."""
 

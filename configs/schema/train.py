@@ -18,6 +18,8 @@ Mode = Annotated[Literal["rave", "clip_lit", "clip_lit_latent"], spelt(RELEASED_
 def _run_name(name: str) -> str:
     if len(name.encode(errors="surrogateescape")) > LONGEST_RUN_NAME:
         raise PydanticCustomError("name", "expected a name of at most {most} bytes", {"most": LONGEST_RUN_NAME})
+    if not name.strip():
+        raise PydanticCustomError("name", "expected a name that is not blank")
     if name.startswith(".") or set(name) & set("/\\"):
         raise PydanticCustomError("name", "expected a name without a slash that does not begin with a dot")
     return name

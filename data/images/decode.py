@@ -1,5 +1,7 @@
 """File -> photo."""
 
+import codecs
+import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -86,6 +88,15 @@ class _Decoded:
     photo: Photo  # what goes with the pixels
 
 
+def _beginning(start: bytes) -> str:
+    """What a file seems to be that is no picture, by its first bytes; binary formats have control characters there."""
+    with contextlib.suppress(UnicodeDecodeError):
+        words = codecs.getincrementaldecoder("utf-8")().decode(start).split()  # the last character may be cut
+        if words and all(word.isprintable() for word in words):
+            return f"a text file that begins with '{' '.join(words)[:16]}'"
+    return f"a file that begins with {start[:16]!r}"
+
+
 def _decode(path: Path, limits: Limits) -> _Decoded:
     try:
         # Pillow warns about large panoramas, which are welcome, and about odd metadata, which we drop
@@ -93,7 +104,7 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # not catch_warnings: photos are also read from threads
         Image.MAX_IMAGE_PIXELS = int(limits.max_megapixels * 5e5)  # Pillow refuses twice of it
         with open_file(path) as file:
-            start = file.read(16)
+            start = file.read(512)
             file.seek(0)
             raster = _raster(file, limits)
             return _settled(raster, os.fstat(file.fileno()).st_mtime)
@@ -108,7 +119,7 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
         if kind:
             found = f"a {kind} file that is damaged, or of a kind that it does not read"
         else:
-            found = f"a file that begins with {start!r}" if start else "an empty file"
+            found = _beginning(start) if start else "an empty file"
         raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None
     except Image.DecompressionBombError:
         raise ImageError(

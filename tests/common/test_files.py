@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from common.files import (
     file_digest,
     make_folder,
     open_file,
+    own_folder,
     read_file,
     remove_stale,
     write_text,
@@ -157,6 +159,42 @@ def test_unfinished_files_of_killed_processes_are_removed_by_the_next_that_write
         assert not left.exists()
         assert remove_stale(tmp_path) == []  # mine is not stale
         assert mine.exists()
+
+
+FOLDER_UNTIL_STOPPED = """
+import sys, time
+from common.cli import run
+from common.files import own_folder
+from common.interrupt import sigterm_too
+
+def main(argv):
+    sigterm_too()
+    with own_folder("x-") as folder:
+        (folder / "photo").write_text("")
+        print(folder, flush=True)
+        time.sleep(60)
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_folder_of_ones_own_goes_with_its_process_or_at_the_next_start(tmp_path, monkeypatch, number):
+    (tmp_path / "x-00000000-1-ab").mkdir()  # another machine's
+    command = [sys.executable, "-c", FOLDER_UNTIL_STOPPED]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        folder = Path(process.stdout.readline().decode().strip())
+        assert folder.parent == tmp_path and folder.is_dir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with own_folder("x-") as mine:
+            assert mine.is_dir() and folder.is_dir()  # its process runs
+        process.send_signal(number)
+        process.wait(30)
+        assert number == signal.SIGKILL or process.stderr.read() == b"stopped\n"
+    assert folder.is_dir() == (number == signal.SIGKILL)
+    with own_folder("x-") as mine:
+        assert {path.name for path in tmp_path.iterdir()} == {"x-00000000-1-ab", mine.name}
 
 
 def test_unfinished_files_of_other_machines_are_kept_for_a_day(tmp_path):

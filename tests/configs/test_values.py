@@ -151,6 +151,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("exp: {save_dir: " + "d" * 256 + "}", "exp.save_dir: expected names of at most 255 bytes in a path"),
         ("exp: {save_dir: " + "d/" * 2100 + "}", "exp.save_dir: expected a path of at most 4095 bytes"),
         ("exp: {exp_name: " + "é" * 101 + "}", "exp.exp_name: expected a name of at most 200 bytes"),
+        ("exp: {exp_name: ' '}", "exp.exp_name: expected a name that is not blank"),
         ("exp: {exp_name: a/b}", "exp.exp_name: expected a name without a slash"),
         ('exp: {save_dir: "\\ud800"}', "exp.save_dir: expected"),
         ('exp: {save_dir: "\\U99999999"}', "not valid YAML"),
@@ -172,6 +173,11 @@ def test_what_no_config_may_hold_is_one_line(load, text, message):
     with pytest.raises(UserError) as caught:
         load(PATHS + text)
     assert message in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_tile_is_no_larger_than_any_photo(load):
+    with pytest.raises(UserError, match=r"model\.tile_size: expected less than or equal to 65536"):
+        load("model: {tile_size: " + "9" * 23 + "}", schema=InferenceConfig)
 
 
 def test_ranges_the_wrong_way_round_are_refused(load):

@@ -691,7 +691,9 @@ def test_texts_and_profiles_that_unpack_without_end(tmp_path, kind):
 
 def test_what_is_no_picture_is_told_by_its_beginning(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    assert refused(tmp_path / "a.jpg").endswith("found a file that begins with b'version https://'")
+    assert refused(tmp_path / "a.jpg").endswith("found a text file that begins with 'version https://'")
+    (tmp_path / "d.jpg").write_bytes(b"FUJIFILMCCD-RAW 0201" + bytes(20))
+    assert refused(tmp_path / "d.jpg").endswith("found a file that begins with b'FUJIFILMCCD-RAW '")
     twelve_bits = encoded(smooth(8, 8), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c")
     (tmp_path / "c.jpg").write_bytes(twelve_bits)
     assert "found a JPEG file that is damaged, or of a kind that it does not read" in refused(tmp_path / "c.jpg")

@@ -1,6 +1,7 @@
 """The web page in a browser: upload, divider, strength, download; and what it must not give away."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -29,12 +30,17 @@ browser_needed = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "serving.app", "--port", str(port)], cwd=REPO_ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "serving.app", "--port", str(port)],
+        cwd=REPO_ROOT,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     address = f"http://127.0.0.1:{port}"
     for _ in range(240):
@@ -47,6 +53,7 @@ def address():
     yield address
     server.terminate()
     server.wait(30)
+    assert not list(temporary.glob("backlit-app-*")), "the users' photos stay"
 
 
 @pytest.fixture
@@ -150,6 +157,30 @@ def test_a_photo_is_one_that_was_uploaded(address, photo):
         event = json.loads(answer)["event_id"]
         answer = status(f"{address}/gradio_api/call/save/{event}")[1]
     assert "ramp.jpg" not in answer.replace(str(photo), "") and ("error" in answer or code >= 400)
+
+
+def test_slips_are_told_without_a_traceback_and_what_was_saved_is_counted(photo, tmp_path):
+    import gradio as gr
+
+    from serving.page import Handlers
+    from serving.studio import Studio
+
+    handlers, settings = Handlers(Studio(tmp_path / "work")), ("backlit.safetensors", False, 1.0, "clip", False, False)
+    for slip in (
+        lambda: handlers.opened(["a.jpg"] * 51),
+        lambda: handlers.save([], *settings),
+        lambda: handlers.measure(None, None),
+        lambda: handlers.read(None, "", "", "", "", None),
+    ):
+        with pytest.raises(gr.Error) as error:
+            slip()
+        assert not error.value.print_exception
+    (tmp_path / "notes.jpg").write_text("no photo")
+    message = handlers.save([str(photo), str(tmp_path / "notes.jpg")], *settings, progress=lambda *_, **__: None)[1]
+    assert message.startswith("⚠️ notes.jpg: expected an image") and message.endswith("1 of 2 photos saved.")
+    encoder, saved = "mini-clip (shipped, reads texts)", str(tmp_path / "notes.jpg")
+    message = handlers.read(str(photo), settings[0], encoder, "dark", "bright", saved)[2]
+    assert message.startswith("⚠️ notes.jpg: not a readable weight file")
 
 
 def test_nobody_else_is_asked_by_the_page(address):

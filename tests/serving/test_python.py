@@ -95,13 +95,24 @@ def test_what_is_no_photo_is_told(enhancer, tmp_path):
     for photo, error, message in (
         (3, TypeError, "expected a PIL image, an array .* or a path, found int"),
         (np.zeros((4, 4), np.uint8), ValueError, r"expected \(H, W, 3\)"),
+        (np.zeros((4, 4)), ValueError, r"found \(4, 4\) float64$"),
+        (np.zeros((4, 4, 4), np.uint8), ValueError, r"found \(4, 4, 4\) uint8; drop its alpha channel"),
+        (noise(4, 4) * 255, ValueError, r"expected values in \[0, 1\], found 0\..* to 2"),
+        (noise(4, 4) * 2 - 1, ValueError, r"expected values in \[0, 1\], found -0\."),
         (np.zeros((4, 4, 3), np.int32), ValueError, "int32"),
         (tmp_path / "a.png", serving.ImageError, "a.png: expected"),
     ):
         with pytest.raises(error, match=message):
             enhancer(photo)
-    with pytest.raises(ValueError, match="strength: expected 0 to 1, found 2"):
-        enhancer(noise(4, 4), 2)
+    for options, message in (
+        ({"strength": 2}, "strength: expected 0 to 1, found 2"),
+        ({"strength": None}, "strength: expected a number or 'auto', found None"),
+        ({"strength": "full"}, "strength: expected a number or 'auto', found 'full'"),
+        ({"finish": None}, "finish: expected a Finish .*, found None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            enhancer(noise(4, 4), **options)
+    assert enhancer(noise(4, 4) * 1.2).max() <= 1  # as resampling leaves it
 
 
 def test_what_the_package_offers_is_there():

@@ -1,16 +1,21 @@
 """What the web page shows and writes, without the web."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.errors import UserError
+from common.files import DiskFull
 from common.paths import REPO_ROOT
 from configs.schema import InferenceModel
 from data.images import ImageError, Photo, write_photo
 from inference import main
 from serving import Enhancer
 from serving.studio import Studio, measured, read_direction, told, weight_files
+from tests.faults import room_for
 from tests.serving.helpers import noise
 
 WEIGHTS = InferenceModel().checkpoint.rsplit("/", 1)[1]
@@ -69,9 +74,29 @@ def test_bad_files_are_told_by_the_users_name(photos, tmp_path):
     studio = Studio(tmp_path / "work")
     with pytest.raises(ImageError) as error:
         studio.view(str(bad), WEIGHTS)
-    assert told(error.value, str(bad)).startswith("bad.jpg: expected an image")
+    assert told(error.value, None, str(bad)).startswith("bad.jpg: expected an image")
     written, failed = studio.write([str(bad), photos[2]], WEIGHTS, 1.0)
     assert len(written) == 1 and failed[0].startswith("bad.jpg: expected an image")
+
+
+def test_a_full_disk_spoils_no_photo_for_later(photos, tmp_path):
+    studio = Studio(tmp_path / "work")
+    with room_for(5000):  # the map takes 9,760 bytes
+        with pytest.raises(DiskFull) as error:
+            studio.view(photos[0], WEIGHTS)
+        assert told(error.value, photos[0]).startswith("a.jpg: expected room on the disk for its illumination map")
+        written, failed = studio.write([photos[0], photos[2]], WEIGHTS, 1.0)
+        assert len(written) == 1 and failed[0].startswith("a.jpg: expected room on the disk")
+    assert studio.view(photos[0], WEIGHTS).illumination.shape == (61, 40)
+    assert not studio.write(photos[:1], WEIGHTS, 1.0)[1]
+
+
+@pytest.mark.parametrize("texts", [("a photo", "a photo"), ("", ""), ("a photo", " ")])
+def test_texts_without_a_way_between_them_are_told(monkeypatch, texts):
+    network = SimpleNamespace(embed_words=lambda texts: torch.ones(len(texts), 4))
+    monkeypatch.setattr("serving.studio._encoder", lambda name: (network, None))
+    with pytest.raises(UserError, match=r"^From, To: expected two texts of different meaning, found '(a photo)?' and"):
+        read_direction(None, None, "any", *texts, None)
 
 
 def test_weights_are_those_of_the_folder_only(tmp_path):

@@ -5,6 +5,7 @@ schedule, labels, ranking stages, cache, resume, command line.
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from tests.helpers import arguments, assert_same_run, config, metrics
 from training.build import load_encoders
 from training.guidance_task import GuidanceTask, hold_back
 from training.loop import train
-from training.phases import clip_lit_schedule, describe_schedule
+from training.phases import Phase, clip_lit_schedule, describe_schedule
+from training.recorder import Recorder
 from training.runtime import make_accelerator
 from training.validation import enhance_photos, to_uint8
 
@@ -285,3 +287,24 @@ def test_mistakes_raise_user_errors_that_name_the_key(tiny, more, message):
     with pytest.raises(UserError) as caught:
         train_script.main(arguments([*tiny, *more], "clip_lit_quickstart.yaml"))
     assert message in str(caught.value)
+
+
+def test_the_console_says_well_lit_as_the_report_does(capsys):
+    found = {
+        "guidance_accuracy": 1.0,
+        "s_backlit": 0.9,
+        "s_welllit": 0.1,
+        "tokens_backlit": "dim",
+        "tokens_welllit": "sun",
+    }
+    phase = Phase(name="guidance", trains="guidance", iterations=1, terms={})
+    parts = SimpleNamespace(
+        accelerator=SimpleNamespace(is_main_process=True),
+        config=SimpleNamespace(train=SimpleNamespace(preview_photos=0)),
+        guidance=SimpleNamespace(report=lambda: found),
+        folder=SimpleNamespace(log=lambda *_, **__: None),
+        phases=[phase],
+    )
+    Recorder(parts, SimpleNamespace(total=0, phase=0)).report(phase)
+    told = capsys.readouterr().out
+    assert "mean S: backlit 0.900, well-lit 0.100" in told and "nearest to well-lit: sun" in told
