@@ -200,8 +200,8 @@ def remove_stale(folder: str | Path) -> list[Path]:
     Such are those of this machine whose process is gone, and those of others without a write for a day.
     """
     removed = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             if entry.name.startswith(PART) and _is_stale(entry):
                 with contextlib.suppress(OSError):
                     path = Path(entry.path)

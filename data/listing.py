@@ -49,7 +49,8 @@ def list_images(folder: str | Path, key: str, leave_out: Collection[str] = (), *
     try:
         found = "nothing there" if not folder.exists() else None if folder.is_dir() else "a file"
         if not found:
-            next(os.scandir(folder), None)
+            with os.scandir(folder) as entries:
+                next(entries, None)
     except PermissionError:
         found = "no permission to read"
     if found:
@@ -102,7 +103,7 @@ def left_out(folders: Collection[str | Path]) -> str:
 
 def _instead(folder: Path) -> str:
     """What a folder without photos holds instead, as far as it is ours."""
-    names = {entry.name for entry in os.scandir(folder)}
+    names = {path.name for path in folder.iterdir()}
     if holds_results(names):
         return f"only results of an earlier enhancement (delete {RESULTS_FILE} to use them as photos)"
     return f"those of {kind}" if (kind := kind_of_folder(names)) else "none"

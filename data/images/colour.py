@@ -25,6 +25,11 @@ _PRIMARIES = {
 }
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 _HDR = {16: "PQ", 18: "HLG"}
+# gAMA, either way up: screens, film and H.273 have exponents from 1 to 2.8; beyond this pictures are black or white
+_MOST_GAMMA = 4
+_LEAST_SHARE = 1e-3  # of a primary in white; known colour spaces have above 0.2
+_LEAST_GAMUT = 0.01  # twice the area between the primaries; sRGB has 0.22
+_BLACK, _WHITE = 1 / 16, 15 / 16  # mean of all colours by a profile, above and below which it is plausible
 _NEAR_SRGB = 0.05  # libpng's own threshold: writers put gAMA 1/2.2 beside sRGB, as the PNG specification asks
 
 
@@ -38,15 +43,33 @@ def coded(primaries: int, transfer: int) -> tuple[Coding | None, str | None]:
     return Coding(_PRIMARIES.get(primaries), _GAMMAS.get(transfer)), None
 
 
-def png_coding(gamma: int | None, chromaticities: tuple[int, ...] | None) -> Coding | None:
-    """The meaning of a PNG file's gAMA and cHRM, in their units of 1/100000."""
+def png_coding(gamma: int | None, chromaticities: tuple[int, ...] | None) -> tuple[Coding | None, list[str]]:
+    """The meaning of a PNG file's gAMA and cHRM, in their units of 1/100000, and notes of what is ignored."""
+    notes = []
+    if gamma is not None and not 1 / _MOST_GAMMA <= gamma / 100000 <= _MOST_GAMMA:
+        notes.append(f"gamma ignored, {gamma / 100000:g} is implausible")
+        gamma = None
     exponent = 100000 / gamma if gamma else None
     if exponent is not None and abs(exponent / 2.2 - 1) < _NEAR_SRGB:
         exponent = None
     points = tuple(value / 100000 for value in chromaticities) if chromaticities else None
-    if points and (max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < 0.002 or min(points[1::2]) <= 0):
+    if points and max(abs(a - b) for a, b in zip(points, _SRGB, strict=True)) < 0.002:
         points = None
-    return Coding(points, exponent) if points or exponent is not None else None
+    if points and not _possible(points):
+        notes.append("colours of the file (cHRM) ignored, they are impossible")
+        points = None
+    return Coding(points, exponent) if points or exponent is not None else None, notes
+
+
+def _possible(points: tuple[float, ...]) -> bool:
+    """Whether white, of chromaticities x, y, is a mixture of red, green and blue."""
+    if min(points[1::2]) <= 0:
+        return False
+    white, *primaries = ((x, y, 1 - x - y) for x, y in zip(points[::2], points[1::2], strict=True))
+    mixing = np.array(primaries).T
+    if abs(np.linalg.det(mixing)) < _LEAST_GAMUT:  # nearly on a line
+        return False
+    return bool(np.linalg.solve(mixing, white).min() > _LEAST_SHARE)
 
 
 def coding_profile(coding: Coding, grey: bool) -> bytes | None:
@@ -96,12 +119,13 @@ def to_srgb(colour: np.ndarray, profile: bytes) -> tuple[np.ndarray, str | None]
         return imagecodecs.cms_transform(values, profile, srgb, **options)
 
     try:
+        axis = np.linspace(0, 65535, 17).astype(np.uint16)
+        probe = np.stack(np.meshgrid(*[axis] * channels), axis=-1).reshape(1, -1, channels)
+        seen = transform(probe[..., 0] if space == "gray" else probe).astype(np.int64)
+        if not _BLACK < seen.mean() / 65535 < _WHITE:
+            return colour, "colour profile ignored, it is damaged (it makes everything black or white)"
         if space != "cmyk":
-            axis = np.linspace(0, 65535, 17).astype(np.uint16)
-            probe = (
-                axis[None] if space == "gray" else np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
-            )
-            change = transform(probe).astype(np.int64) - (probe[..., None] if space == "gray" else probe)
+            change = seen - probe
             if np.abs(change).max() <= 128:  # half an 8-bit step: sRGB itself, whose pixels must stay as they are
                 return colour, None
         converted = np.empty(colour.shape if grey else (*colour.shape[:2], 3), colour.dtype)

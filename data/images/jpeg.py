@@ -21,7 +21,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # inside entropy-coded data:
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _HOLE = b"\xff" * BLOCK
-_TABLES, _SCAN, _COMMENT = 0xC4, 0xDA, 0xFE
+_TABLES, _SCAN, _COMMENT, _JPEG_LS = 0xC4, 0xDA, 0xFE, 0xF7
 _SKIP = 0xF0  # Huffman code of 16 coefficients of zero; other codes that end in four zero bits end a block
 _MOST_SCANS = 100  # a progressive photo has about ten; each goes through all of the picture
 _MOST_METADATA = 16 << 20  # bytes of one kind
@@ -116,6 +116,8 @@ def _split(data: bytes) -> _Segments:
                 result.picture += data[at:end]
             at = end
             continue
+        if kind == _JPEG_LS:
+            raise ImageError("expected a JPEG file as cameras write it, found JPEG-LS")
         if kind in _FRAMES and len(body) >= 6:
             result.size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
             result.progressive = kind in _PROGRESSIVE

@@ -37,7 +37,8 @@ def settle(raster: Raster, modified: float | None) -> tuple[Metadata, int, tags.
     Notes of what could not be kept are added to the raster's. `block_for` makes the EXIF true for the pixels.
     """
     try:
-        directory = raster.exif if isinstance(raster.exif, dict) else tags.unpack(raster.exif)
+        directory, note = (raster.exif, None) if isinstance(raster.exif, dict) else tags.unpack_noted(raster.exif)
+        raster.notes += [note] if note else []
     except ValueError as error:  # a damaged block must not cost the photo
         directory = {}
         raster.notes.append(f"EXIF left out, it is damaged ({one_line(error)})")

@@ -17,6 +17,7 @@ _UNITS = {2: "u2", 4: "u4", 8: "u8"}
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _MOST_CLASSIC = 13  # types above are BigTIFF's
 _MOST_ENTRIES, _LARGEST_ENTRY = 4096, 1 << 26  # of one directory; bytes of one value
+_MOST_VALUES = 2 * _LARGEST_ENTRY  # bytes of all values together: room for one such value and all that is kept
 
 
 class Entry(NamedTuple):
@@ -63,11 +64,12 @@ def number(directory: Directory, tag: int) -> int | None:
     return next(iter(entry.integers()), None) if isinstance(entry, Entry) else None
 
 
-def parse(read: Callable[[int, int], bytes]) -> tuple[Directory, int]:
-    """First directory of a TIFF file or EXIF block (without its prefix), and the number of further pages.
+def parse(read: Callable[[int, int], bytes], total: int) -> tuple[Directory, int, str | None]:
+    """First directory of a TIFF file or EXIF block (without its prefix), the number of further pages, and a note.
 
-    `read(offset, size)` gives bytes, fewer at the end of the file. Entries that lie outside are left out.
-    Raises ValueError where there is no directory.
+    `read(offset, size)` gives bytes, fewer at the end of the file, which has `total`. Entries that lie outside are left
+    out. So are, with the note, those that are more together than the file has: a hostile file lets its values lie in
+    each other, and they would take thousands of times its size. Raises ValueError where there is no directory.
     """
     head = read(0, 16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -75,7 +77,20 @@ def parse(read: Callable[[int, int], bytes]) -> tuple[Directory, int]:
         raise ValueError("not a TIFF directory")
     big = struct.unpack(f"{order}H", head[2:4])[0] == 43
     offset = struct.unpack(f"{order}Q", head[8:16])[0] if big else struct.unpack(f"{order}I", head[4:8])[0]
-    directory, following = _directory(read, offset, order, big)
+    left, left_out = min(total, _MOST_VALUES), 0
+
+    def value(offset: int, size: int) -> bytes:
+        """Bytes of an entry; none for one that is left out."""
+        nonlocal left, left_out
+        if offset + size > total:
+            return b""
+        if size > left:
+            left_out += 1
+            return b""
+        left -= size
+        return read(offset, size)
+
+    directory, following = _directory(read, value, offset, order, big)
     pages, seen = 0, {offset}
     while following and following not in seen and pages < 1000:
         seen.add(following)
@@ -85,8 +100,9 @@ def parse(read: Callable[[int, int], bytes]) -> tuple[Directory, int]:
             break
         pages += 1
     for tag, inner in ((EXIF, INTEROPERABILITY), (GPS, None)):
-        _descend(directory, tag, inner, read, order, big)
-    return directory, pages
+        _descend(directory, tag, inner, read, value, order, big)
+    note = f"{left_out} values of EXIF or TIFF tags left out, they claim more bytes than the file has"
+    return directory, pages, note if left_out else None
 
 
 def block(directory: Directory, largest: int | None = None) -> tuple[bytes | None, list[int]]:
@@ -110,10 +126,16 @@ def block(directory: Directory, largest: int | None = None) -> tuple[bytes | Non
 
 def unpack(exif: bytes | None) -> Directory:
     """The directory of an EXIF block, with or without its prefix; {} for None. Raises ValueError for a damaged one."""
+    return unpack_noted(exif)[0]
+
+
+def unpack_noted(exif: bytes | None) -> tuple[Directory, str | None]:
+    """As `unpack`, and the note of `parse`."""
     if not exif:
-        return {}
+        return {}, None
     data = exif[len(PREFIX) :] if exif.startswith(PREFIX) else exif
-    return parse(lambda offset, size: data[offset : offset + size])[0]
+    directory, _, note = parse(lambda offset, size: data[offset : offset + size], len(data))
+    return directory, note
 
 
 def pack(directory: Directory, at: int) -> bytes:
@@ -141,7 +163,7 @@ def add_entries(file: BinaryIO, more: Directory) -> None:
         file.seek(offset)
         return file.read(size)
 
-    directory = _directory(read, *struct.unpack("<I", read(4, 4)), "<", False)[0]
+    directory = _directory(read, read, *struct.unpack("<I", read(4, 4)), "<", False)[0]
     at = file.seek(0, 2)
     file.write(bytes(at % 2))
     at += at % 2
@@ -150,18 +172,20 @@ def add_entries(file: BinaryIO, more: Directory) -> None:
     file.write(struct.pack("<I", at))
 
 
-def _descend(directory: Directory, tag: int, inner: int | None, read: Callable, order: str, big: bool) -> None:
+def _descend(
+    directory: Directory, tag: int, inner: int | None, read: Callable, value: Callable, order: str, big: bool
+) -> None:
     """Put the directory that `tag` points to in place of the pointer; nothing where it is damaged."""
     offset = number(directory, tag)
     directory.pop(tag, None)
     try:
-        found = _directory(read, offset, order, big)[0] if offset else {}
+        found = _directory(read, value, offset, order, big)[0] if offset else {}
     except ValueError:
         return
     if found:
         directory[tag] = found
         if inner is not None:
-            _descend(found, inner, None, read, order, big)
+            _descend(found, inner, None, read, value, order, big)
 
 
 def _entries(read: Callable, offset: int, order: str, big: bool) -> tuple[bytes, int]:
@@ -180,7 +204,8 @@ def _entries(read: Callable, offset: int, order: str, big: bool) -> tuple[bytes,
     return fields, following
 
 
-def _directory(read: Callable, offset: int, order: str, big: bool) -> tuple[Directory, int]:
+def _directory(read: Callable, value: Callable, offset: int, order: str, big: bool) -> tuple[Directory, int]:
+    """A directory and the offset of the next; `value` reads what lies outside its fields."""
     fields, following = _entries(read, offset, order, big)
     step, room, layout = (20, 8, "HHQ") if big else (12, 4, "HHI")
     directory: Directory = {}
@@ -190,7 +215,7 @@ def _directory(read: Callable, offset: int, order: str, big: bool) -> tuple[Dire
         if not 0 < size <= _LARGEST_ENTRY:
             continue
         data = fields[at + step - room : at + step]
-        data = data[:size] if size <= room else read(struct.unpack(order + ("Q" if big else "I"), data)[0], size)
+        data = data[:size] if size <= room else value(struct.unpack(order + ("Q" if big else "I"), data)[0], size)
         if len(data) < size:
             continue
         unit = {5: 4, 10: 4}.get(kind, _SIZES[kind])

@@ -22,7 +22,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 254, 256, 257, 258, 259, 262, 277, 284
 _STRIPS, _ROWS, _STRIP_SIZES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 273, 278, 279, 322, 323, 324, 325
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
-_JPEG_TABLES = 347
+_JPEG_TABLES, _SAMPLE_FORMAT = 347, 339
 _YCBCR = 6
 _PLAIN = 1  # compression
 _DEFLATE = (8, 32946)
@@ -38,6 +38,8 @@ _FAX = (2, 3, 4)
 _JPEG, _LACKING = (6, 7), (33003, 33005, 34712, 50001)
 # Beside these: LZMA and two numbers of Zstandard. Not JPEG XR, whose decoder crashes on damaged files, nor rare others.
 _COMPRESSIONS = {*_RATIOS, *_FAX, *_JPEG, *_LACKING, 34925, 34926, 50000}
+_OTHER_COMPRESSIONS = {22610: "JPEG XR", 34934: "JPEG XR", 34887: "LERC", 50002: "JPEG XL", 52546: "JPEG XL"}
+_SIGNED = 2  # sample format
 _COLOURS = {"MINISWHITE": 1, "MINISBLACK": 1, "RGB": 3, "SEPARATED": 4}
 
 
@@ -51,7 +53,7 @@ def decode_tiff(file: BinaryIO, size: int, limits: Limits) -> Raster:
         file.seek(min(offset, size))
         return file.read(count)
 
-    directory, further = tags.parse(read)
+    directory, further, left_out = tags.parse(read, size)
     if (tags.number(directory, _SUBFILE) or 0) & 1:
         raise ImageError(
             "expected a photo, found a preview on its first page, as in camera raw files; develop it to TIFF or JPEG"
@@ -60,12 +62,16 @@ def decode_tiff(file: BinaryIO, size: int, limits: Limits) -> Raster:
     if width * height > limits.max_megapixels * 1e6:
         raise Image.DecompressionBombError
     bits = max(_integers(directory, _BITS) or [1])
+    if _SIGNED in _integers(directory, _SAMPLE_FORMAT):  # which Pillow takes for unsigned
+        raise ImageError(f"expected a TIFF with grey, RGB or CMYK at 8 or 16 bits, found signed numbers of {bits} bits")
     compression = tags.number(directory, _COMPRESSION) or _PLAIN
     # a tail of zeros is a black part of the picture where nothing is compressed
     notes = _check_data(directory, size if compression == _PLAIN else written_size(file), limits)
+    notes += [left_out] if left_out else []
     if compression not in _COMPRESSIONS:
         raise ImageError(
-            f"expected a common compression inside TIFF, found number {compression} (22610, 34934: JPEG XR)"
+            "expected a common compression inside TIFF, "
+            f"found {_OTHER_COMPRESSIONS.get(compression, 'an unknown one')} (number {compression})"
         )
     missing = _gaps(directory, compression, size, read)
     if missing:
