@@ -113,6 +113,8 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
         for target in (job.target, *map(job.beside, extras)):
             folder = target.parents[len(job.relative.parts) - 1]
             if target.is_file() and not recorded(folder).holds(job.relative):
+                if unreadable := recorded(folder).unreadable:
+                    raise UserError(f"{key}: expected a readable record of its results, found {unreadable}")
                 raise UserError(
                     f"{key}: expected a folder without other files of the results' names, found {target}; "
                     "choose another folder, --skip-existing or --overwrite"
