@@ -53,7 +53,7 @@ def open_file(path: str | Path, *, limit: int = LARGEST_INPUT) -> BinaryIO:
     if stat.S_ISDIR(mode) and not os.access(path, os.R_OK | os.X_OK, **mine):  # which a listing could not look into
         raise UserError(f"{path}: expected a folder that may be entered, found no permission")
     _refuse_special(path, mode)  # before it is opened: opening alone may move a tape
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     try:
         status = os.fstat(file.fileno())
         _refuse_special(path, status.st_mode)  # it may have become another since
@@ -85,6 +85,10 @@ def real_path(path: str | Path) -> Path:
 def kind_of_file(mode: int) -> str | None:
     """What a path is that is no regular file, such as "a pipe"; None for a regular one. mode: `st_mode`."""
     return next((what for test, what in _KINDS.items() if test(mode)), None)
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 def _refuse_special(path: str | Path, mode: int) -> None:
@@ -182,16 +186,23 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
 
 def append_line(path: str | Path, line: str) -> None:
     """Add a line to a text file, whole or not at all. Raises as `writing` does."""
-    with telling_errors(Path(path)), Path(path).open("ab", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        data = f"{line}\n".encode(errors="backslashreplace")
-        try:
-            while data:
-                data = data[file.write(data) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(size)
-            raise
+    path = Path(path)
+    with telling_errors(path):
+        _refuse_place(path)
+        with open(path, "a+b", buffering=0, opener=_without_waiting) as file:
+            _refuse_special(f"{path}: cannot be written", os.fstat(file.fileno()).st_mode)  # it may be another since
+            size = file.seek(0, os.SEEK_END)
+            data = f"{line}\n".encode(errors="backslashreplace")
+            file.seek(max(size - 1, 0))
+            if file.read(1) not in (b"", b"\n"):  # a stop cut the last line off, it would take this one with it
+                data = b"\n" + data
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
 
 
 def remove_stale(folder: str | Path) -> list[Path]:

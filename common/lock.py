@@ -127,5 +127,5 @@ def _read(handle: int) -> dict:
         os.lseek(handle, 0, os.SEEK_SET)
         owner = json.loads(os.read(handle, 4096))
         return {"host": str(owner["host"]), "process": int(owner["process"]), "since": str(owner["since"])}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}

@@ -34,20 +34,27 @@ def record_result(file: Path, folder: Path, relative: Path, made_of: str = "", w
 
 
 class RecordedResults:
-    """The results that were written into a folder, by their paths relative to it; none where nothing is recorded."""
+    """The results that were written into a folder, by their paths relative to it; none where nothing is recorded.
+
+    unreadable: a record that is there and cannot be read, and why; None where all can.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.unreadable: str | None = None
         self._known: dict[str, dict[tuple[int, int], tuple[int, str]]] = {}  # name -> bytes, time -> recorded, made of
         for file in [folder / RESULTS_FILE, *folder.glob(WRITER.format("*"))]:
             try:
                 lines = read_file(file).decode(errors="replace").splitlines()
-            except (OSError, UserError, ValueError):
+            except FileNotFoundError:
+                continue
+            except (OSError, UserError) as error:
+                self.unreadable = str(error) if isinstance(error, UserError) else f"{file}: {error.strerror}"
                 continue
             for line in lines:
                 try:
                     self._add(json.loads(line))
-                except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
+                except (ValueError, OverflowError, LookupError, TypeError, AttributeError, RecursionError):
                     continue  # cut off by a stop; its result counts as somebody else's
 
     def _add(self, entry: dict) -> None:

@@ -124,6 +124,6 @@ def _ends(path: str | Path, pair: PromptPair) -> tuple[int, ...]:
         ends = json.loads(metadata.get("ends") or f"[{metadata['eos_index']}, {metadata['eos_index']}]")
         if len(ends) == 2 and all(type(end) is int and 0 <= end < pair.prompt_embedding.shape[1] for end in ends):
             return tuple(ends)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         ends = None
     raise UserError(f"{path}: expected two positions within the prompts as their ends, found {ends}")

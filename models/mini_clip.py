@@ -125,7 +125,7 @@ def _words(file: str) -> list[str] | None:
     """Words to read the space by, of a file's metadata; None where there are none."""
     try:
         words = json.loads(read_metadata(file).get("words", "null"))
-    except ValueError:
+    except (ValueError, RecursionError):
         words = ()
     if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
         raise UserError(f"{file}: expected a list of words in its metadata, found another text")

@@ -4,13 +4,13 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import check_folder, real_path
-from common.paths import absolute
+from common.paths import absolute, is_file
 from data.images import WRITABLE
 from data.outputs import RecordedResults
 
@@ -24,6 +24,8 @@ class Job:
     source: Path
     target: Path
     relative: Path
+    planned: dict[Path, tuple[int, int] | None] = field(default_factory=dict, compare=False)
+    """Places of its results, with bytes and time of the file there at the plan; what is at other places is replaced."""
 
     @property
     def output(self) -> Path:
@@ -37,6 +39,13 @@ class Job:
     def beside(self, what: str) -> Path:
         """The result's place in that folder."""
         return self.folder_beside(what) / self.relative
+
+    def take(self, target: Path, file: Path) -> None:
+        """Raises UserError where another program wrote `target` since the plan. file: what takes its place next."""
+        if target in self.planned:
+            if (now := _version(target)) and now != self.planned[target]:
+                raise UserError(f"{target}: cannot be written: another program wrote a file of this name meanwhile")
+            self.planned[target] = _version(file)
 
 
 def plan_outputs(
@@ -97,6 +106,8 @@ def plan_outputs(
             raise UserError(f"{keys[1]}: expected another folder than that of the photos, found {folder}")
     names = unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
+    for job in [] if overwrite else jobs:
+        job.planned.update({target: _version(target) for target in (job.target, *map(job.beside, extras))})
     for job in jobs:
         for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
             if file_id(target) in originals:
@@ -114,7 +125,9 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
     for job in jobs:
         for target in (job.target, *map(job.beside, extras)):
             folder = target.parents[len(job.relative.parts) - 1]
-            if target.is_file() and not recorded(folder).holds(job.relative):
+            if is_file(target) and not recorded(folder).holds(job.relative):
+                if unreadable := recorded(folder).unreadable:
+                    raise UserError(f"{key}: expected a readable record of its results, found {unreadable}")
                 raise UserError(
                     f"{key}: expected a folder without other files of the results' names, found {target}; "
                     "choose another folder, --skip-existing or --overwrite"
@@ -123,7 +136,7 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
 
 def replaced(jobs: Sequence[Job], extras: Sequence[str]) -> set[Path]:
     """The photos of which a result, or what is written beside it, is there and will be replaced. Asked before a run."""
-    return {job.source for job in jobs if any(target.is_file() for target in (job.target, *map(job.beside, extras)))}
+    return {job.source for job in jobs if any(map(is_file, (job.target, *map(job.beside, extras))))}
 
 
 def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:
@@ -174,6 +187,15 @@ def _default_output(common: Path) -> Path:
 
 def _sibling(folder: Path, what: str) -> Path:
     return folder.parent / f"{folder.name}_{what}"
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """Bytes and time of a file; None where there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def file_id(path: Path) -> tuple[int, int] | None:

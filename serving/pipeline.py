@@ -237,13 +237,18 @@ class _Line:
             if options.skip_existing and is_file(target):
                 return None
             folder = target.parents[len(job.relative.parts) - 1]
+
+            def finished(file: Path) -> None:
+                self.record(file, folder, job.relative)
+                job.take(target, file)  # last: another run may write into the same folder
+
             return write_photo(
                 target,
                 photo,
                 quality=options.quality,
                 metadata=options.metadata,
                 png_level=options.png_level,
-                finished=lambda file: self.record(file, folder, job.relative),
+                finished=finished,
             )
 
         note = write(job.target, result)

@@ -123,18 +123,17 @@ def make_pairs(
                     .resize(truth.shape[:0:-1], Image.Resampling.BILINEAR)
                 )
                 mask = torch.from_numpy(np.array(grey))[None].float() / 255
+            for version in range(per_photo):
+                file = Path(f"{name}_{version}.png" if per_photo > 1 else f"{name}.png")
+                digest = hashlib.sha256(f"{seed} {file.as_posix()}".encode("utf-8", "surrogateescape")).digest()
+                generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+                backlit = simulate_backlight(truth, generator, ranges, mask)
+                for folder, photo in (("backlit", backlit.photo), ("ground_truth", truth)):
+                    write_photo(out / folder / file, Photo(photo.permute(1, 2, 0).numpy()))
+                drawn = {name: f"{value:.4f}" for name, value in backlit.parameters.items()}
+                rows.append({"file": file.as_posix(), "source": path.name, "seed": seed, **drawn})
         except ImageError as error:
             failures.append((path, str(error).removeprefix(f"{path}: ")))
-            continue
-        for version in range(per_photo):
-            file = Path(f"{name}_{version}.png" if per_photo > 1 else f"{name}.png")
-            digest = hashlib.sha256(f"{seed} {file.as_posix()}".encode("utf-8", "surrogateescape")).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-            backlit = simulate_backlight(truth, generator, ranges, mask)
-            for folder, photo in (("backlit", backlit.photo), ("ground_truth", truth)):
-                write_photo(out / folder / file, Photo(photo.permute(1, 2, 0).numpy()))
-            drawn = {name: f"{value:.4f}" for name, value in backlit.parameters.items()}
-            rows.append({"file": file.as_posix(), "source": path.name, "seed": seed, **drawn})
     if rows:
         with writing(out / "pairs.csv") as temporary:
             _write_csv(temporary, rows)

@@ -103,7 +103,7 @@ def check_photos(file: Path, photos: PhotoRecord) -> None:
             for name in {**earlier, **photos}
             for path, _ in earlier.get(name, {}).items() ^ photos.get(name, {}).items()
         }
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"--resume: {file}: expected the photos of the run ({type(error).__name__})") from None
     if changed:
         raise UserError(

@@ -122,6 +122,19 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path):
     assert file.read_text() == "one\ntwo\n"
 
 
+def test_a_line_that_a_stop_cut_off_does_not_take_the_next_one_with_it(tmp_path):
+    (tmp_path / "lines").write_text('{"name": "9.png", "by')
+    append_line(tmp_path / "lines", "one")
+    append_line(tmp_path / "lines", "two")
+    assert (tmp_path / "lines").read_text() == '{"name": "9.png", "by\none\ntwo\n'
+
+
+def test_a_line_is_added_to_regular_files_only_without_waiting(tmp_path):
+    for what, path in special_files(tmp_path).items():
+        with pytest.raises(UserError, match=f"^{path}: cannot be written: expected a file, found {what}$"):
+            append_line(path, "one")
+
+
 def test_what_cannot_be_written_for_other_reasons_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for target, reason in (

@@ -93,6 +93,8 @@ def test_damage_in_the_record_costs_only_the_damaged_lines(tmp_path):
     with (tmp_path / RESULTS_FILE).open("ab") as file:
         file.write(
             b'\xff\n[1]\n7\n{"name": 3}\n{"name": "a", "recorded_ns": Infinity}\n'
+            + b"[" * 100_000
+            + b"\n"
             + json.dumps({"name": "b.png"}).encode()[:-3]
         )
     assert Path("a.png") in RecordedResults(tmp_path)

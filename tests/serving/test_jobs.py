@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from serving.jobs import Job, plan_outputs
+from data.outputs import RESULTS_FILE
+from serving.jobs import Job, plan_outputs, replaced
 from tests.serving.helpers import save_photo
 
 
@@ -138,3 +139,19 @@ def test_missing_input(tmp_path):
         plan_outputs([tmp_path / "nothing"], None)
     with pytest.raises(UserError, match="empty list"):
         plan_outputs([], None)
+
+
+def test_a_record_that_cannot_be_read_is_named_and_not_its_result(tmp_path):
+    save_photo(tmp_path / "in" / "a.png")
+    save_photo(tmp_path / "out" / "a.png")
+    (tmp_path / "out" / RESULTS_FILE).mkdir()
+    with pytest.raises(UserError, match=rf"readable record of its results, found .*{RESULTS_FILE}: expected a file"):
+        plan_outputs([tmp_path / "in"], tmp_path / "out")
+
+
+def test_a_result_s_name_that_is_too_long_is_planned_and_left_to_fail_alone(tmp_path):
+    for suffix in (".gif", ".bmp"):
+        save_photo(tmp_path / "in" / ("z" * 251 + suffix))
+    (tmp_path / "out").mkdir()
+    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out")
+    assert len(jobs) == 2 and replaced(jobs, []) == set()

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import serving.pipeline
+from common.errors import UserError
 from configs.load import load_config
 from configs.schema import InferenceConfig
 from data.images import Limits, Metadata, Photo, read_photo, write_photo
@@ -69,6 +70,26 @@ def test_skip_existing(enhancer, tmp_path):
     with_maps = Options(skip_existing=True, illumination=True)
     outcome = enhance_files(jobs, enhancer, with_maps)  # the maps are still missing
     assert (outcome.enhanced, outcome.skipped) == (2, 0) and jobs[0].beside("illumination").exists()
+
+
+def test_what_another_run_wrote_since_the_plan_stays(enhancer, tmp_path):
+    for name in ("A/x.png", "A/y.png", "B/x.png"):
+        save_photo(tmp_path / name, value=len(name) * 10)
+    (first, other), (second,) = (plan_outputs([tmp_path / folder], tmp_path / "out") for folder in "AB")
+    assert enhance_files([first], enhancer).enhanced == 1
+    os.utime(first.target, (1, 1))
+    with pytest.raises(UserError, match="other files of the results' names"):
+        plan_outputs([tmp_path / "B"], tmp_path / "out")
+    outcome = enhance_files([second, other], enhancer)
+    assert outcome.enhanced == 1 and first.target.stat().st_mtime == 1 and outcome.fault is None
+    (failed,) = outcome.failures
+    assert failed == (
+        second.source,
+        f"{second.target}: cannot be written: another program wrote a file of this name meanwhile",
+    )
+    again = plan_outputs([tmp_path / "B"], tmp_path / "out", overwrite=True)
+    os.utime(first.target, (2, 2))
+    assert enhance_files([*again, *again], enhancer).enhanced == 2  # and one's own result is no stranger's
 
 
 def test_outcomes_of_several_processes_are_told_as_one(tmp_path):

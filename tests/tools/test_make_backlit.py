@@ -68,6 +68,15 @@ def test_broken_photos_and_mistakes(photo_folders, tmp_path, capsys):
             make_backlit.main(arguments)
 
 
+def test_a_photo_whose_result_cannot_be_written_does_not_stop_the_others(photo_folders, tmp_path, capsys):
+    for suffix in (".gif", ".bmp"):  # of one name, so that both get their suffix into it, which makes it too long
+        Image.new("RGB", (8, 8)).save(photo_folders[1] / ("0" * 251 + suffix))
+    assert make_backlit.main([str(photo_folders[1]), str(tmp_path / "out")]) == 3
+    said = capsys.readouterr()
+    assert said.err.count("cannot be written: File name too long") == 2 and "8 pairs out of 8 photos" in said.out
+    assert len(list(csv.DictReader((tmp_path / "out" / "pairs.csv").open()))) == 8
+
+
 def test_a_set_that_a_full_disk_stopped_is_made_anew(photo_folders, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)

@@ -15,6 +15,7 @@ from tests.faults import room_for
 from tests.helpers import assert_same_run, config
 from training.loop import train
 from training.plots import plot_curves
+from training.resume import check_photos
 from training.tracking import RunFolder, read_metrics
 
 
@@ -103,6 +104,13 @@ def test_a_damaged_log_and_a_damaged_record_do_not_keep_a_run_from_going_on(tmp_
     folder.reopen(config, total=2, lines=2)
     assert len(folder.metrics_file.read_text(encoding="utf-8").splitlines()) == 2
     assert [entry["iteration"] for entry in json.loads(folder.provenance_file.read_text())["resumed"]] == [2]
+
+
+@pytest.mark.parametrize("record", ["[]", "{", "[" * 9000])
+def test_a_damaged_record_of_the_photos_is_one_line(tmp_path, record):
+    (tmp_path / "photos.json").write_text(record)
+    with pytest.raises(UserError, match=r"photos\.json: expected the photos of the run"):
+        check_photos(tmp_path / "photos.json", {})
 
 
 def test_a_run_s_name_is_text_in_its_plots(tmp_path):
