@@ -1,5 +1,6 @@
 """Which file goes where: the plan of a run over folders and files. Touches no file."""
 
+import filecmp
 import os
 import unicodedata
 from collections import Counter
@@ -41,9 +42,13 @@ class Job:
         return self.folder_beside(what) / self.relative
 
     def take(self, target: Path, file: Path) -> None:
-        """Raises UserError where another program wrote `target` since the plan. file: what takes its place next."""
+        """Raises UserError where another program wrote something else to `target` since the plan.
+
+        file: what takes its place next.
+        """
         if target in self.planned:
-            if (now := _version(target)) and now != self.planned[target]:
+            now = _version(target)
+            if now and now != self.planned[target] and not filecmp.cmp(target, file, shallow=False):
                 raise UserError(f"{target}: cannot be written: another program wrote a file of this name meanwhile")
             self.planned[target] = _version(file)
 

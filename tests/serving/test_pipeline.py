@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,7 +75,7 @@ def test_skip_existing(enhancer, tmp_path):
 
 def test_what_another_run_wrote_since_the_plan_stays(enhancer, tmp_path):
     for name in ("A/x.png", "A/y.png", "B/x.png"):
-        save_photo(tmp_path / name, value=len(name) * 10)
+        save_photo(tmp_path / name, value={"A": 60, "B": 90}[name[0]])
     (first, other), (second,) = (plan_outputs([tmp_path / folder], tmp_path / "out") for folder in "AB")
     assert enhance_files([first], enhancer).enhanced == 1
     os.utime(first.target, (1, 1))
@@ -87,6 +88,7 @@ def test_what_another_run_wrote_since_the_plan_stays(enhancer, tmp_path):
         second.source,
         f"{second.target}: cannot be written: another program wrote a file of this name meanwhile",
     )
+    assert enhance_files([replace(first, planned={first.target: None})], enhancer).enhanced == 1  # the same once more
     again = plan_outputs([tmp_path / "B"], tmp_path / "out", overwrite=True)
     os.utime(first.target, (2, 2))
     assert enhance_files([*again, *again], enhancer).enhanced == 2  # and one's own result is no stranger's
