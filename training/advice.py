@@ -16,6 +16,7 @@ BRIGHTER = 0.08  # rise in mean brightness since the best validation, of full sc
 MET, FLAT = 0.7, 0.05  # share of the way to the set point; what it gains over the last half where it has settled
 TELLS_APART = 0.75  # accuracy of a guidance on held-back photos; 0.5 is a guess
 STILL_RISING = 0.2  # dB that the last quarter of a run brought
+NO_CHANGE = 0.03  # how near to 1 the mean of a map is that changes nothing
 SHORTEST = 30  # iterations of enhancement that can be judged: over so many training itself averages its scores
 
 
@@ -33,7 +34,7 @@ def advise(run: Run) -> list[Advice]:
     """The patterns that the run shows, the gravest first; none where nothing is known to be wrong."""
     events = (_collapse, _restarts, _guidance_blind, _away_from_light)
     short = list(_too_short(run))
-    trends = () if short else (_nothing_gained, _white, _drift, _set_point)
+    trends = () if short else (_nothing_gained, _unchanged, _white, _drift, _set_point)
     found = [advice for pattern in (*events, *trends) for advice in pattern(run)]
     return found or short or list(_still_rising(run))
 
@@ -94,6 +95,19 @@ def _nothing_gained(run: Run) -> Iterator[Advice]:
             (),
             "Check pairs and labels (python -m tools check-dataset), and what guides (python -m tools "
             "interpret-residual), before any other setting.",
+        )
+
+
+def _unchanged(run: Run) -> Iterator[Advice]:
+    means = [line["mean_illumination"] for line in run.steps if "mean_illumination" in line]
+    late = means[-max(1, len(means) // 4) :]
+    if late and abs(fmean(late) - 1) <= NO_CHANGE:
+        rate = run.setting("unet_model.lr")
+        yield Advice(
+            "results are the photos themselves",
+            f"The illumination map has a mean of {fmean(late):.2f} at the end; 1 changes nothing.",
+            (*_longer(run), *((f"unet_model.lr={2 * rate:g}",) if _number(rate) else ())),
+            "The UNet has hardly left the map that it starts from.",
         )
 
 

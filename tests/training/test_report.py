@@ -183,6 +183,13 @@ def test_patterns_that_are_known(run):
     assert titles(run(good, name="good")) == []
 
 
+def test_a_training_that_changes_nothing_is_told(run):
+    same = [step(n, mean_illumination=0.985) for n in range(5, 105, 5)]
+    assert titles(run([*same, check(100, 15.0)], name="same")) == ["results are the photos themselves"]
+    begins_there = [step(n, mean_illumination=1 - n / 200) for n in range(5, 105, 5)]
+    assert titles(run([*begins_there, check(100, 15.0)], name="left")) == []
+
+
 def test_a_run_of_a_few_iterations_is_too_short_to_judge(run):
     short = [*LOG[:2], step(13), check(13, 11.0, brightness=0.9)]  # 3 after the start: worse than the input, and white
     [advice] = advise(read_run(run(short, name="short")))
