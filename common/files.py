@@ -239,10 +239,10 @@ def is_running(process: int) -> bool:
 @contextlib.contextmanager
 def own_folder(prefix: str) -> Iterator[Path]:
     """A temporary folder for the time of the block. Those that killed processes left are removed before."""
-    for entry in os.scandir(tempfile.gettempdir()):
-        owner = _owner(entry.name, prefix)
+    for path in Path(tempfile.gettempdir()).iterdir():
+        owner = _owner(path.name, prefix)
         if owner and owner[0] == machine() and not is_running(owner[1]):
-            shutil.rmtree(entry.path, ignore_errors=True)  # another user's stays
+            shutil.rmtree(path, ignore_errors=True)  # another user's stays
     name = f"{prefix}{machine()}-{os.getpid()}-"
     # a thread that still writes when the block ends leaves the folder to the next process
     with tempfile.TemporaryDirectory(prefix=name, ignore_cleanup_errors=True) as folder:

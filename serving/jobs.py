@@ -41,6 +41,10 @@ class Job:
         """The result's place in that folder."""
         return self.folder_beside(what) / self.relative
 
+    def places(self, extras: Sequence[str]) -> list[Path]:
+        """Where all that is wanted of the photo goes: its result, and of `extras` what is written beside it."""
+        return [self.target, *map(self.beside, extras)]
+
     def take(self, target: Path, file: Path) -> None:
         """Raises UserError where another program wrote something else to `target` since the plan.
 
@@ -112,9 +116,9 @@ def plan_outputs(
     names = unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
     for job in [] if overwrite else jobs:
-        job.planned.update({target: _version(target) for target in (job.target, *map(job.beside, extras))})
+        job.planned.update({target: _version(target) for target in job.places(extras)})
     for job in jobs:
-        for target in (job.target, job.beside("side_by_side"), job.beside("illumination")):
+        for target in job.places(("side_by_side", "illumination")):
             if file_id(target) in originals:
                 raise UserError(
                     f"{keys[1]}: expected a folder where no photo is overwritten, found {target}, one of the inputs"
@@ -128,7 +132,7 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
     """Raises UserError where a file of a result's name was written, or changed, by another program. key: for it."""
     recorded = cache(RecordedResults)
     for job in jobs:
-        for target in (job.target, *map(job.beside, extras)):
+        for target in job.places(extras):
             folder = target.parents[len(job.relative.parts) - 1]
             if is_file(target) and not recorded(folder).holds(job.relative):
                 if unreadable := recorded(folder).unreadable:
@@ -141,7 +145,7 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
 
 def replaced(jobs: Sequence[Job], extras: Sequence[str]) -> set[Path]:
     """The photos of which a result, or what is written beside it, is there and will be replaced. Asked before a run."""
-    return {job.source for job in jobs if any(map(is_file, (job.target, *map(job.beside, extras))))}
+    return {job.source for job in jobs if any(map(is_file, job.places(extras)))}
 
 
 def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:

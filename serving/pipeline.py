@@ -110,7 +110,7 @@ def enhance_files(
     """
     todo = jobs
     if options.skip_existing:
-        todo = [job for job in jobs if not all(map(is_file, [job.target, *map(job.beside, options.extras)]))]
+        todo = [job for job in jobs if not all(map(is_file, job.places(options.extras)))]
     line = _Line(enhancer, options, _one_by_one(record), Progress("enhancing", len(todo)))
     line.outcome.skipped = len(jobs) - len(todo)
     try:
