@@ -12,6 +12,7 @@ from types import TracebackType
 
 from common.errors import UserError
 from common.files import is_running, real_path, telling_errors
+from common.parse import parse_json
 
 _HELD: set[Path] = set()  # by this process, which the system would let in twice
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}  # file systems without locks
@@ -125,7 +126,7 @@ def _read(handle: int) -> dict:
     """Who is written in a lock file; nothing where that cannot be read."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
-        owner = json.loads(os.read(handle, 4096))
+        owner = parse_json(os.read(handle, 4096))
         return {"host": str(owner["host"]), "process": int(owner["process"]), "since": str(owner["since"])}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return {}

@@ -1,11 +1,11 @@
 """Files of figures that stand beside a user's own: ours are known again by their content, others are not replaced."""
 
-import json
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import check_file, open_file
 from common.pages import GENERATOR
+from common.parse import parse_json
 from common.paths import what_is_at
 
 HEAD = 4096  # bytes in which a page says who made it, and a table has its heading
@@ -51,8 +51,8 @@ def _is_ours(path: Path, heading: str | tuple[str, ...], mark: str | None) -> bo
         text = head.decode("utf-8-sig", errors="replace").lstrip()
         if text.startswith("{"):
             try:
-                content = json.loads(head + file.read())
-            except (ValueError, RecursionError):
+                content = parse_json(head + file.read())
+            except ValueError:
                 return False
             return isinstance(content, dict) and all(name in content for name in PROVENANCE)
     if text.lower().startswith("<!doctype html"):

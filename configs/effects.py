@@ -108,11 +108,18 @@ def without_effect(config: BaseModel, written: Iterable[str], *, typed: bool = F
     idle: dict[str | None, list[str]] = {}
     for key in written:
         if typed or not _is_default(config, key):
-            words = next(
-                (words for name, (holds, words) in NEEDS.items() if _is_in(key, name) and not holds(config)), None
-            )
-            idle.setdefault(words, []).append(key)
-    return [f"{', '.join(keys)}: without effect, which needs {words}" for words, keys in idle.items() if words]
+            idle.setdefault(_missing(config, key), []).append(key)
+    return [f"{', '.join(keys)}: without effect (needs {words})" for words, keys in idle.items() if words]
+
+
+def has_effect(config: TrainConfig, key: str) -> bool:
+    """Whether a run by this config depends on a dotted key."""
+    return _missing(config, key) is None
+
+
+def _missing(config: TrainConfig, key: str) -> str | None:
+    """The condition, in words, under which a key has an effect; None where it has one."""
+    return next((words for name, (holds, words) in NEEDS.items() if _is_in(key, name) and not holds(config)), None)
 
 
 def _is_in(key: str, section: str) -> bool:

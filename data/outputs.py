@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import append_line, read_file, write_text
+from common.parse import parse_json
 from common.paths import one_form
 
 RESULTS_FILE = ".enhanced.jsonl"  # in a folder of results: a line for each, with its size and time
@@ -53,8 +54,8 @@ class RecordedResults:
                 continue
             for line in lines:
                 try:
-                    self._add(json.loads(line))
-                except (ValueError, OverflowError, LookupError, TypeError, AttributeError, RecursionError):
+                    self._add(parse_json(line))
+                except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
                     continue  # cut off by a stop; its result counts as somebody else's
 
     def _add(self, entry: dict) -> None:

@@ -4,6 +4,7 @@ Training and held-out photos come from different pictures. Backlit photos are si
 (`data.backlight`), so each has its ground truth.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.files import write_text, writing
+from common.files import read_file, write_text, writing
+from common.parse import parse_json
 from data.backlight import BacklightRanges, simulate_backlight
 from data.images.photo import to_integers
 
@@ -42,8 +44,9 @@ def make_quickstart_set(folder: str | Path, seed: int = 0) -> Path:
         "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
         "source": "scikit-image's sample photos, backlight simulated",
     }
-    if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
-        return folder
+    with contextlib.suppress(OSError, ValueError):  # not there, or damaged: made anew
+        if parse_json(read_file(stamp)) == wanted:
+            return folder
     generator = torch.Generator().manual_seed(seed)
     for number in range(TRAIN_PHOTOS):
         name = TRAIN_PICTURES[number % len(TRAIN_PICTURES)]

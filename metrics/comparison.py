@@ -86,8 +86,6 @@ def figures(name: str, row: Row, material: Material, groups: dict[str, list[Pair
     if row.method:
         if material.low_key:
             found["change, low key"] = changes([change(part, row(Path(), part)) for part in material.low_key])
-        found["probes"] = probe(
-            row.method,
-            [reduced(material.pixels[p.truth]) for p in material.pairs[:: -(-len(material.pairs) // PROBED)]],
-        )
+        truths = [reduced(material.pixels[p.truth]) for p in material.pairs[:: -(-len(material.pairs) // PROBED)]]
+        found["probes"] = probe(row.method, track(truths, f"{name}, darkened"))
     return found

@@ -4,7 +4,7 @@ in brightness, shadows of a bright frame left dark, noise raised.
 Photos and results are (H,W,3) sRGB: uint8, or float32 in [0, 1] where a method is run on photos made for the purpose.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def noise_gain(method: Method, photo: np.ndarray, seed: int = 0) -> float:
     return float((method(noisy) - method(photo))[shadow].std() / (noisy - photo)[shadow].std())
 
 
-def probe(method: Method, photos: Sequence[np.ndarray]) -> dict[str, float | None]:
+def probe(method: Method, photos: Iterable[np.ndarray]) -> dict[str, float | None]:
     """Means over well-lit photos (H,W,3) float32 that are darkened: as a whole (`ladder`, noise at 2.5 stops), and
     the ground alone (`region_lift`). Of jumps and falls the largest.
     """

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.parse import parse_json
 from models.checkpoints import read_tensors, save_tensors
 from models.clip_encoder import ClipEncoder
 from models.weight_files import read_metadata
@@ -121,9 +122,9 @@ def _ends(path: str | Path, pair: PromptPair) -> tuple[int, ...]:
     if not {"ends", "eos_index"} & set(metadata):
         return pair.ends
     try:
-        ends = json.loads(metadata.get("ends") or f"[{metadata['eos_index']}, {metadata['eos_index']}]")
+        ends = parse_json(metadata.get("ends") or f"[{metadata['eos_index']}, {metadata['eos_index']}]")
         if len(ends) == 2 and all(type(end) is int and 0 <= end < pair.prompt_embedding.shape[1] for end in ends):
             return tuple(ends)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         ends = None
     raise UserError(f"{path}: expected two positions within the prompts as their ends, found {ends}")

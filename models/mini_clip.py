@@ -6,8 +6,6 @@ come out of their own package (`models.efficientnet`).
 Shape letters: B images, N texts, L context length, W text width, D embedding size, K tokens that texts were trained on.
 """
 
-import json
-
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.parse import parse_json
 from models import efficientnet
 from models.checkpoints import load_matching
 from models.clip_networks import Built, Wanted
@@ -124,8 +123,8 @@ def from_file(wanted: Wanted) -> Built:
 def _words(file: str) -> list[str] | None:
     """Words to read the space by, of a file's metadata; None where there are none."""
     try:
-        words = json.loads(read_metadata(file).get("words", "null"))
-    except (ValueError, RecursionError):
+        words = parse_json(read_metadata(file).get("words", "null"))
+    except ValueError:
         words = ()
     if words is not None and not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
         raise UserError(f"{file}: expected a list of words in its metadata, found another text")

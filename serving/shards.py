@@ -4,6 +4,7 @@ Results are those of `inference.py`, and each is recorded with what it was made 
 the rest.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -19,6 +20,7 @@ from typing import Any
 from common import __version__
 from common.errors import UserError
 from common.files import PART, check_file, check_folder, file_digest, make_folder, write_text
+from common.parse import parse_json
 from common.paths import is_file
 from configs.schema import InferenceConfig
 from data.listing import image_suffixes
@@ -92,10 +94,18 @@ class Records:
 
     @staticmethod
     def read(folder: RemoteFolder, files: Iterable[str]) -> dict[str, tuple[str, int]]:
-        """Relative path -> what it was made of, and its bytes; the last record of each counts. files: in the folder."""
-        texts = [folder.read(name).decode(errors="replace") for name in files if name.startswith(RECORD)]
-        lines = sorted((json.loads(line) for text in texts for line in text.splitlines()), key=lambda line: line["ns"])
-        return {line["relative"]: (line["made_of"], line["bytes"]) for line in lines}
+        """Relative path -> what it was made of, and its bytes; the last record of each counts. files: in the folder.
+
+        A damaged line counts as none: its photo is enhanced again.
+        """
+        known = {}
+        for name in files:
+            for text in folder.read(name).decode(errors="replace").splitlines() if name.startswith(RECORD) else ():
+                with contextlib.suppress(ValueError, LookupError, TypeError):
+                    line = parse_json(text)
+                    made = (int(line["ns"]), str(line["made_of"]), int(line["bytes"]))
+                    known[str(line["relative"])] = max(made, known.get(line["relative"], made))
+        return {relative: made[1:] for relative, made in known.items()}
 
     def __enter__(self) -> "Records":
         return self

@@ -3,20 +3,24 @@
 `write_report` writes it; `write_comparison` writes one on several runs side by side.
 """
 
-import json
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from common.console import note
 from common.errors import UserError
 from common.files import read_file, write_text
 from common.pages import figure_uri, page, picture_uri
+from common.parse import parse_json
 from common.progress import duration
 from common.sequences import evenly
 from common.written import check_replaceable
 from configs.changes import as_yaml, changed, differing
+from configs.effects import has_effect
 from configs.schema import TrainConfig
 from training.advice import advise
 from training.plots import overlays, panels
@@ -108,9 +112,18 @@ def table(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def differing_keys(runs: Sequence[Run]) -> dict[str, list]:
-    """Config key -> its value in each run, of those that differ and say what a run is."""
+    """Config key -> its value in each run, of those that differ, tell what a run is and have an effect in one."""
     rows = differing([run.config for run in runs])
-    return {key: row for key, row in rows.items() if key not in LEFT_OUT}
+    configs = [_validated(run.config) for run in runs]
+    matters = [key for key in rows if any(config is None or has_effect(config, key) for config in configs)]
+    return {key: rows[key] for key in matters if key not in LEFT_OUT}
+
+
+def _validated(config: dict) -> TrainConfig | None:
+    """The config of a run; None where it is another version's."""
+    with contextlib.suppress(ValidationError):
+        return TrainConfig.model_validate(config)
+    return None
 
 
 def unique_names(runs: Sequence[Run]) -> list[str]:
@@ -178,7 +191,7 @@ def _direction_report(run: Run, place: Path) -> dict[str, Any] | None:
     """What `python -m tools interpret-residual` wrote for this run, beside its folder, in figures and a link."""
     folder = run.files.path.with_name(f"{run.files.path.name}_direction")
     try:
-        report = json.loads(read_file(folder / "report.json"))
+        report = parse_json(read_file(folder / "report.json"))
         part = next(part for part in report["shifts"] if part["n"] == report["n"])
         return {
             "link": Path(os.path.relpath(folder / "report.html", place)).as_posix(),
@@ -186,7 +199,7 @@ def _direction_report(run: Run, place: Path) -> dict[str, Any] | None:
             "light_share": float(report["light_share"]),
             "words": [str(word) for word in part["content_words"]],
         }
-    except (OSError, UserError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
+    except (OSError, UserError, ValueError, LookupError, TypeError, StopIteration):
         return None
 
 

@@ -1,14 +1,13 @@
 """Going on with an earlier run: what may differ from its config, and whether its photos are the same."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from common.errors import UserError
+from common.parse import parse_json, parse_yaml
 from configs.changes import differing
 from configs.schema import TrainConfig
 from data.resized import photo_contents
@@ -83,10 +82,10 @@ def lengthen(state: TrainState, earlier: Sequence[Phase], phases: Sequence[Phase
 
 def _earlier_config(file: Path) -> TrainConfig:
     try:
-        return TrainConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig")))
+        return TrainConfig.model_validate(parse_yaml(file.read_text(encoding="utf-8-sig")))
     except ValidationError:
         raise UserError(f"--resume: {file}: expected the config of the run, found keys of another version") from None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"--resume: {file}: expected the config of the run ({type(error).__name__})") from None
 
 
@@ -95,7 +94,7 @@ def check_photos(file: Path, photos: PhotoRecord) -> None:
     if not file.is_file():  # of an earlier version
         return
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
+        earlier = parse_json(file.read_text(encoding="utf-8"))
         if any(isinstance(content, int) for folder in earlier.values() for content in folder.values()):
             return  # sizes, of an earlier version
         changed = {
@@ -103,7 +102,7 @@ def check_photos(file: Path, photos: PhotoRecord) -> None:
             for name in {**earlier, **photos}
             for path, _ in earlier.get(name, {}).items() ^ photos.get(name, {}).items()
         }
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--resume: {file}: expected the photos of the run ({type(error).__name__})") from None
     if changed:
         raise UserError(

@@ -1,7 +1,6 @@
 """What a run folder tells, also one that is unfinished, of an earlier version, or damaged: read once, for reports."""
 
 import itertools
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -9,10 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import UserError
 from common.files import read_file
+from common.parse import parse_json, parse_yaml
 from common.paths import what_is_at
 from configs.schema import method_of
 from training.phases import STARTS
@@ -175,14 +173,14 @@ def read_run(folder: str | Path) -> Run:
             what = f"{file.name} (damaged)"
         except FileNotFoundError:
             what = "" if file in (files.summary_file, files.outcome_file) else file.name  # of an unfinished run
-        except (OSError, UserError, ValueError, RecursionError, yaml.YAMLError):
+        except (OSError, UserError, ValueError):
             what = f"{file.name} (damaged)"
         missing.extend([what] if what else [])
         return {}
 
-    config = read(files.config_file, yaml.safe_load)
+    config = read(files.config_file, parse_yaml)
     record, summary, outcome, listed = (
-        read(file, json.loads)
+        read(file, parse_json)
         for file in (files.provenance_file, files.summary_file, files.outcome_file, files.photos_file)
     )
     photos = {name: len(its) for name, its in listed.items() if isinstance(its, dict)}

@@ -13,6 +13,7 @@ from common.console import note, say
 from common.errors import UserError
 from common.files import append_line, check_folder, read_file, telling_errors, write_text
 from common.lock import Lock
+from common.parse import parse_json
 from common.paths import is_file
 from common.provenance import provenance
 from configs.load import dump_config
@@ -111,8 +112,8 @@ class RunFolder(RunFiles):
             kept = _log_lines(self.metrics_file)[:lines]  # what follows is done again
             write_text(self.metrics_file, "".join(f"{line}\n" for line in kept))
         try:
-            record = json.loads(self.provenance_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            record = parse_json(self.provenance_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             record = {}
         record = record if isinstance(record, dict) else {}
         before = record.get("resumed")
@@ -178,8 +179,8 @@ def parse_metrics(file: Path) -> tuple[list[dict], list[int]]:
     lines, damaged = [], []
     for number, line in enumerate(_log_lines(file) if is_file(file) else [], 1):
         try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
+            content = parse_json(line)
+        except ValueError:
             content = None
         if isinstance(content, dict) and "iteration" in content:
             lines.append(content)

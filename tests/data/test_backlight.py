@@ -104,6 +104,9 @@ def test_quickstart_set_is_paired_disjoint_and_repeatable(tmp_path):
     stamp = (first / files[0]).stat().st_mtime_ns
     make_quickstart_set(first)
     assert (first / files[0]).stat().st_mtime_ns == stamp  # the second call finds it done
+    (first / "quickstart.json").write_text("[" * 100_000)
+    make_quickstart_set(first)
+    assert (first / files[0]).stat().st_mtime_ns > stamp
 
 
 def test_as_a_transform_it_draws_from_the_global_generator():

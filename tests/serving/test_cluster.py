@@ -105,6 +105,16 @@ def test_only_what_is_left_is_done(weights, places, photos, tmp_path):
         assert {line["relative"] for line in run(weights, *places, "model.strength=0.5")[0]} == {"a.png", "broken.jpg"}
 
 
+def test_a_damaged_line_of_a_record_costs_its_photo_alone(weights, photos, tmp_path):
+    output = tmp_path / "out"
+    run(weights, str(photos), f"file://{output}")
+    (record,) = output.glob(".enhanced-*.jsonl")
+    lines = record.read_text().splitlines()
+    record.write_text("\n".join([*lines[:-1], lines[-1][:20], "[" * 100_000, '{"relative": [], "ns": 1}']))
+    told, done = run(weights, str(photos), f"file://{output}", "save.overwrite=true")
+    assert done == 4 and {line["relative"] for line in told} == {json.loads(lines[-1])["relative"], "broken.jpg"}
+
+
 def test_a_result_of_inference_made_later_counts(weights, photos, tmp_path):
     run(weights, str(photos), str(tmp_path / "out"))
     plain = ["--checkpoint", str(weights), "--strength", "0", *(f"--set={setting}" for setting in CPU)]

@@ -15,7 +15,7 @@ from configs.load import dump_config
 from configs.schema import TrainConfig
 from tools import compare_runs, run_report
 from training.advice import advise
-from training.report import run_page, unique_names, write_report
+from training.report import differing_keys, run_page, unique_names, write_report
 from training.runs import read_run
 
 FOLDERS = {"backlit_images_path": "a", "welllit_images_path": "b"}
@@ -228,6 +228,15 @@ def test_config_changes():
         "old": {"key": 1},
     }
     assert differing([{"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 3, "d": 4}]) == {"c": [2, 3], "d": ["–", 4]}
+
+
+def test_keys_are_compared_that_have_an_effect(run):
+    """A run by RAVE does not look at what CLIP-LIT learns."""
+    settings = ({"guidance_model": {"lr": 1e-6}}, {"guidance_model": {"lr": 1e-5}, "unet_model": {"lr": 1e-3}})
+    runs = [read_run(run(name=f"run{number}", **its)) for number, its in enumerate(settings)]
+    assert {"unet_model.lr"} <= set(differing_keys(runs)) and "guidance_model.lr" not in differing_keys(runs)
+    runs[0].config["exp"]["mode"] = "clip_lit"
+    assert {"guidance_model.lr", "exp.mode"} <= set(differing_keys(runs))
 
 
 def test_names_are_as_long_as_they_need_to_be(run):
