@@ -22,6 +22,8 @@ from common.errors import UserError
 LARGEST_INPUT = 2**31  # bytes; a TIFF of 250 megapixels with four channels of 16 bits takes as many
 PART = ".part-"  # how the names of unfinished files begin
 STALE_AFTER = 24 * 3600  # seconds without a write, after which an unfinished file of another machine is nobody's
+# as `writing` names them, and as earlier versions did; other names of that beginning are a user's
+_UNFINISHED = re.compile(r"\.part-([0-9a-f]{8}-\d{1,9}-[0-9a-f]{8}|[0-9a-f]{16})(\.[^.]*)?")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _KINDS = {
     stat.S_ISDIR: "a folder",
@@ -213,7 +215,7 @@ def remove_stale(folder: str | Path) -> list[Path]:
     removed = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(PART) and _is_stale(entry):
+            if _is_stale(entry):
                 with contextlib.suppress(OSError):
                     path = Path(entry.path)
                     path.unlink()
@@ -253,6 +255,8 @@ _remove_stale_once = cache(remove_stale)  # a process looks once into each folde
 
 
 def _is_stale(entry: os.DirEntry) -> bool:
+    if not _UNFINISHED.fullmatch(entry.name):
+        return False
     owner = _owner(entry.name, PART)
     if owner and owner[0] == machine():
         return not is_running(owner[1])

@@ -46,7 +46,7 @@ class Progress:
         self.at(self.done + count)
 
     def at(self, done: int, total: int | None = None) -> None:
-        """So many units are done, of `total` where that has changed; fewer than before where work begins anew."""
+        """So many units are done, of `total` where that has changed; fewer than before where work starts over."""
         self.total = self.total if total is None else total
         back, step, self.done = done < self.done, done - self.done, done
         if back:

@@ -2,7 +2,7 @@
 a stop loses nothing.
 
 Where a photo lies in the cache depends on its content and the size, so that moved or renamed photos are found again and
-changed ones are not. Each file ends with a checksum; a damaged one is made anew.
+changed ones are not. Each file ends with a checksum; a damaged one is rebuilt.
 
 Shapes: N photos, S side in pixels.
 """
@@ -23,14 +23,14 @@ from common.files import file_digest, read_file, writing
 from common.progress import track
 from data.images import STANDARD, ImageError, Limits, read_rgb8
 
-VERSION = "v3"  # of what decoding and resizing give; another one makes the cache anew
+VERSION = "v3"  # of what decoding and resizing give; another one rebuilds the cache
 MOST_WORKERS = 16  # each holds a decoded photo: 36 MB at 12 megapixels
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
 class StoredPhotos(Sequence):
-    """Photos on disk, each (S,S,3) uint8. A file that is gone or damaged is made anew from its photo."""
+    """Photos on disk, each (S,S,3) uint8. A file that is gone or damaged is rebuilt from its photo."""
 
     def __init__(self, paths: Sequence[Path], contents: Sequence[str], size: int, folder: Path, limits: Limits) -> None:
         self.paths, self.contents, self.size, self.folder = list(paths), list(contents), size, folder

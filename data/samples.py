@@ -44,7 +44,7 @@ def make_quickstart_set(folder: str | Path, seed: int = 0) -> Path:
         "recipe": hashlib.sha256(recipe.encode()).hexdigest()[:16],
         "source": "scikit-image's sample photos, backlight simulated",
     }
-    with contextlib.suppress(OSError, ValueError):  # not there, or damaged: made anew
+    with contextlib.suppress(OSError, ValueError):  # not there, or damaged: rebuilt
         if parse_json(read_file(stamp)) == wanted:
             return folder
     generator = torch.Generator().manual_seed(seed)

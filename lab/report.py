@@ -89,7 +89,7 @@ def tables() -> None:
 
 
 def filled(text: str) -> str:
-    """The text with every marked table made anew."""
+    """The text with every marked table rebuilt."""
 
     def table(match: re.Match) -> str:
         return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"

@@ -20,14 +20,14 @@ class ResidualGuidance:
     vector: r (D,), unit norm: the residual of two sides (folders, or photos and their relit selves), or another
         direction. target: the set point τ = v_well · r, a float.
     well_lit, backlit: v_well, v_back (D,), unit norm, of the two sides, whatever the direction.
-    difference: mean_i f(Φ(I_w^i)) − mean_i f(Φ(I_b^i)) (D,), of which Δ is the part along r.
+    difference: mean_i f(Φ(I_w^i)) − mean_i f(Φ(I_b^i)) (D,), of which Δ is the part along r; None: `step` is unknown.
     """
 
     vector: Tensor
     target: float
     well_lit: Tensor
     backlit: Tensor
-    difference: Tensor
+    difference: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "ResidualGuidance":
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -53,7 +53,12 @@ class ResidualGuidance:
 
     @property
     def step(self) -> float:
-        """Δ: mean projection of well-lit photos minus mean projection of backlit ones."""
+        """Δ: mean projection of well-lit photos minus mean projection of backlit ones.
+
+        Raises ValueError where `difference` is not known.
+        """
+        if self.difference is None:
+            raise ValueError("difference: expected the difference of the two sides, found None")
         return float(self.difference @ self.vector)
 
 
@@ -106,7 +111,7 @@ def shift(guidance: ResidualGuidance, token_embeddings: Tensor, n: int) -> Resid
 
     Tokens (T,D') are ranked by c = cos(token, r). Each end gives a mean of its n unit embeddings
     weighted by c (so the lowest enter reversed), normalised; u = f(sum of the two);
-    r ← f(r − (u·r) u), τ anew. n = 0 returns the guidance as it is. D' < D: see `in_space`.
+    r ← f(r − (u·r) u), τ again. n = 0 returns the guidance as it is. D' < D: see `in_space`.
 
     Raises ValueError for n < 0, or fewer than 2n tokens.
     """
@@ -153,7 +158,7 @@ def weighted_sum(directions: Sequence[Tensor], weights: Sequence[float]) -> Tens
 
 
 def remove(guidance: ResidualGuidance, embeddings: Tensor) -> ResidualGuidance:
-    """The direction without the meaning of words: orthogonal to each of their embeddings (K,D'), τ anew.
+    """The direction without the meaning of words: orthogonal to each of their embeddings (K,D'), τ again.
 
     Like `shift`, with words of one's own and each projected out by itself. No words: the guidance as it is.
     Raises ValueError where the words span the direction, so that nothing is left.

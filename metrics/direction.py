@@ -19,108 +19,16 @@ ALIKE = 20  # tokens with one embedding; from so many on, the encoder does not k
 
 # Words about how a photo is lit, exposed or rendered: what a direction of light should be made of. All other
 # words near it may be content. Stems, so that "bright" also stands for "brightness".
-LIGHT_STEMS = (
-    *(
-        "light",
-        "bright",
-        "dark",
-        "shad",
-        "shadow",
-        "sun",
-        "sunset",
-        "sunris",
-        "expos",
-        "glow",
-        "dusk",
-        "dawn",
-        "night",
-        "silhouet",
-        "contre",
-        "lumin",
-    ),
-    *(
-        "illumin",
-        "radian",
-        "shine",
-        "shini",
-        "shiny",
-        "glar",
-        "flash",
-        "dim",
-        "black",
-        "white",
-        "gray",
-        "grey",
-        "pale",
-        "fade",
-        "faded",
-    ),
-    *(
-        "haz",
-        "fog",
-        "mist",
-        "murk",
-        "gloom",
-        "washed",
-        "burnt",
-        "blown",
-        "contrast",
-        "vivid",
-        "vibran",
-        "satur",
-        "colorful",
-        "colourful",
-    ),
-    *(
-        "tone",
-        "tonal",
-        "hdr",
-        "nois",
-        "grain",
-        "clear",
-        "crisp",
-        "sharp",
-        "blur",
-        "backlit",
-        "twilight",
-        "overcast",
-        "lit",
-    ),
-    *(
-        "brilliant",
-        "dull",
-        "drab",
-        "flat",
-        "even",
-        "normal",
-        "natural",
-        "unnatural",
-        "visib",
-        "dazzl",
-        "gleam",
-        "glimmer",
-        "lamp",
-        "lantern",
-    ),
-)
-SHORT_STEMS = {
-    "lit",
-    "dim",
-    "haz",
-    "fog",
-    "sun",
-    "hdr",
-    "shad",
-    "tone",
-    "even",
-    "flat",
-    "pale",
-    "nois",
-    "fade",
-    "glar",
-    "mist",
-    "dull",
-}
+_LIGHT = """
+light bright dark shad shadow sun sunset sunris expos glow dusk dawn night silhouet contre lumin illumin radian
+shine shini shiny glar flash dim black white gray grey pale fade faded haz fog mist murk gloom washed burnt
+blown contrast vivid vibran satur colorful colourful tone tonal hdr nois grain clear crisp sharp blur backlit
+twilight overcast lit brilliant dull drab flat even normal natural unnatural visib dazzl gleam glimmer lamp
+lantern
+"""
+LIGHT_STEMS = tuple(_LIGHT.split())
+_SHORT = "lit dim haz fog sun hdr shad tone even flat pale nois fade glar mist dull"
+SHORT_STEMS = frozenset(_SHORT.split())
 # words that name nothing: small words, judgements, and "a photo of"
 _FILLERS = """
 a an the of in on at to by for with without from and or not no is are was be been that this it its
@@ -154,9 +62,8 @@ class Vocabulary:
         _, group, counts = torch.unique(
             (embeddings * 1e4).round().to(torch.int16), dim=0, return_inverse=True, return_counts=True
         )
-        best: dict[
-            int, int
-        ] = {}  # the token that stands for each group: a whole word if there is one, the shortest, the first
+        # what stands for each group: a whole word if there is one, the shortest, the first
+        best: dict[int, tuple[tuple, int]] = {}  # group -> rank, index of the token
         for index, number in enumerate(group.tolist()):
             rank = (not whole_words[index], len(texts[index]), texts[index].lower() != texts[index], index)
             if number not in best or rank < best[number][0]:
@@ -243,7 +150,7 @@ def held_out_auc(direction_of: DirectionOf, well_lit: Tensor, backlit: Tensor, r
 
 
 def bootstrap_cosines(direction_of: DirectionOf, well_lit: Tensor, backlit: Tensor, repeats: int, seed: int) -> Tensor:
-    """Cosines (repeats,) of the direction with those of photos drawn anew with replacement, on both sides.
+    """Cosines (repeats,) of the direction with those of photos resampled with replacement, on both sides.
 
     Embeddings (N,D).
     """

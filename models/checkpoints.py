@@ -13,6 +13,7 @@ from models.retinex import enhance
 from models.unet import IlluminationUNet
 from models.weight_files import read_content
 
+UNET = "the illumination UNet"  # for errors
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")  # what DDP, torch.compile and trainers put before names
 # what trainers call averaged weights, which are preferred to the last ones beside them
 AVERAGED = ("params_ema", "ema", "model_ema", "state_dict_ema", "ema_model")
@@ -60,11 +61,10 @@ def load_unet(
         for where, found in _state_dicts(read_content(path), path)
         for tensors in _below_each_prefix(found, next(iter(expected)))
     ]
-    misfits = [_misfit(expected, tensors, "the illumination UNet") for _, tensors in candidates]
-    if None not in misfits:
-        place, closest = candidates[0][0], misfits[0]
-        raise UserError(f"{path}: {f'in {place!r}: ' if place else ''}{closest}")
-    tensors = candidates[misfits.index(None)][1]
+    tensors = next((its for _, its in candidates if not _misfit(expected, its, UNET)), None)
+    if tensors is None:
+        place, closest = candidates[0]
+        raise UserError(f"{path}: {f'in {place!r}: ' if place else ''}{_misfit(expected, closest, UNET)}")
     unet.load_state_dict(tensors)
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise UserError(f"{path}: expected finite weights, found NaN or infinity (a training that diverged?)")

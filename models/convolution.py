@@ -79,7 +79,7 @@ def layout(x: Tensor) -> torch.memory_format:
 def reflected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """3x3 convolution with reflected borders, without a padded copy of all the input.
 
-    It pads with zeros, then computes the four outer lines anew.
+    It pads with zeros, then computes the four outer lines again.
 
     (B,C,H,W), H and W above 1; (C',C,3,3); (C',) -> (B,C',H,W).
     """

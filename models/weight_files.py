@@ -3,6 +3,7 @@
 safetensors, NumPy's `.npz` and PyTorch's files are told apart by their content, whatever their names end in.
 """
 
+import contextlib
 import hashlib
 import io
 import warnings
@@ -44,6 +45,7 @@ def read_content(path: str | Path, *, archives: Collection[str] = ()) -> object:
             names = _names_in_zip(file, path)
             if _has_code(names):
                 return _read_archive(path, archives)
+            _refuse_damaged(file, path)
             file.seek(0)
             if names and all(name.endswith(".npy") for name in names):
                 with np.load(file, allow_pickle=False) as arrays:
@@ -108,6 +110,25 @@ def _names_in_zip(file: BinaryIO, path: str | Path) -> list[str]:
     if size > MOST_UNPACKED * packed + ALWAYS_UNPACKED:
         raise UserError(f"{path}: expected weights, found {packed:,} bytes that unpack to {size:,}")
     return [entry.filename for entry in entries]
+
+
+def _refuse_damaged(file: BinaryIO, path: str | Path) -> None:
+    """Raises UserError where parts of a zip archive do not fit their checksums, at which PyTorch does not look.
+
+    Where none fits, they were not written (`torch.serialization.set_crc32_options`).
+    """
+    damaged, count = [], 0
+    with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            count += 1
+            try:
+                with archive.open(entry) as part:
+                    while part.read(2**20):
+                        pass
+            except zipfile.BadZipFile:
+                damaged.append(entry.filename)
+    if damaged and len(damaged) < count:
+        raise UserError(f"{path}: damaged, the checksum of {damaged[0]} in it does not fit")
 
 
 def _has_code(names: list[str]) -> bool:

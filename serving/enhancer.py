@@ -116,7 +116,8 @@ class Enhancer:
         Of a list, photos of one size and type go through the network together where that is faster (on a GPU).
         strength: 0 (the photo) to 1 (the full result), or "auto", by the photo's own brightness. finish: what becomes
         of highlights, noise and steps.
-        Raises ValueError on other shapes, types and strengths, ImageError for a file that is not a photo.
+        Raises TypeError for what is no photo, ValueError on other shapes, types of pixels, values and strengths, and
+        ImageError for a file that is not a photo.
         """
         check_strength(strength)
         if not isinstance(finish, Finish):
@@ -327,13 +328,13 @@ def _check(rgb: np.ndarray) -> None:
     """Raises ValueError for what is no photo."""
     if not is_rgb(rgb) or rgb.dtype not in (np.float32, np.uint8, np.uint16):
         hint = "; drop its alpha channel: rgb[..., :3]" if rgb.ndim == 3 and rgb.shape[2] == 4 else ""
-        raise ValueError(f"rgb: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}{hint}")
+        raise ValueError(f"photo: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}{hint}")
     if rgb.dtype == np.float32:
         low, high = rgb.min(), rgb.max()  # NaN where there is one, which would spread to all the map
         if not np.isfinite([low, high]).all():
-            raise ValueError("rgb: expected values in [0, 1], found NaN or infinity")
+            raise ValueError("photo: expected values in [0, 1], found NaN or infinity")
         if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-            raise ValueError(f"rgb: expected values in [0, 1], found {low:g} to {high:g}")
+            raise ValueError(f"photo: expected values in [0, 1], found {low:g} to {high:g}")
 
 
 def _device(asked: str) -> str:

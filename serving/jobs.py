@@ -87,21 +87,7 @@ def plan_outputs(
     replaced; otherwise a file that somebody else wrote is refused, it may be an original.
     extras: which of "side_by_side" and "illumination" are written too. keys: what named inputs and output, for errors.
     """
-    if any(not str(item).strip() for item in inputs):
-        raise UserError(f"{keys[0]}: expected a folder or photos, found an empty name")
-    given = list(dict.fromkeys(absolute(item) for item in inputs))  # not resolved: names stay as the user sees them
-    if not given:
-        raise UserError(f"{keys[0]}: expected a folder or photos, found an empty list")
-    for path in given:
-        try:
-            path.stat()
-        except OSError as error:
-            found = "no permission to read" if isinstance(error, PermissionError) else "nothing there"
-            raise UserError(f"{keys[0]}: expected a folder or a photo, found {found}: {path}") from None
-    if output is not None and not str(output).strip():
-        raise UserError(f"{keys[1]}: expected a folder, found an empty name")
-    if output is not None and Path(output).suffix.lower() in WRITABLE and not Path(output).is_dir():
-        raise UserError(f"{keys[1]}: expected a folder, found a photo's name: {output}; results keep the photos' names")
+    given = _given(inputs, output, keys)
     common = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
     root = absolute(output) if output is not None else _default_output(common)
     roots = [root, _sibling(root, "side_by_side"), _sibling(root, "illumination")]
@@ -126,6 +112,26 @@ def plan_outputs(
     if not (keep or overwrite):
         refuse_strangers(jobs, extras, keys[1])
     return jobs
+
+
+def _given(inputs: list[str | Path], output: str | Path | None, keys: tuple[str, str]) -> list[Path]:
+    """The inputs, each once. Raises UserError where one is missing, or the output is no folder's name."""
+    if any(not str(item).strip() for item in inputs):
+        raise UserError(f"{keys[0]}: expected a folder or photos, found an empty name")
+    given = list(dict.fromkeys(absolute(item) for item in inputs))  # not resolved: names stay as the user sees them
+    if not given:
+        raise UserError(f"{keys[0]}: expected a folder or photos, found an empty list")
+    for path in given:
+        try:
+            path.stat()
+        except OSError as error:
+            found = "no permission to read" if isinstance(error, PermissionError) else "nothing there"
+            raise UserError(f"{keys[0]}: expected a folder or a photo, found {found}: {path}") from None
+    if output is not None and not str(output).strip():
+        raise UserError(f"{keys[1]}: expected a folder, found an empty name")
+    if output is not None and Path(output).suffix.lower() in WRITABLE and not Path(output).is_dir():
+        raise UserError(f"{keys[1]}: expected a folder, found a photo's name: {output}; results keep the photos' names")
+    return given
 
 
 def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> None:

@@ -15,6 +15,11 @@ from serving.studio import ENCODERS, Studio, measured, read_direction, told, wei
 
 MOST_PHOTOS = 50  # at once
 FORGET_AFTER = 3600  # seconds that uploads stay on the disk
+USES = {
+    "backlit.safetensors": "mixed folders",
+    "rave.safetensors": "backlit photos only",
+    "free.safetensors": "trained on free photos only",
+}
 PROGRESS = gr.Progress()  # Gradio gives a handler with this default the bar of its call
 
 
@@ -141,7 +146,8 @@ def _enhance_tab(handlers: Handlers) -> gr.Dropdown:
             strength = gr.Slider(0, 1, 1, step=0.01, label="Strength", elem_id="strength")
             auto = gr.Checkbox(label="Strength by each photo's brightness", interactive=True)
             names = weight_files()
-            name = gr.Dropdown(names, value=names[0], label="Weights", interactive=True, elem_id="weights")
+            choices = [(f"{name}: {USES[name]}" if name in USES else name, name) for name in names]
+            name = gr.Dropdown(choices, value=names[0], label="Weights", interactive=True, elem_id="weights")
             finish = _finish_settings()
             button = gr.Button("Save at full size", variant="primary", elem_id="save")
             results = gr.File(

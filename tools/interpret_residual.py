@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         type=_positive,
         default=100,
         metavar="B",
-        help="times that photos are drawn anew (default: %(default)s)",
+        help="times that photos are resampled (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     config = load_config(TrainConfig, args.cfg, args.overrides)
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     first = next(part for part in report["shifts"] if part["n"] == report["n"])
     say(f"direction  {report['direction']}")
     say(f"AUC        {first['auc']:.4f}, on photos it was not made of {shown(first['auc_held_out'], '.4f')}")
-    say(f"stability  cosine {first['bootstrap_mean']:.3f} with photos drawn anew")
+    say(f"stability  cosine {first['bootstrap_mean']:.3f} with resampled photos")
     say(f"light      {100 * report['light_share']:.0f} % of the difference between the folders")
     say(f"not light  {', '.join(first['content_words']) or 'nothing'}")
     say(f"look at    {out / 'report.html'}")

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     out, photos = Path(args.out), find_folder(args.photos, "photos")
     if out.resolve().is_relative_to(photos.resolve()):
         raise UserError(f"out: expected a folder outside that of the photos, found {out}")
-    begun = is_file(out / "pairs.csv") and read_text(out / "pairs.csv") == HEADING  # stopped before its end: made anew
+    begun = is_file(out / "pairs.csv") and read_text(out / "pairs.csv") == HEADING  # stopped before its end: rebuilt
     for part in (out / "pairs.csv", out / "backlit", out / "ground_truth"):
         if part.exists() and not begun:
             raise UserError(f"out: expected a folder without a set, or a part of one, found {part}")

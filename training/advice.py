@@ -58,7 +58,7 @@ def _collapse(run: Run) -> Iterator[Advice]:
 def _restarts(run: Run) -> Iterator[Advice]:
     times = run.summary.get("restarts") or run.outcome.get("restarts") or 0
     if times:
-        why = f"Self-reconstruction began anew from {times} other seed{'s' if times > 1 else ''}."
+        why = f"Self-reconstruction started over from {times} other seed{'s' if times > 1 else ''}."
         yield Advice("the start was missed", why, ("unet_model.map_bias=1.0",), "It starts close to the identity map.")
 
 
@@ -187,7 +187,9 @@ def _still_rising(run: Run) -> Iterator[Advice]:
             "validation was still rising",
             f"The last quarter brought {gain:.2f} dB, and the last validation is the best.",
             _longer(run),
-            "With --resume it goes on from here." if not _settles(run) else "Its learning rate has fallen: train anew.",
+            "Its learning rate has fallen: train from the start."
+            if _settles(run) or run.setting("unet_model.lr_schedule") == "cosine"
+            else "With --resume it goes on from here.",
         )
 
 

@@ -3,6 +3,7 @@
 `plan` looks at the config and the folders and writes nothing; `build` loads encoders, photos and guidance.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from common.console import say
+from common.console import note, say
 from common.errors import UserError
 from common.paths import find_file
 from configs.schema import TrainConfig
@@ -90,11 +91,11 @@ def plan(config: TrainConfig, accelerator: Accelerator) -> Plan:
     say(f"photos     {counted}, {len(well_lit)} well-lit, trained at {side}")
     if others := left_out([data.backlit_images_path, data.welllit_images_path]):
         say(f"left out   {others}")
-    for note in leave_out_notes(data):
-        say(f"note       {note}")
+    for text in leave_out_notes(data):
+        note(text)
     say("schedule", *describe_schedule(phases).splitlines())
-    for note in (*notes, *more):
-        say(f"note       {note}")
+    for text in (*notes, *more):
+        note(text)
     return Plan(phases, backlit, well_lit, pairs, truths, start)
 
 
@@ -127,7 +128,7 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
     reasons = [*unread, *photos.skipped, *(validation.skipped if validation else ())]
     skipped = list({_path(reason): reason for reason in reasons}.values())
     for reason in skipped:
-        say(f"left out   {reason}")
+        say(f"left out: {reason}", file=sys.stderr)
     vectors = guidance and guidance.vectors
     unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, vectors, planned.start)
     lost = {_path(reason) for reason in unread}
@@ -173,7 +174,7 @@ def _photos(
         if planned.validation and accelerator.is_main_process:  # which is the one that validates
             validation = Validation(planned.validation, data.val_size or data.image_size, cache, data.limits)
     for path in photos.uniform:
-        say(f"note       {path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
+        note(f"{path}: of one colour everywhere, from which the UNet learns nothing; not trained on")
     if validation:
         psnr, ssim = validation.untouched
         say(f"validation {len(validation)} pairs; untouched input: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}")

@@ -37,7 +37,7 @@ class Extent:
     tokens: int | None = None  # of the vocabulary that are read, spread evenly; None: all
     top: int = 15  # tokens listed at each end
     photos: int = 6  # photos shown at each end
-    bootstrap: int = 100  # times that photos are drawn anew
+    bootstrap: int = 100  # times that photos are resampled
     whole_words: bool = False  # list whole words that the encoder knows, no pieces of words
 
 
@@ -97,7 +97,7 @@ class Analysis:
 
     projections (N,): of each folder's photos; ends: the photos of the highest and the lowest. auc_held_out: on photos
     that the direction was not made of; None for a folder of one photo. bootstrap (B,): cosines with directions of
-    photos drawn anew. curve: photos a side -> cosine of the directions of two disjoint samples.
+    resampled photos. curve: photos a side -> cosine of the directions of two disjoint samples.
     """
 
     n: int

@@ -6,8 +6,9 @@ content, so moved or renamed photos are found again and changed ones are not.
 
 import hashlib
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -104,28 +105,11 @@ def embed_photos(
         relit = {h: hashlib.sha256(f"{h} {relighting.name}".encode()).hexdigest() for h in hashes if h not in skipped}
         hashes = [relit.get(h, h) for h in hashes]
     new = {h: path for h, path in zip(hashes, paths, strict=True) if h not in known and h not in skipped}
-    batches = [list(new.items())[start : start + batch_size] for start in range(0, len(new), batch_size)]
-    with (
-        Progress(f"embedding {key}", len(new)) as progress,
-        ThreadPoolExecutor(torch.get_num_threads()) as pool,  # decoding and resizing take as long as the encoder
-        torch.no_grad(),
-    ):
-        coming = (
-            [pool.submit(_prepared, path, encoder, limits, relighting, h) for h, path in batches[0]] if batches else []
-        )
-        for number, batch in enumerate(batches):
-            results = [future.result() for future in coming]
-            following = (
-                batches[number + 1] if number + 1 < len(batches) else ()
-            )  # is prepared while this one is encoded
-            coming = [pool.submit(_prepared, path, encoder, limits, relighting, h) for h, path in following]
-            pairs = list(zip(batch, results, strict=True))
-            skipped.update({h: str(r).removeprefix(f"{path}: ") for (h, path), r in pairs if isinstance(r, ImageError)})
-            prepared = {h: r for (h, _), r in zip(batch, results, strict=True) if isinstance(r, Tensor)}
-            if prepared:
-                images = torch.cat(list(prepared.values())).contiguous(memory_format=torch.channels_last)
-                known.update(zip(prepared, encoder.embed_images(images).cpu(), strict=True))
-            progress.add(len(batch))
+    for digest, path, result in _embedded(new, encoder, batch_size, key, limits, relighting):
+        if isinstance(result, ImageError):
+            skipped[digest] = str(result).removeprefix(f"{path}: ")
+        else:
+            known[digest] = result
     if new and known:
         _write_cache(cache_file, {"embeddings": torch.stack(list(known.values()))}, photos=list(known))
     found = [known[digest] for digest in hashes if digest in known]
@@ -133,6 +117,36 @@ def embed_photos(
     if not found:
         raise UserError(f"{key}: none of the {len(paths)} photos can be read, the first because: {unread[0]}")
     return torch.stack(found), unread
+
+
+def _embedded(
+    photos: dict[str, Path],
+    encoder: ClipEncoder,
+    batch_size: int,
+    key: str,
+    limits: Limits,
+    relighting: Relighting | None,
+) -> Iterator[tuple[str, Path, Tensor | ImageError]]:
+    """Key, path, and embedding (D,) on the CPU or why there is none, of each photo. The next batch is decoded and
+    resized, which takes as long as the encoder, while one is in the encoder.
+    """
+    batches = [[*photos.items()][start : start + batch_size] for start in range(0, len(photos), batch_size)]
+    with Progress(f"embedding {key}", len(photos)) as progress, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+
+        def begin(batch: list[tuple[str, Path]]) -> list[Future]:
+            return [pool.submit(_prepared, path, encoder, limits, relighting, digest) for digest, path in batch]
+
+        coming = begin(batches[0]) if batches else []
+        for batch, following in zip_longest(batches, batches[1:], fillvalue=[]):
+            results = [future.result() for future in coming]
+            coming = begin(following)
+            if prepared := [result for result in results if isinstance(result, Tensor)]:
+                images = torch.cat(prepared).contiguous(memory_format=torch.channels_last)
+                with torch.no_grad():
+                    embeddings = iter(encoder.embed_images(images).cpu())
+            for (digest, path), result in zip(batch, results, strict=True):
+                yield digest, path, result if isinstance(result, ImageError) else next(embeddings)
+            progress.add(len(batch))
 
 
 def _prepared(
@@ -181,7 +195,7 @@ def embed_vocabulary(encoder: ClipEncoder, cache_dir: str | Path, chunk: int = 8
 
 
 def _read_cache(path: Path) -> dict[str, Any] | None:
-    """What `_write_cache` wrote. None, and a note, where it cannot be used: a cache is made anew;
+    """What `_write_cache` wrote. None, and a note, where it cannot be used: the cache is rebuilt;
     None where there is none.
     """
     try:
@@ -195,7 +209,7 @@ def _read_cache(path: Path) -> dict[str, Any] | None:
         return None
     except Exception as error:  # readers meet damaged files with every kind of exception
         why = " ".join(str(error).split())
-    note(f"cache made anew: {path}: {why}")
+    note(f"cache rebuilt: {path}: {why}")
     return None
 
 

@@ -25,9 +25,9 @@ class TrainingDiverged(UserError):
 class Decision:
     """What happens next, and why, in words for the console.
 
-    "restart": the phase begins anew with another seed. "go back": to the best snapshot, at half the learning rate.
-    "extend": the phase goes on. "settle": it is on its last iterations. more: iterations that the decision adds to the
-    phase; below 0: takes from it.
+    "restart": the phase starts over with another seed. "go back": to the best snapshot, at half the learning rate.
+    "extend": the phase gets longer. "settle": it is on its last iterations. more: iterations that the decision adds
+    to the phase; below 0: takes from it. why: "" where there is nothing new to tell.
     """
 
     action: Literal["go on", "restart", "go back", "extend", "settle"]
@@ -89,15 +89,22 @@ def after_iteration(phase: Phase, state: TrainState) -> Decision:
     above = phase.extend_while_loss_above
     if above is None or state.iteration < state.planned or not state.losses:
         return GO_ON
-    if state.mean_loss() <= above or state.extensions >= phase.max_extensions:
+    if state.mean_loss() <= above or not phase.max_extensions:
         return GO_ON
+    told = f"{phase.name}: loss {state.mean_loss():.2f}"
+    if state.extensions >= phase.max_extensions:
+        return Decision("go on", f"{told}, still above thr_loss {above:g} after {state.extensions} extensions")
     more = phase.extension_iterations
-    return Decision("extend", f"{phase.name}: loss {state.mean_loss():.2f} above thr_loss, +{more} iterations", more)
+    why = f"{told} above thr_loss {above:g}: +{more} iterations, at most {phase.max_extensions} times"
+    return Decision("extend", "" if state.extensions else why, more)
 
 
 def _settle(phase: Phase, state: TrainState) -> Decision:
     """The last iterations begin where results are near enough to the set point, or only so many are left."""
     left, last = state.planned - state.iteration, phase.settle_iterations
+    if state.planned <= last:
+        why = f"not longer than unet_model.settle_iters ({last}), so its learning rate falls from the start"
+        return Decision("settle", f"{phase.name}: {why}")
     way, wanted = state.mean_way(), f"{100 * phase.settle_at:.0f} %, unet_model.settle_at"
     if way is None:
         here = f"too early to tell whether results are near enough to well-lit ({wanted})"
@@ -123,4 +130,4 @@ def _restart(phase: Phase, state: TrainState, why: str, more: int = 0) -> Decisi
             f"{phase.name}: {why}, as from {MAX_RESTARTS} other seeds; "
             f"lower {rate_key(phase)}, or set unet_model.map_bias to 1.0 to start close to the identity map"
         )
-    return Decision("restart", f"{phase.name}: {why}; starting anew with another seed", more)
+    return Decision("restart", f"{phase.name}: {why}; starting over with another seed", more)

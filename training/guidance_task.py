@@ -4,7 +4,7 @@ enhanced and well-lit photos apart.
 Images are embedded by the frozen encoder in one call for a whole batch, on the device. With
 `cached_augmentations: K` that happens once: every photo under the same K augmentations; steps then
 draw photo and augmentation from the cache. What this changes: K augmentations instead of one drawn
-anew each time. What it keeps: which photos a step sees, and that the images of one ranking sample
+again each time. What it keeps: which photos a step sees, and that the images of one ranking sample
 share their augmentation.
 """
 
@@ -107,16 +107,14 @@ class GuidanceTask(Task):
         pair = pair.float()
         if labels is not None:
             loss = initialisation_loss(embeddings[0], pair, labels, self.scale)
-            right = (
-                ((negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5).long() == labels).float().mean()
-            )
-            return {CROSS_ENTROPY: phase.terms[CROSS_ENTROPY] * loss}, {"batch_accuracy": right}
+            predicted = negative_similarity(embeddings[0], pair.detach(), self.scale) < 0.5  # 1: well-lit
+            accuracy = (predicted == labels.bool()).float().mean()
+            return {CROSS_ENTROPY: phase.terms[CROSS_ENTROPY] * loss}, {"batch_accuracy": accuracy}
         scores = [negative_similarity(stage, pair, self.scale) for stage in embeddings]
-        loss = refinement_loss(scores, self.config.loss.margins.model_dump())
-        names = [f"s_{name}" for name in ("backlit", "previous", "enhanced", "welllit")]
-        if len(scores) < 4:
-            del names[1 : 5 - len(scores)]
-        measures = {name: score.detach().mean() for name, score in zip(names, scores, strict=True)}
+        loss = refinement_loss(scores, self.config.loss.margins)
+        enhanced = ("previous", "enhanced")[4 - len(scores) :]  # S_{t−1}, S_t: none at first, then the latest
+        names = ("backlit", *enhanced, "welllit")
+        measures = {f"s_{name}": score.detach().mean() for name, score in zip(names, scores, strict=True)}
         return {RANKING: phase.terms[RANKING] * loss}, measures
 
     def learning_rate(self, phases: Sequence[Phase], state: TrainState) -> float:
@@ -132,8 +130,9 @@ class GuidanceTask(Task):
             for batch in keys:
                 embeddings = torch.stack([cached[label][seed % self._slots, index] for (label, index), seed in batch])
                 yield [embeddings], torch.tensor([label for (label, _), _ in batch], device=embeddings.device)
-        for photos, labels in self._loader(LabelledPhotos((self.backlit, self.well_lit)), keys):
-            yield [self._embed(photos)], labels.to(self.accelerator.device)
+        else:
+            for photos, labels in self._loader(LabelledPhotos((self.backlit, self.well_lit)), keys):
+                yield [self._embed(photos)], labels.to(self.accelerator.device)
 
     def _ranking_batches(self, start: int) -> Iterator[tuple[list[Tensor], None]]:
         orders = (
@@ -151,9 +150,10 @@ class GuidanceTask(Task):
                 index, seeds, other = (torch.tensor(column) for column in zip(*batch, strict=True))
                 slots = seeds % self._slots
                 yield [*(c[slots, index] for c in cached), well_lit[slots, other]], None
-        for images in self._loader(PhotoStages(stages, self.well_lit, self.augmentation), keys):
-            embeddings = self._embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-            yield list(embeddings.unbind(dim=1)), None
+        else:
+            for images in self._loader(PhotoStages(stages, self.well_lit, self.augmentation), keys):
+                embeddings = self._embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+                yield list(embeddings.unbind(dim=1)), None
 
     # ------------------------------------------------------------------------------ enhanced sets
 

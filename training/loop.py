@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.console import say
+from common.console import note, say
 from common.files import make_folder
 from common.progress import Progress
 from configs.schema import TrainConfig
@@ -26,7 +26,7 @@ from training.directions import save_direction
 from training.guards import Decision, after_iteration, check_finite, on_dead_map
 from training.phases import Phase
 from training.recorder import Recorder, loss_terms
-from training.resume import PhotoRecord, check_photos, check_resume, lengthen, photo_record
+from training.resume import PhotoRecord, check_photos, check_resume, length_key, lengthen, photo_record
 from training.runtime import keep_memory, make_accelerator
 from training.state import TrainState
 from training.stop import StopRequest
@@ -77,7 +77,8 @@ def train(
         if earlier is None:
             _begin(parts, photos)
         elif not _go_on(trainer.state, parts, earlier):
-            say(f"run        {folder.path}: finished already, at iteration {trainer.state.total}")
+            longer = f"a larger {length_key(config)} makes it go on"
+            say(f"run        {folder.path}: finished already, at iteration {trainer.state.total}; {longer}")
             return folder.path
         accelerator.wait_for_everyone()
         say(f"run        {folder.path}{f', resumed at iteration {trainer.state.total}' if resume else ''}")
@@ -94,8 +95,8 @@ def _begin(parts: Parts, photos: PhotoRecord) -> None:
     """Make the run folder, and write the direction that guides into it; on the main process."""
     if not parts.accelerator.is_main_process:
         return
-    if note := parts.folder.create(parts.config, photos):
-        say(f"note       {note}")
+    if moved := parts.folder.create(parts.config, photos):
+        note(moved)
     if residual := parts.unet.residual:
         encoder, used = parts.unet.guidance_encoder, parts.photos_used
         save_direction(residual, parts.folder.direction_file, parts.config.guidance, encoder, used)
@@ -106,9 +107,10 @@ def _go_on(state: TrainState, parts: Parts, earlier: list[Phase]) -> bool:
     on what is left. Returns False where that is nothing, and the run folder is complete.
     """
     folder = parts.folder
-    if note := state.load(folder.state_file):
-        say(f"note       {note}")
-    lengthen(state, earlier, parts.phases)
+    if damaged := state.load(folder.state_file):
+        note(damaged)
+    if lengthen(state, earlier, parts.phases) and parts.config.unet_model.lr_schedule == "cosine":
+        note("the learning rate follows the new length, so it rises again; a run of this length differs")
     if state.phase == len(parts.phases) and folder.summary_file.is_file():
         return False
     if parts.accelerator.is_main_process:
@@ -173,11 +175,11 @@ class Trainer:
             raise
 
     def _save(self) -> None:
-        with self.stop.held():  # PyTorch's writer turns a stop in its midst into an error of its own
+        with self.stop.held():  # torch.save turns an interrupt into an exception of its own
             self.recorder.save()
 
     def start_phase(self, number: int) -> None:
-        """Counters and the search for the best snapshot begin anew."""
+        """Counters and the search for the best snapshot start over."""
         self.state.start_phase(number, self.phases[number].trains, self.phases[number].iterations)
 
     def _run_phase(self, phase: Phase) -> None:
@@ -272,7 +274,7 @@ class Trainer:
             progress.note = loss_terms(phase, step.values)
             if state.mean_score() > state.best_score:
                 state.best_score = state.mean_score()
-                state.keep_best(step.measured)
+                state.keep_best(step.measured, state.total - 1)  # before this step
         self._carry_out(after_iteration(phase, state))
         progress.at(state.iteration, state.planned)
         often = state.total % self.config.train.val_iter == 0
@@ -288,25 +290,25 @@ class Trainer:
             self.state.check_due = False
 
     def _carry_out(self, decision: Decision) -> None:
-        """What a guard decided. Only a UNet starts anew or goes back."""
+        """What a guard decided. Only a UNet starts over or goes back."""
         state = self.state
-        if decision.action == "go on":
-            return
-        self.recorder.tell(decision.why)
+        if decision.why:
+            self.recorder.tell(decision.why)
         state.planned += decision.more
-        if decision.action == "extend":
-            state.extensions += 1
-        elif decision.action == "settle":
-            state.settled_at = state.iteration
-        elif decision.action == "restart":
-            state.restarts += 1
-            state.start_anew(self.unet.fresh(state.restarts).state_dict())
-            self.unet.optimizer.state.clear()
-        else:
-            state.collapses += 1
-            state.go_back_to_best()
-            state.forget_means()
-            self.unet.optimizer.state.clear()
+        match decision.action:
+            case "extend":
+                state.extensions += 1
+            case "settle":
+                state.settled_at = state.iteration
+            case "restart":
+                state.restarts += 1
+                state.start_over(self.unet.fresh(state.restarts).state_dict())
+                self.unet.optimizer.state.clear()
+            case "go back":
+                state.collapses += 1
+                state.go_back_to_best()
+                state.forget_means()
+                self.unet.optimizer.state.clear()
 
     def _finish_phase(self, phase: Phase, task: Task) -> None:
         """The module in training ends with its best snapshot, and the next phase begins.

@@ -43,7 +43,7 @@ class Phase:
     round: int = 0  # of CLIP-LIT's rounds, from 1
     identity_layers: tuple[float, ...] = ()  # α of stem, layer1..4
     best_by: Literal["input_psnr", "negative_loss"] = "negative_loss"
-    guard_psnr: float | None = None  # dB; under it after `guard_iterations` the UNet starts anew with another seed
+    guard_psnr: float | None = None  # dB; under it after `guard_iterations` the UNet starts over with another seed
     guard_iterations: int = 100
     extend_while_loss_above: float | None = None
     extension_iterations: int = 0
@@ -130,8 +130,8 @@ def describe_schedule(phases: list[Phase]) -> str:
         if phase.identity_layers and IDENTITY in phase.terms:
             line += f", identity layers {list(phase.identity_layers)}"
         if phase.guard_psnr is not None and phase.guard_iterations <= phase.iterations:
-            line += f"; starts anew if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
-        if phase.extend_while_loss_above is not None:
+            line += f"; starts over if under {phase.guard_psnr:g} dB after {phase.guard_iterations}"
+        if phase.extend_while_loss_above is not None and phase.max_extensions:
             limit = phase.extend_while_loss_above
             line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, "
             line += f"at most {phase.max_extensions} times"

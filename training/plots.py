@@ -58,7 +58,7 @@ def _panel(draw: Callable[..., bool], *arguments: Any) -> "Figure | None":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=PANEL)  # fixed margins: a layout that fits itself draws everything several times
-    margins = {"left": 0.11, "right": 0.89 if draw is _validation else 0.97, "top": 0.91}
+    margins = {"left": 0.13, "right": 0.89 if draw is _validation else 0.97, "top": 0.91}
     axes = figure.subplots(gridspec_kw={**margins, "bottom": 0.26 if draw is _validation else 0.14})
     return figure if draw(axes, *arguments) else None
 

@@ -78,8 +78,8 @@ class Recorder:
         values["validation_seconds"] = time.perf_counter() - clock
         self.parts.folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
         best = state.keep_best_val(values["val_psnr"], weights)
-        if state.total and (best or self.at_the_end()):  # other checks are no news; the log has them
-            what = "new best  " if best else "at the end"
+        if best or self.at_the_end():  # other checks are no news; the log has them
+            what = "at the end" if not best else "new best  " if state.total else "at the start"
             scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
             self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
 
@@ -185,13 +185,16 @@ class Recorder:
                 f"best snapshot (iteration {state.best_total['unet']})": summary["best"],
                 f"best by validation (iteration {state.best_val_total})": summary["best_val"],
             }
+            if not state.best_val_total:
+                self.tell("no iteration beats the start by validation")
             for name, values in shown.items():
                 self.tell(f"{name}: PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
         plot_curves(read_metrics(folder.metrics_file), folder.path / "curves.png", parts.config.exp.exp_name)
         folder.finish(summary)
         if parts.guidance:
             parts.guidance.delete_enhanced_sets()
-        self.tell(f"finished   {state.total:,} iterations, {duration(state.seconds)} of training; all in {folder.path}")
+        took = f"{duration(state.seconds)} without validation"
+        self.tell(f"finished   {state.total:,} iterations, {took}; all in {folder.path}")
         self.tell(f"weights    {folder.best_file}")
         if parts.validation:
             self.tell(f"           {folder.best_val_file}, the best by validation")

@@ -66,9 +66,15 @@ def check_resume(files: RunFiles, config: TrainConfig) -> list[Phase]:
     return phases
 
 
-def lengthen(state: TrainState, earlier: Sequence[Phase], phases: Sequence[Phase]) -> None:
+def length_key(config: TrainConfig) -> str:
+    """The config key that says how long the guided training of a run is."""
+    key = "train.num_iters" if config.exp.mode == "rave" else "train.num_rounds"
+    return key if getattr(config.train, key.removeprefix("train.")) is not None else "train.num_epochs"
+
+
+def lengthen(state: TrainState, earlier: Sequence[Phase], phases: Sequence[Phase]) -> bool:
     """A state of the schedule `earlier` becomes one of `phases`, whose last phase may be longer,
-    or be followed by others.
+    or be followed by others. Returns whether the schedule is longer.
     """
     last = len(earlier) - 1
     more = phases[last].iterations - earlier[last].iterations
@@ -78,6 +84,7 @@ def lengthen(state: TrainState, earlier: Sequence[Phase], phases: Sequence[Phase
     elif state.phase == len(earlier) < len(phases):
         state.go_back_to_best()
         state.start_phase(state.phase, phases[state.phase].trains, phases[state.phase].iterations)
+    return more > 0 or len(phases) > len(earlier)
 
 
 def _earlier_config(file: Path) -> TrainConfig:

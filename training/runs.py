@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class Run:
     outcome: dict[str, Any]  # how it ended: `exit`, `reason`
     photos: dict[str, int]  # folder -> how many photos of it
     previews: dict[int, Path]  # iteration -> picture, in order
-    missing: tuple[str, ...] = field(default=())
+    unread: tuple[str, ...] = ()  # photos that could not be read and were left out
+    missing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -150,6 +151,7 @@ class Run:
             "method": self.method,
             "exit": how,
             "reason": why or None,
+            "left_out": list(self.unread),
             "iterations": self.iterations,
             "seconds": self.seconds,
             **{name: scores.get(name) for name in ("input", "best", "snapshot", "last")},
@@ -183,13 +185,16 @@ def read_run(folder: str | Path) -> Run:
         read(file, parse_json)
         for file in (files.provenance_file, files.summary_file, files.outcome_file, files.photos_file)
     )
-    photos = {name: len(its) for name, its in listed.items() if isinstance(its, dict)}
+    listed = {name: its for name, its in listed.items() if isinstance(its, dict)}
+    photos = {name: sum(content is not None for content in its.values()) for name, its in listed.items()}
+    unread = sorted(f"{name}: {path}" for name, its in listed.items() for path in its if its[path] is None)
     metrics, damaged = _log(files.metrics_file)
     if damaged or not metrics:
         missing.append(f"{files.metrics_file.name}{f' ({damaged} damaged lines)' if damaged else ''}")
     if not config and not metrics:
         raise UserError(f"{folder}: expected a run folder, found neither a config.yaml nor a metrics.jsonl of a run")
-    return Run(files, config, metrics, record, summary, outcome, photos, _previews(files.previews), tuple(missing))
+    previews = _previews(files.previews)
+    return Run(files, config, metrics, record, summary, outcome, photos, previews, tuple(unread), tuple(missing))
 
 
 def _log(file: Path) -> tuple[list[dict], int]:

@@ -22,7 +22,7 @@ class TrainState:
 
     The order of photos and their augmentation are functions of (seed, total), so no generator or
     loader state exists: N steps equal k steps, a stop, and N − k steps, bit for bit on the CPU.
-    The enhanced sets I_{t−1}, I_t are functions of the UNets in `enhancers`, from which they are made anew.
+    The enhanced sets I_{t−1}, I_t are functions of the UNets in `enhancers`, from which they are made again.
     """
 
     modules: dict[str, nn.Module]  # what is trained: "unet", and "guidance" where it is learned
@@ -67,17 +67,17 @@ class TrainState:
         self.forget_scores()
 
     def forget_scores(self) -> None:
-        """Start the running means and the search for the best snapshot anew, from the present weights."""
+        """Start the running means and the search for the best snapshot over, from the present weights."""
         self.forget_means()
         self.settled_at = None
         self.best_score = float("-inf")
         self.keep_best(self.snapshot())
 
     def forget_means(self) -> None:
-        """Start the running means anew."""
+        """Start the running means over."""
         self.scores, self.losses, self.ways = [], [], []
 
-    def start_anew(self, weights: dict[str, Tensor]) -> None:
+    def start_over(self, weights: dict[str, Tensor]) -> None:
         """The phase begins again, from these weights of the module in training."""
         self.modules[self.trains].load_state_dict(weights)
         self.iteration, self.average = 0, {}
@@ -90,10 +90,10 @@ class TrainState:
             self.best_val_psnr, self.best_val_total, self.best_val = psnr, self.total, weights
         return better
 
-    def keep_best(self, weights: dict[str, Tensor]) -> None:
-        """`weights` are the best so far of the module in training, at this iteration."""
+    def keep_best(self, weights: dict[str, Tensor], total: int | None = None) -> None:
+        """`weights` are the best so far of the module in training, after `total` iterations (None: so many as now)."""
         self.best = {**self.best, self.trains: weights}
-        self.best_total = {**self.best_total, self.trains: self.total}
+        self.best_total = {**self.best_total, self.trains: self.total if total is None else total}
 
     def record(self, score: float, loss: float, way: float | None = None) -> None:
         """Take a step into the running means. way: its share of the way to the set point, where that is measured."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.console import note, say
+from common.console import note
 from common.errors import UserError
 from common.files import append_line, check_folder, read_file, telling_errors, write_text
 from common.lock import Lock
@@ -72,7 +72,7 @@ class RunFolder(RunFiles):
         """
         with Lock(self.path.with_name(f".{self.path.name}.lock"), f"exp.exp_name: {self.path}") as lock:
             if lock.note:
-                say(f"note       {lock.note}")
+                note(lock.note)
             yield
 
     def create(self, config: TrainConfig, photos: dict[str, dict[str, str | None]]) -> str | None:

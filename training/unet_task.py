@@ -153,7 +153,7 @@ class UNetTask(Task):
         and what else is worth a line in the log.
         """
         photos, layers = batch.photos, used_layers(phase.identity_layers)
-        with torch.no_grad():  # anew in each step: with augmentation hardly an input comes twice
+        with torch.no_grad():  # in each step: with augmentation hardly an input comes twice
             by_photo = RESIDUAL in phase.terms and self.config.guidance.set_point == "photo"
             source_embeddings, source_maps = self._encoded(photos, len(layers), by_photo)
             set_points = self._set_points(source_embeddings, batch) if by_photo else None
@@ -181,16 +181,16 @@ class UNetTask(Task):
 
     def _encoded(self, images: Tensor, count: int, embed: bool) -> tuple[Tensor | None, list[Tensor]]:
         """Embeddings (B,D) where asked for, and the first `count` maps; from one pass where one network gives both."""
-        precision = self.accelerator.autocast
+        for_embeddings = self.accelerator.autocast
         # near the identity map bf16 rounds away by how little the maps of photo and result differ
-        exact = precision if self.config.train.precision == "fastest" else nullcontext
+        for_maps = for_embeddings if self.config.train.precision == "fastest" else nullcontext
         if embed and self.guidance_encoder.model is self.identity_encoder.model:
-            with exact():
+            with for_maps():
                 embeddings, maps = self.guidance_encoder.embed_with_maps(images)
             return embeddings, maps[:count]
-        with precision():
+        with for_embeddings():
             embeddings = self.guidance_encoder.embed_images(images) if embed else None
-        with exact():
+        with for_maps():
             return embeddings, self.identity_encoder.feature_maps(images, count)
 
     def _set_points(self, source_embeddings: Tensor, batch: Batch) -> Tensor:
@@ -229,7 +229,7 @@ class UNetTask(Task):
 
     def end(self, phase: Phase, state: TrainState) -> None:
         """The UNets of CLIP-LIT's last two rounds make the enhanced sets of the refinement. After a first map Adam
-        starts anew: its gradients were so small that by their moments the first guided steps would be far too long.
+        starts over: its gradients were so small that by their moments the first guided steps would be far too long.
         """
         if MAP in phase.terms:
             self.optimizer.state.clear()

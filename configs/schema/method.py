@@ -43,11 +43,11 @@ class GuidanceModel(Section):
     """Side in pixels to which the photos of guidance training are squashed, and at which enhanced ones are made
     (release: 256)."""
     cached_augmentations: Annotated[int, Field(ge=0, le=1000)] = 0
-    """0: photos are augmented and encoded anew in each step (release). K: each photo is encoded once under K
+    """0: photos are augmented and encoded again in each step (release). K: each photo is encoded once under K
     augmentations, the same K for all photos, and steps draw from these; iterations then take a millisecond."""
-    held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of each folder that guidance training does not see, on which its accuracy is reported; 0 (release):
-    reported on the training photos."""
+    held_back: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of each folder that guidance training does not see, on which its accuracy is reported; 0
+    (release): reported on the training photos."""
     nearest_tokens: Annotated[int, Field(ge=0, le=100)] = 5
     """How many of the vocabulary's nearest tokens to report for each guidance vector, where the encoder has one; 0:
     none."""

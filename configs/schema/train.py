@@ -33,7 +33,7 @@ class Experiment(Section):
     exp_name: Annotated[str, Field(min_length=1), AfterValidator(_run_name)] = "rave"
     """Name of the run; its folder is `save_dir/exp_name`."""
     save_dir: PathText = "runs"
-    """Folder that holds all runs. An earlier run of the same name is moved aside, never deleted."""
+    """Folder that holds all runs. An earlier run of the same name is moved aside, unless `exp.overwrite`."""
     overwrite: bool = False
     """Delete an earlier run of the same name instead of moving it aside."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

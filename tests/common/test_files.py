@@ -219,6 +219,13 @@ def test_unfinished_files_of_other_machines_are_kept_for_a_day(tmp_path):
     assert recent.exists()
 
 
+@pytest.mark.parametrize("name", [f"{PART}holiday.png", f"{PART}00000000-1-ab.png", f"{PART}0123456789abcdef.a.png"])
+def test_a_users_file_that_is_named_like_an_unfinished_one_stays(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    os.utime(tmp_path / name, (0, 0))
+    assert remove_stale(tmp_path) == [] and (tmp_path / name).read_text() == "mine"
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
 def test_a_link_of_the_system_is_not_replaced(tmp_path):
     told = pytest.raises(UserError, match="expected a file, found a link of the system")

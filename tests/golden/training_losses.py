@@ -1,6 +1,6 @@
 """Seeded losses of short trainings of the three methods, to compare with those recorded before a change.
 
-python -m tests.golden.training_losses              records them anew (tests/golden/training_losses.json)
+python -m tests.golden.training_losses              records them again (tests/golden/training_losses.json)
 python -m tests.golden.training_losses FOLDER MODE... trains on the photos in FOLDER/MODE, as one of several processes
 may
 """

@@ -1,5 +1,7 @@
 """Losses: equality with the authors' code (values and gradients), properties, argument checks."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -273,3 +275,6 @@ def test_ranking_is_zero_once_the_order_holds_and_refuses_other_counts():
     assert refinement_loss(stages, margins).item() == pytest.approx(expected)
     with pytest.raises(ValueError, match="two to four"):
         refinement_loss([scores[0]] * 5, RELEASE_MARGINS)
+    with pytest.raises(ValueError, match="two to four"):
+        refinement_loss([scores[0]], RELEASE_MARGINS)
+    assert refinement_loss(stages, SimpleNamespace(**margins)).item() == pytest.approx(expected)

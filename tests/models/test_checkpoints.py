@@ -214,6 +214,23 @@ def test_damaged_archives_of_numpy_are_told_in_one_line(tmp_path):
     assert told > 40  # a flipped bit may hit what nobody reads
 
 
+def test_a_flipped_bit_in_a_file_of_pytorch_is_found(unet, tmp_path):
+    """PyTorch itself does not look at the checksums; files that were written without any are taken."""
+    whole, flipped, without = (tmp_path / f"{name}.pth" for name in ("whole", "flipped", "without"))
+    torch.save(unet.state_dict(), whole)
+    data = bytearray(whole.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    flipped.write_bytes(data)
+    with pytest.raises(UserError, match=r"flipped\.pth: damaged, the checksum of whole/data/\d+ in it does not fit"):
+        load_unet(flipped)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(unet.state_dict(), without)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(load_unet(without).state_dict()["cond1.weight"], load_unet(whole).state_dict()["cond1.weight"])
+
+
 def test_archives_that_unpack_out_of_proportion_are_refused(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(150_000_000, dtype=np.uint8))
     with pytest.raises(UserError, match="unpack to 150,0"):

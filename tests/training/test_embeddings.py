@@ -107,7 +107,7 @@ def test_damage_inside_a_cache_is_noticed_and_an_unreadable_one_costs_a_note(enc
     content[-5] ^= 1
     file.write_bytes(content)
     assert torch.equal(embed_photos(paths, encoder, tmp_path / "cache", 8, "key")[0], right)
-    assert capsys.readouterr().err == f"note: cache made anew: {file}: damaged, its checksum does not fit\n"
+    assert capsys.readouterr().err == f"note: cache rebuilt: {file}: damaged, its checksum does not fit\n"
     file.unlink()
     file.mkdir()
     assert torch.equal(embed_photos(paths, encoder, tmp_path / "cache", 8, "key")[0], right)

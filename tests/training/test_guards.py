@@ -36,7 +36,7 @@ def state(**counters) -> TrainState:
 def test_a_dead_start_begins_anew():
     decision = on_dead_map(START, state(total=1, iteration=1), first=True)
     assert (decision.action, decision.more) == ("restart", 0)
-    assert decision.why == "reconstruction: the map is zero everywhere; starting anew with another seed"
+    assert decision.why == "reconstruction: the map is zero everywhere; starting over with another seed"
     with pytest.raises(TrainingDiverged, match=r"zero everywhere, as from 10 other seeds; .*unet_model\.map_bias"):
         on_dead_map(START, state(restarts=MAX_RESTARTS), first=True)
 
@@ -71,12 +71,27 @@ def test_a_missed_start_begins_anew_once_at_the_guard(iteration, scores, missed)
 
 @pytest.mark.parametrize(
     ("iteration", "losses", "extensions", "extended"),
-    [(9, [100], 0, False), (10, [100, 81], 0, True), (10, [100], 2, False), (10, [90], 0, False), (10, [], 0, False)],
+    [
+        (9, [100], 0, False),
+        (10, [100, 81], 0, True),
+        (10, [100], 1, True),
+        (10, [100], 2, False),
+        (10, [90], 0, False),
+        (10, [], 0, False),
+    ],
 )
 def test_a_loss_above_the_threshold_extends_the_phase(iteration, losses, extensions, extended):
     found = after_iteration(GUIDED, state(iteration=iteration, losses=losses, extensions=extensions))
     assert (found.action, found.more) == (("extend", 60) if extended else ("go on", 0))
-    assert not extended or found.why == "rave: loss 90.50 above thr_loss, +60 iterations"
+    told = {(0, True): "rave: loss 90.50 above thr_loss 90: +60 iterations, at most 2 times"}
+    told[2, False] = "rave: loss 100.00, still above thr_loss 90 after 2 extensions"  # the others are no news
+    assert found.why == told.get((extensions, extended), "")
+
+
+def test_a_phase_shorter_than_its_last_iterations_is_told_at_once():
+    found = after_iteration(replace(SETTLING, iterations=10), state(iteration=1, losses=[1.0]))
+    assert (found.action, found.more) == ("settle", 0)
+    assert found.why == "rave: not longer than unet_model.settle_iters (40), so its learning rate falls from the start"
 
 
 SETTLING = replace(GUIDED, iterations=200, settle_at=0.6, settle_iterations=40)

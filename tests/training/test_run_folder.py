@@ -77,7 +77,7 @@ def test_resume_from_the_state_before_a_damaged_one_ends_as_if_nothing_had_happe
     content[len(content) // 2] ^= 4
     state.write_bytes(content)
     resumed = train(stopped, resume=True)
-    assert f"note       {state}: damaged" in capsys.readouterr().out
+    assert f"note: {state}: damaged" in capsys.readouterr().err
     assert_same_run(whole, resumed)
 
 
