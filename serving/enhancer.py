@@ -25,7 +25,7 @@ import numpy as np
 
 from common.errors import UserError
 from models.retinex import limited
-from serving.finish import PLAIN, Finish, array, as_tensor, one_of, planes, planes_on
+from serving.finish import PLAIN, Finish, array, as_tensor, at_least_one, one_of, planes, planes_on
 from serving.pictures import AnyPhoto, is_rgb, opened
 from serving.strength import Strength, check_strength, resolved
 
@@ -90,7 +90,7 @@ class Enhancer:
         self.choice = choose(backend, precision, _device(device))
         self._networks: dict[str, Network] = {}
         self._network(self.choice.precision)  # which tells what is wrong with the weights
-        self._tile_size = tile_size
+        self._tile_size = None if tile_size is None else at_least_one("tile_size", tile_size)
         self._map_scale = map_scale
 
     @cached_property
@@ -321,7 +321,7 @@ def _weights(checkpoint: str | Path | None) -> Path:
     from configs.schema import InferenceModel
     from models.shipped import find_weights
 
-    return find_weights(str(checkpoint or InferenceModel().checkpoint), "checkpoint")
+    return find_weights(str(InferenceModel().checkpoint if checkpoint is None else checkpoint), "checkpoint")
 
 
 def _check(rgb: np.ndarray) -> None:

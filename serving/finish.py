@@ -24,8 +24,15 @@ PATTERN = 128  # pixels, the side of the dither pattern
 
 def one_of(name: str, value: object, known: tuple) -> None:
     """Raises ValueError for a choice that is none of those known."""
-    if value not in known:
+    if not any(value == one and type(value) is type(one) for one in known):
         raise ValueError(f"{name}: expected {', '.join(map(str, known))}, found {value}")
+
+
+def at_least_one(name: str, value: object) -> int:
+    """The value, if it is a whole number from 1 on. Raises ValueError for others."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,32 +6,37 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from data.images import read_photo
+from data.images import Photo, from_pillow, read_photo
 from data.images.photo import to_integers
-from data.images.pillow import flat
 
+# of Pillow's `info`: what is in the pixels of a result, or of a result only as it became
+_SETTLED = ("transparency", "icc_profile", "exif", "xmp", "XML:com.adobe.xmp")
 AnyPhoto = Image.Image | np.ndarray | str | os.PathLike
 
 
 def opened(photo: AnyPhoto) -> tuple[np.ndarray, Callable[[np.ndarray], Image.Image | np.ndarray]]:
     """A photo as (H,W,3) uint8, uint16 or float32, and what makes its kind out of a result of that shape and type.
 
+    Pictures are upright by their EXIF and sRGB by their profile, as files are.
     Raises TypeError for anything else than a PIL image, an array or a path, ValueError for arrays of other types, and
     ImageError for a file that is not a photo or an image of 32 bits a channel.
     """
     if isinstance(photo, np.ndarray):
         if photo.dtype.kind == "f" and photo.dtype != np.float32 and is_rgb(photo):  # others are told by their type
-            return photo.astype(np.float32), lambda result: result.astype(photo.dtype)
+            with np.errstate(over="ignore"):  # what is no number then is told
+                floats = photo.astype(np.float32)
+            return floats, lambda result: result.astype(photo.dtype)
+        if photo.dtype.kind == "u" and not photo.dtype.isnative:
+            return photo.astype(photo.dtype.newbyteorder("=")), lambda result: result.astype(photo.dtype)
         return photo, lambda result: result
     if isinstance(photo, Image.Image):
-        colour, alpha = flat(photo if photo.mode != "CMYK" else photo.convert("RGB"))
-        info = {name: value for name, value in photo.info.items() if name != "transparency"}  # it is in `alpha`
-        rgb = np.broadcast_to(colour[..., None], (*colour.shape, 3)) if colour.ndim == 2 else colour
-        return rgb, lambda result: _picture(result, alpha, grey=colour.ndim == 2, info=info)
+        content = from_pillow(photo)
+        info = {name: value for name, value in photo.info.items() if name not in _SETTLED}
+        return content.rgb, lambda result: _picture(result, content, info)
     if isinstance(photo, str | os.PathLike):
-        file = read_photo(photo, integers=True)
-        alpha = None if file.alpha is None else to_integers(file.alpha, np.uint8)
-        return file.rgb, lambda result: _picture(to_integers(result, np.uint8), alpha, grey=file.grey, info={})
+        content = read_photo(photo, integers=True)
+        info = {"dpi": content.metadata.dpi} if content.metadata.dpi else {}
+        return content.rgb, lambda result: _picture(to_integers(result, np.uint8), content, info)
     raise TypeError(f"photo: expected a PIL image, an array (H, W, 3) or a path, found {type(photo).__name__}")
 
 
@@ -40,10 +45,12 @@ def is_rgb(photo: np.ndarray) -> bool:
     return photo.ndim == 3 and photo.shape[2] == 3 and photo.size > 0
 
 
-def _picture(rgb: np.ndarray, alpha: np.ndarray | None, *, grey: bool, info: dict) -> Image.Image:
-    pixels = rgb[..., 0] if grey else rgb
-    if alpha is not None:
-        pixels = np.dstack([pixels, alpha])
+def _picture(rgb: np.ndarray, photo: Photo, info: dict) -> Image.Image:
+    """The result of a photo, with its alpha and EXIF; `info`: what else Pillow is to know of it."""
+    pixels = rgb[..., 0] if photo.grey else rgb
+    if photo.alpha is not None:
+        pixels = np.dstack([pixels, to_integers(photo.alpha, pixels.dtype)])
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.info = dict(info)
+    exif = {"exif": photo.metadata.exif} if photo.metadata.exif else {}
+    picture.info = info | exif
     return picture

@@ -49,7 +49,7 @@ def check_strength(strength: Strength) -> None:
     except TypeError:
         raise ValueError(f"strength: expected a number or 'auto', found {strength!r}") from None
     if not known:
-        raise ValueError(f"strength: expected 0 to 1, found {strength}")
+        raise ValueError(f"strength: expected 0 to 1 or 'auto', found {strength}")
 
 
 def resolved(strength: Strength, rgb: np.ndarray) -> float:

@@ -10,7 +10,6 @@ from common.cli import EXIT_OK, ArgumentParser, run
 from common.console import note, say
 from common.errors import UserError
 from common.files import real_path
-from common.tables import lines
 from common.written import check_replaceable
 
 
@@ -25,17 +24,13 @@ def main(argv: list[str]) -> int:
     if args.report:
         check_replaceable(Path(args.report), "--report")
 
-    from training.report import differing_keys, table, unique_names, write_comparison
+    from training.comparison import cautions, console_lines, write_comparison
     from training.runs import read_run
 
     runs = [read_run(folder) for folder in args.runs]
-    names = unique_names(runs)
-    keys = differing_keys(runs)
-    say(*lines([["", *names], *([title, *cells] for title, cells in table(runs))]), "")
-    if keys:
-        say(*lines([["config keys that differ", *names], *([key, *map(_cell, row)] for key, row in keys.items())]))
-    else:
-        say("the configs differ in nothing that says what a run is")
+    say(*console_lines(runs))
+    for text in cautions(runs):
+        note(text)
     for its in runs:
         if its.missing:
             note(f"{its.files.path}: without {', '.join(its.missing)}")
@@ -43,10 +38,6 @@ def main(argv: list[str]) -> int:
         write_comparison(runs, Path(args.report))
         say("", f"report     {args.report}")
     return EXIT_OK
-
-
-def _cell(value: object) -> str:
-    return "null" if value is None else str(value)
 
 
 if __name__ == "__main__":

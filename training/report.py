@@ -1,15 +1,8 @@
-"""The report on a run as one HTML file that opens anywhere, made of what the run's folder holds.
+"""The report on a run as one HTML file that opens anywhere, made of what the run's folder holds."""
 
-`write_report` writes it; `write_comparison` writes one on several runs side by side.
-"""
-
-import contextlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from common.console import note
 from common.errors import UserError
@@ -19,18 +12,15 @@ from common.parse import parse_json
 from common.progress import duration
 from common.sequences import evenly
 from common.written import check_replaceable
-from configs.changes import as_yaml, changed, differing
-from configs.effects import has_effect
+from configs.changes import as_yaml, changed
 from configs.schema import TrainConfig
 from training.advice import advise
-from training.plots import overlays, panels
+from training.plots import panels
 from training.runs import Run, read_run
 
 RUN_PAGE = Path(__file__).with_name("run_report.html.j2")
-COMPARISON_PAGE = Path(__file__).with_name("comparison.html.j2")
 MOST_PREVIEWS = 24  # in a report, evenly spread; the folder has them all
 PREVIEW = (620, 1600)  # px
-LEFT_OUT = ("exp.exp_name", "exp.save_dir", "exp.cache_dir", "exp.overwrite")  # where runs are, not what they are
 ROWS = {
     "input": "untouched input",
     "best": "best by validation",
@@ -74,79 +64,13 @@ def run_page(run: Run, place: Path) -> str:
     )
 
 
-def write_comparison(runs: Sequence[Run], file: str | Path) -> None:
-    """Write one page on several runs. Raises UserError as `write_report` does."""
-    check_replaceable(Path(file), "--report")
-    names = unique_names(runs)
-    logs = {name: run.metrics for name, run in zip(names, runs, strict=True)}
-    html = page(
-        COMPARISON_PAGE,
-        runs=names,
-        rows=table(runs),
-        differing=differing_keys(runs),
-        curves={name: figure_uri(figure) for name, figure in overlays(logs).items()},
-        previews=[(name, uri) for name, run in zip(names, runs, strict=True) if (uri := _last_preview(run))],
-    )
-    write_text(file, html)
-
-
-def table(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Row title -> one cell for each run: how it ended, length, scores."""
-
-    def score(name: str, key: str, form: str, run: Run) -> str:
-        value = run.scores.get(name, {}).get(key)
-        return "–" if value is None else format(value, form)
-
-    rows = [
-        ("method", [run.method or "–" for run in runs]),
-        ("ended", [run.ended[0] for run in runs]),
-        ("iterations", [f"{run.iterations:,}" for run in runs]),
-        ("seconds", ["–" if run.seconds is None else f"{run.seconds:,.0f}" for run in runs]),
-    ]
-    for name, title in ROWS.items():
-        if any(name in run.scores for run in runs):
-            rows.append((f"{title}: PSNR / dB", [score(name, "psnr", ".2f", run) for run in runs]))
-            rows.append((f"{title}: SSIM", [score(name, "ssim", ".3f", run) for run in runs]))
-    rows.append(("best at iteration", [score("best", "iteration", ",", run) for run in runs]))
-    return rows
-
-
-def differing_keys(runs: Sequence[Run]) -> dict[str, list]:
-    """Config key -> its value in each run, of those that differ, tell what a run is and have an effect in one."""
-    rows = differing([run.config for run in runs])
-    configs = [_validated(run.config) for run in runs]
-    matters = [key for key in rows if any(config is None or has_effect(config, key) for config in configs)]
-    return {key: rows[key] for key in matters if key not in LEFT_OUT}
-
-
-def _validated(config: dict) -> TrainConfig | None:
-    """The config of a run; None where it is another version's."""
-    with contextlib.suppress(ValidationError):
-        return TrainConfig.model_validate(config)
-    return None
-
-
-def unique_names(runs: Sequence[Run]) -> list[str]:
-    """The runs by the shortest ends of their paths that tell them apart."""
-    paths = [run.files.path.resolve() for run in runs]
-    for parts in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.parts[-parts:]) for path in paths]
-        if len(set(names)) == len(set(paths)):
-            return names
-    return names
-
-
 def _previews(run: Run) -> list[tuple[int, str]]:
     """(iteration, JPEG data URI); a picture that cannot be read is left out."""
-    pictures = [(iteration, _picture(run.previews[iteration])) for iteration in evenly([*run.previews], MOST_PREVIEWS)]
+    pictures = [(iteration, picture(run.previews[iteration])) for iteration in evenly([*run.previews], MOST_PREVIEWS)]
     return [(iteration, uri) for iteration, uri in pictures if uri]
 
 
-def _last_preview(run: Run) -> str | None:
-    return _picture(list(run.previews.values())[-1]) if run.previews else None
-
-
-def _picture(path: Path) -> str | None:
+def picture(path: Path) -> str | None:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -1,6 +1,8 @@
 """What a run folder tells, also one that is unfinished, of an earlier version, or damaged: read once, for reports."""
 
+import hashlib
 import itertools
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ class Run:
     outcome: dict[str, Any]  # how it ended: `exit`, `reason`
     photos: dict[str, int]  # folder -> how many photos of it
     previews: dict[int, Path]  # iteration -> picture, in order
+    validated_on: str = ""  # stands for the validation pairs and their size
     unread: tuple[str, ...] = ()  # photos that could not be read and were left out
     missing: tuple[str, ...] = ()
 
@@ -193,8 +196,21 @@ def read_run(folder: str | Path) -> Run:
         missing.append(f"{files.metrics_file.name}{f' ({damaged} damaged lines)' if damaged else ''}")
     if not config and not metrics:
         raise UserError(f"{folder}: expected a run folder, found neither a config.yaml nor a metrics.jsonl of a run")
-    previews = _previews(files.previews)
-    return Run(files, config, metrics, record, summary, outcome, photos, previews, tuple(unread), tuple(missing))
+    data = config.get("data") if isinstance(config.get("data"), dict) else {}
+    pairs = [listed.get("val_backlit"), listed.get("val_gt"), data.get("val_size") or data.get("image_size")]
+    return Run(
+        files,
+        config,
+        metrics,
+        record,
+        summary,
+        outcome,
+        photos,
+        _previews(files.previews),
+        validated_on=hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest(),
+        unread=tuple(unread),
+        missing=tuple(missing),
+    )
 
 
 def _log(file: Path) -> tuple[list[dict], int]:

@@ -6,7 +6,7 @@ file claims and what it lacks is checked here, as decoders fill what is missing 
 Arrays: H height, W width in pixels, after the EXIF orientation has been applied. Colour is sRGB.
 """
 
-from data.images.decode import read_all, read_photo, read_rgb8
+from data.images.decode import from_pillow, read_all, read_photo, read_rgb8
 from data.images.encode import PNG_LEVEL, WRITABLE, check_writable, write_photo
 from data.images.photo import STANDARD, ImageError, Limits, Metadata, Photo
 from data.images.pillow import heif_installed
@@ -20,6 +20,7 @@ __all__ = [
     "Metadata",
     "Photo",
     "check_writable",
+    "from_pillow",
     "heif_installed",
     "read_all",
     "read_photo",

@@ -18,7 +18,7 @@ from data.images.colour import camera_profile, cmyk_to_rgb, coding_profile, to_s
 from data.images.jpeg import START, decode_jpeg
 from data.images.metadata import block_for, settle
 from data.images.photo import STANDARD, ImageError, Limits, Photo, Raster, one_line, to_float, written_size
-from data.images.pillow import decode_other
+from data.images.pillow import beside_pixels, decode_other, flat
 from data.images.png import SIGNATURE, decode_png
 from data.images.tiff import SIGNATURES, decode_tiff
 
@@ -47,12 +47,26 @@ def read_photo(path: str | Path, *, integers: bool = False, limits: Limits = STA
     Raises ImageError (one line) for anything else: missing, empty, not an image, 32 bits, more pixels than `limits`
     allow or than the file can hold, or with data missing.
     """
-    decoded = _decode(Path(path), limits)
+    return _shaped(_decode(Path(path), limits), integers)
+
+
+def _shaped(decoded: "_Decoded", integers: bool) -> Photo:
+    """The photo with colour (H,W,3), floats unless `integers`."""
     colour = decoded.colour
     rgb, alpha = (a if a is None or integers else to_float(a) for a in (colour, decoded.alpha))
     if rgb.ndim == 2:
         rgb = np.broadcast_to(rgb[..., None], (*rgb.shape, 3)) if integers else np.repeat(rgb[..., None], 3, axis=2)
     return replace(decoded.photo, rgb=rgb, alpha=alpha)
+
+
+def from_pillow(image: Image.Image) -> Photo:
+    """A picture in memory as `read_photo` gives a file's with `integers`: upright by its EXIF, in sRGB by its profile.
+
+    Raises ImageError without a path for 32 bits a channel.
+    """
+    raster = beside_pixels(image)
+    raster.colour, raster.alpha = flat(image)
+    return _shaped(_settled(raster, None), integers=True)
 
 
 def read_all(
@@ -146,7 +160,7 @@ def _raster(file: BinaryIO, limits: Limits) -> Raster:
     return decode_other(file, size, limits)
 
 
-def _settled(raster: Raster, modified: float) -> _Decoded:
+def _settled(raster: Raster, modified: float | None) -> _Decoded:
     """The picture in sRGB and upright, with its metadata."""
     colour, alpha, notes = raster.colour, raster.alpha, raster.notes
     if raster.frames > 1:

@@ -89,19 +89,9 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
     if image.width * image.height > _PIXELS_A_BYTE.get(kind, 1 << 62) * size:
         raise ImageError(f"expected data for {image.width} x {image.height} pixels, found {size} bytes")
     lossless, webp_end = _webp_data(file) if kind == "WEBP" else (False, 0)
-    info = image.info
-    raster = Raster(
-        np.empty(0),
-        kind,
-        exif=info.get("exif"),
-        xmp=_bytes(info.get("xmp")),
-        # LAB is its own profile, applied already
-        icc=None if image.mode == "LAB" else info.get("icc_profile"),
-        dpi=_pair(info.get("dpi")),
-        texts={"Comment": _text(info["comment"])} if info.get("comment") else {},
-        frames=getattr(image, "n_frames", 1) if kind in _ANIMATED else 1,
-        encoding=Encoding(lossless=lossless),
-    )
+    raster = beside_pixels(image)
+    raster.frames = getattr(image, "n_frames", 1) if kind in _ANIMATED else 1
+    raster.encoding = Encoding(lossless=lossless)
     if boxed:
         raster.coding, notes = coding_of(file)
         raster.notes += notes
@@ -110,6 +100,21 @@ def decode_other(file: BinaryIO, size: int, limits: Limits) -> Raster:
     if kind in (*_COMPRESSED, "JPEG2000"):
         _refuse_holes(file, kind, raster, lossless, webp_end)
     return raster
+
+
+def beside_pixels(image: Image.Image) -> Raster:
+    """What Pillow knows of a picture beside its pixels, which are empty here."""
+    info = image.info
+    return Raster(
+        np.empty(0),
+        image.format or "",
+        exif=info.get("exif"),
+        xmp=_bytes(info.get("xmp")),
+        # LAB is its own profile, applied already
+        icc=None if image.mode == "LAB" else info.get("icc_profile"),
+        dpi=_pair(info.get("dpi")),
+        texts={"Comment": _text(info["comment"])} if info.get("comment") else {},
+    )
 
 
 def _refuse_holes(file: BinaryIO, kind: str, raster: Raster, lossless: bool, webp_end: int) -> None:

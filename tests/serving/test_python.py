@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import serving
 from common.errors import UserError
 from common.paths import REPO_ROOT
 from data.images import Photo, write_photo
+from data.images.colour import coding_profile
+from data.images.photo import Coding
 from serving import Enhancer
 from serving.torch_network import TorchNetwork
 from tests.serving.helpers import noise
@@ -105,7 +107,7 @@ def test_what_is_no_photo_is_told(enhancer, tmp_path):
         with pytest.raises(error, match=message):
             enhancer(photo)
     for options, message in (
-        ({"strength": 2}, "strength: expected 0 to 1, found 2"),
+        ({"strength": 2}, "strength: expected 0 to 1 or 'auto', found 2"),
         ({"strength": None}, "strength: expected a number or 'auto', found None"),
         ({"strength": "full"}, "strength: expected a number or 'auto', found 'full'"),
         ({"finish": None}, "finish: expected a Finish .*, found None"),
@@ -113,6 +115,42 @@ def test_what_is_no_photo_is_told(enhancer, tmp_path):
         with pytest.raises(ValueError, match=message):
             enhancer(noise(4, 4), **options)
     assert enhancer(noise(4, 4) * 1.2).max() <= 1  # as resampling leaves it
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_size": -5}, "tile_size: expected a whole number of at least 1, found -5"),
+        ({"tile_size": 0}, "found 0"),
+        ({"tile_size": 1.5}, r"found 1\.5"),
+        ({"tile_size": "a"}, "found 'a'"),
+        ({"map_scale": 2.0}, r"map_scale: expected 1, 2, 4, found 2\.0"),
+    ],
+)
+def test_choices_that_are_none_are_told_before_the_first_photo(options, message):
+    with pytest.raises(ValueError, match=message):
+        Enhancer(device="cpu", backend="torch", **options)
+
+
+def test_an_opened_photo_is_upright_and_in_srgb_as_its_file_is(enhancer, tmp_path):
+    """A portrait of a phone, with a profile in which red and green are exchanged."""
+    exchanged = coding_profile(Coding((0.3127, 0.329, 0.3, 0.6, 0.64, 0.33, 0.15, 0.06), 2.2), grey=False)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "camera"
+    file = tmp_path / "phone.jpg"
+    Image.fromarray((noise(24, 16) * 120).astype(np.uint8)).save(file, exif=exif, icc_profile=exchanged, quality=95)
+    opened, read = enhancer(Image.open(file)), enhancer(file)
+    assert opened.size == read.size == (24, 16)
+    assert np.array_equal(np.asarray(opened), np.asarray(read))
+    for result in (opened, read):
+        assert result.getexif()[ExifTags.Base.Make] == "camera"
+        assert ExifTags.Base.Orientation not in result.getexif() and "icc_profile" not in result.info
+
+
+def test_arrays_of_the_other_byte_order_keep_it(enhancer):
+    photo = (noise(8, 8) * 65535).astype(">u2")
+    result = enhancer(photo)
+    assert result.dtype == photo.dtype and np.array_equal(result, enhancer(photo.astype("=u2")))
 
 
 def test_what_the_package_offers_is_there():

@@ -15,7 +15,8 @@ from configs.load import dump_config
 from configs.schema import TrainConfig
 from tools import compare_runs, run_report
 from training.advice import advise
-from training.report import differing_keys, run_page, unique_names, write_report
+from training.comparison import cautions, differing_keys, over_seeds, unique_names
+from training.report import run_page, write_report
 from training.runs import read_run
 
 FOLDERS = {"backlit_images_path": "a", "welllit_images_path": "b"}
@@ -234,9 +235,33 @@ def test_keys_are_compared_that_have_an_effect(run):
     """A run by RAVE does not look at what CLIP-LIT learns."""
     settings = ({"guidance_model": {"lr": 1e-6}}, {"guidance_model": {"lr": 1e-5}, "unet_model": {"lr": 1e-3}})
     runs = [read_run(run(name=f"run{number}", **its)) for number, its in enumerate(settings)]
-    assert {"unet_model.lr"} <= set(differing_keys(runs)) and "guidance_model.lr" not in differing_keys(runs)
+    assert differing_keys(runs) == {"unet_model.lr": [2e-5, 1e-3]}
     runs[0].config["exp"]["mode"] = "clip_lit"
-    assert {"guidance_model.lr", "exp.mode"} <= set(differing_keys(runs))
+    keys = differing_keys(runs)
+    assert keys["exp.mode"] == ["clip_lit", "rave"] and keys["guidance_model.lr"] == [1e-6, "–"]
+    assert "guidance_model.batch_size" not in keys and "loss.residual" not in keys  # left at their defaults
+
+
+def test_seeds_of_one_config_have_a_mean_and_a_deviation(run, capsys):
+    logs = [[*LOG, check(150, psnr)] for psnr in (16.0, 17.0, 18.0)]
+    folders = [run(log, name=f"seed{number}", exp={"seed": number}) for number, log in enumerate(logs)]
+    folders.append(run(name="other", unet_model={"lr": 1e-3}))
+    runs = [read_run(folder) for folder in folders]
+    [(members, scores)] = over_seeds(runs)
+    assert members == [0, 1, 2]
+    assert dict(scores)["best by validation: PSNR / dB"] == "17.00 ± 1.00"
+    assert over_seeds([runs[0], runs[0], runs[3]]) == []  # the same run twice is no second seed
+    compare_runs.main([str(folder) for folder in folders])
+    out, err = capsys.readouterr()
+    assert "over 3 seeds: seed0, seed1, seed2" in out and "do not compare" not in err
+
+
+def test_scores_of_other_validation_photos_are_not_compared(run, capsys):
+    folders = [run(name="one"), run(name="two", data={**FOLDERS, "val_size": 96})]
+    assert cautions([read_run(folder) for folder in folders])
+    compare_runs.main([str(folder) for folder in folders])
+    assert "note: the runs validate on different photos or sizes" in capsys.readouterr().err
+    assert cautions([read_run(folders[0])] * 2) == []
 
 
 def test_names_are_as_long_as_they_need_to_be(run):
