@@ -127,8 +127,8 @@ def _print_outcome(run: "Run", jobs: list["Job"]) -> None:
         say(*_some(lines))
     counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
     per_photo, per_second = seconds / max(outcome.enhanced, 1), outcome.pixels / 1e6 / max(seconds, 1e-9)
-    speed = f"{per_photo:.2f} s/photo, {per_second:.2f} megapixels/s"
-    say(f"{counts} of {len(jobs)} in {seconds:.1f} s ({speed})")
+    speed = f" ({per_photo:.2f} s/photo, {per_second:.2f} megapixels/s)" if outcome.enhanced else ""
+    say(f"{counts} of {len(jobs)} in {seconds:.1f} s{speed}")
     if outcome.fault:
         print(f"\n{outcome.fault}This is a bug, please report it; the other photos were done.\n", file=sys.stderr)
     for path, reason in outcome.failures:
@@ -143,6 +143,8 @@ def _places(plan: "Plan") -> list[str]:
         f"output:  {first}",
         *(f"         {f}" for f in beside),
     ]
+    if plan.others:
+        lines.append(f"         keeps {plan.others:,} that other settings, weights or photos made (--skip-existing)")
     if count := len(plan.replaces):
         results = f"{count:,} result{'' if count == 1 else 's'}"
         overwrite = plan.config.save.overwrite

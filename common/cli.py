@@ -169,7 +169,7 @@ def exit_code(main: Callable[[list[str]], int], argv: list[str]) -> int:
             raise
         message = ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
     except KeyboardInterrupt as stop:
-        print("stopped", file=sys.stderr)
+        print("; ".join(["stopped", *getattr(stop, "__notes__", ())]), file=sys.stderr)
         return getattr(stop, "exit_code", EXIT_INTERRUPTED)  # another one for another signal
     print(one_line(f"error: {message}"), file=sys.stderr)
     return EXIT_USER_ERROR

@@ -16,15 +16,22 @@ ItemT = TypeVar("ItemT")
 class Progress:
     """Progress on `what`, over `total` units (None: nobody knows), of which `done` are done already.
 
-    every: seconds between lines in a log. note: what is told beside it, such as a loss. Where nothing is to be told
-    (`common.console.speaks`), it is silent.
+    every: seconds between lines in a log (`LINE_SECONDS`). note: what is told beside it, such as a loss. Where nothing
+    is to be told (`common.console.speaks`), it is silent.
     """
 
     def __init__(
-        self, what: str, total: int | None = None, unit: str = "photo", *, done: int = 0, every: float = LINE_SECONDS
+        self,
+        what: str,
+        total: int | None = None,
+        unit: str = "photo",
+        *,
+        done: int = 0,
+        every: float | None = None,
     ) -> None:
-        self.every = every
+        self.every = LINE_SECONDS if every is None else every
         self.what, self.total, self.unit, self.done, self.note = what, total, unit, done, ""
+        self.part = 0.0  # of the next unit, where one takes long
         self._bar = None
         self.restart_clock()
         if speaks() and sys.stderr.isatty():
@@ -48,30 +55,43 @@ class Progress:
     def at(self, done: int, total: int | None = None) -> None:
         """So many units are done, of `total` where that has changed; fewer than before where work starts over."""
         self.total = self.total if total is None else total
-        back, step, self.done = done < self.done, done - self.done, done
+        back, step, self.done, self.part = done < self.done, done - self.done, done, 0.0
         if back:
             self.restart_clock()
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(step)
-        elif time.monotonic() - self._told >= self.every:
+        elif self.done != self.total:  # the end is told by whoever began the work
+            self._tell_if_due()
+
+    def within(self, part: float) -> None:
+        """So much of the next unit is done, in [0, 1]."""
+        self.part = part
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{100 * part:.0f} % of this {self.unit}")
+        else:
+            self._tell_if_due()
+
+    def _tell_if_due(self) -> None:
+        if time.monotonic() - self._told >= self.every:
             self._told = time.monotonic()
             say(self.line())
 
     def line(self) -> str:
         """How far it is: done, of how many, note, speed, time left."""
-        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        done = self.done + self.part
+        share = f" ({100 * done / self.total:.0f} %)" if self.total else ""
         of = f" of {self.total:,}" if self.total else ""
         made, seconds = self._since()
-        left = f"{duration((self.total - self.done) * seconds / made)} left" if self.total and made > 0 else ""
+        left = f"{duration((self.total - done) * seconds / made)} left" if self.total and made > 0 else ""
         parts = [f"{self.what}: {self.done:,}{of} {self._units}{share}", self.note, self.rate(), left]
         return ", ".join(filter(None, parts))
 
     def ended(self) -> str:
         """What it came to, once it is over: how many, how long, note, speed."""
         made, seconds = self._since()
-        last = "" if made == self.done else f", the last {made:,}"
+        last = "" if made == self.done else f", the last {made:,.0f}"
         parts = [f"{self.what}: {self.done:,} {self._units}{last} in {duration(seconds)}", self.note, self.rate()]
         return ", ".join(filter(None, parts))
 
@@ -84,9 +104,9 @@ class Progress:
             return f"{seconds / made:.1f} s/{self.unit}"
         return f"{made / seconds:.1f} {self.unit if self.unit in WORDS else self._units}/s"
 
-    def _since(self) -> tuple[int, float]:
+    def _since(self) -> tuple[float, float]:
         """Units and seconds since the clock was started."""
-        return self.done - self._first, time.monotonic() - self._start
+        return self.done + self.part - self._first, time.monotonic() - self._start
 
     @property
     def _units(self) -> str:

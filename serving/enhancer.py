@@ -26,7 +26,7 @@ import numpy as np
 from common.errors import UserError
 from models.retinex import limited
 from serving.finish import PLAIN, Finish, array, as_tensor, at_least_one, one_of, planes, planes_on
-from serving.pictures import AnyPhoto, is_rgb, opened
+from serving.pictures import AnyPhoto, check_photo, opened
 from serving.strength import Strength, check_strength, resolved
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ TILE_OPENVINO = 384  # as fast as 448, but for 2 %, in 24 megapixels with 0.1 GB
 GPU_BYTES = 2400  # of a GPU's memory that a pixel takes in fp32, as those of dark and deep photos do
 GPU_TILE = 4096  # pixels, the longest side of a tile there
 BATCH = 2_000_000  # pixels of photos of one size that a GPU gets at once
-OVERSHOOT = 0.25  # how far floats may leave [0, 1]; Lanczos resampling left up to 0.249 at the corner of a white square
 DARK = 0.13  # of full scale: photos of a mean below are divided by so little that bf16 would stay under 50 dB of fp32
 
 # rows and columns of a part of a photo, that part (1,3,h,w) and its map (1,1,h,w); both arrays where the map is one
@@ -128,7 +127,7 @@ class Enhancer:
         results, alike = [None] * len(photo), defaultdict(list)
         for number, item in enumerate(photo):
             rgb, closed = opened(item)
-            _check(rgb)
+            check_photo(rgb)
             waiting = alike[rgb.shape, rgb.dtype, self.precision_of(rgb)]
             waiting.append((number, rgb, closed))
             if len(waiting) >= self._at_once(rgb):
@@ -187,32 +186,35 @@ class Enhancer:
         progress: called after each tile, with the share of the photo that is done.
         """
         rgb = opened(photo)[0]
-        _check(rgb)
-        illumination, done = np.empty(rgb.shape[:2], np.float32), 0
-        for rows, columns, _, tile in self._tiles(rgb):
+        check_photo(rgb)
+        illumination = np.empty(rgb.shape[:2], np.float32)
+        for rows, columns, _, tile in self._tiles(rgb, progress):
             illumination[rows, columns] = array(tile[0, 0])
-            done += tile.shape[2] * tile.shape[3]
-            if progress:
-                progress(done / illumination.size)
         return illumination
 
     def enhance(
-        self, rgb: np.ndarray, strength: Strength = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
+        self,
+        rgb: np.ndarray,
+        strength: Strength = 1.0,
+        *,
+        keep_map: bool = True,
+        finish: Finish = PLAIN,
+        progress: Callable[[float], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Photo (H,W,3), float32 in [0, 1] or uint8 or uint16 -> result of the same shape and type, and map M.
 
         The map is (H,W) float32, or None without `keep_map`. `strength` in [0, 1], or "auto": the photo is
         divided by M ** strength, so 0 returns the photo itself. Beside photo, result and map only a tile is in
-        memory. Raises ValueError on other shapes and types.
+        memory. progress: as for `illumination`. Raises ValueError on other shapes and types.
         """
-        _check(rgb)
+        check_photo(rgb)
         strength = resolved(strength, rgb)
         if finish.denoises(rgb.dtype):  # which looks at the noise of all shadows first
-            illumination = self.illumination(rgb)
+            illumination = self.illumination(rgb, progress)
             return self.relight(rgb, illumination, strength, finish), illumination if keep_map else None
         result = np.empty(rgb.shape, rgb.dtype)
         illumination = np.empty(rgb.shape[:2], np.float32) if keep_map else None
-        for rows, columns, images, tile in self._tiles(rgb):
+        for rows, columns, images, tile in self._tiles(rgb, progress):
             place = rows.start, columns.start
             result[rows, columns] = finish.divided(images, tile, strength, rgb.dtype, place)
             if illumination is not None:
@@ -237,14 +239,18 @@ class Enhancer:
             result[rows] = finish.divided(images, tile, strength, rgb.dtype, (rows.start, 0))
         return result
 
-    def _tiles(self, rgb: np.ndarray) -> Iterator[Part]:
+    def _tiles(self, rgb: np.ndarray, progress: Callable[[float], None] | None = None) -> Iterator[Part]:
         if self._map_scale > 1:
             tiles = self._guided_strips(rgb)
         else:
             network = self._network(self.precision_of(rgb))
             tiles = self._exact_tiles(network, lambda rows, columns: self._planes(rgb[rows, columns]), *rgb.shape[:2])
+        done = 0
         for rows, columns, images, tile in tiles:
             yield rows, columns, images, limited(tile)
+            done += tile.shape[2] * tile.shape[3]
+            if progress:
+                progress(3 * done / rgb.size)
 
     def _planes(self, rgb: np.ndarray) -> "Tensor | np.ndarray":
         """(h,w,3) of any type -> (1,3,h,w) float32 in [0, 1], where the network is if that is a GPU."""
@@ -322,19 +328,6 @@ def _weights(checkpoint: str | Path | None) -> Path:
     from models.shipped import find_weights
 
     return find_weights(str(InferenceModel().checkpoint if checkpoint is None else checkpoint), "checkpoint")
-
-
-def _check(rgb: np.ndarray) -> None:
-    """Raises ValueError for what is no photo."""
-    if not is_rgb(rgb) or rgb.dtype not in (np.float32, np.uint8, np.uint16):
-        hint = "; drop its alpha channel: rgb[..., :3]" if rgb.ndim == 3 and rgb.shape[2] == 4 else ""
-        raise ValueError(f"photo: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}{hint}")
-    if rgb.dtype == np.float32:
-        low, high = rgb.min(), rgb.max()  # NaN where there is one, which would spread to all the map
-        if not np.isfinite([low, high]).all():
-            raise ValueError("photo: expected values in [0, 1], found NaN or infinity")
-        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-            raise ValueError(f"photo: expected values in [0, 1], found {low:g} to {high:g}")
 
 
 def _device(asked: str) -> str:

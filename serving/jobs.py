@@ -4,7 +4,7 @@ import filecmp
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -152,6 +152,15 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
 def replaced(jobs: Sequence[Job], extras: Sequence[str]) -> set[Path]:
     """The photos of which a result, or what is written beside it, is there and will be replaced. Asked before a run."""
     return {job.source for job in jobs if any(map(is_file, job.places(extras)))}
+
+
+def kept_others(jobs: Sequence[Job], extras: Sequence[str], made_of: Mapping[Path, str]) -> int:
+    """Of how many photos everything is there, with a result that was made with other settings or weights, or of another
+    photo. made_of: what stands for them now, by `Job.relative`; results recorded without it do not count.
+    """
+    recorded = cache(RecordedResults)
+    complete = [job for job in jobs if all(map(is_file, job.places(extras)))]
+    return sum(recorded(job.output).made_of(job.relative) not in (None, "", made_of[job.relative]) for job in complete)
 
 
 def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:

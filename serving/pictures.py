@@ -11,6 +11,7 @@ from data.images.photo import to_integers
 
 # of Pillow's `info`: what is in the pixels of a result, or of a result only as it became
 _SETTLED = ("transparency", "icc_profile", "exif", "xmp", "XML:com.adobe.xmp")
+OVERSHOOT = 0.25  # how far floats may leave [0, 1]; Lanczos resampling left up to 0.249 at the corner of a white square
 AnyPhoto = Image.Image | np.ndarray | str | os.PathLike
 
 
@@ -43,6 +44,19 @@ def opened(photo: AnyPhoto) -> tuple[np.ndarray, Callable[[np.ndarray], Image.Im
 def is_rgb(photo: np.ndarray) -> bool:
     """Whether an array is (H,W,3) with a pixel or more."""
     return photo.ndim == 3 and photo.shape[2] == 3 and photo.size > 0
+
+
+def check_photo(rgb: np.ndarray) -> None:
+    """Raises ValueError for what is no photo."""
+    if not is_rgb(rgb) or rgb.dtype not in (np.float32, np.uint8, np.uint16):
+        hint = "; drop its alpha channel: rgb[..., :3]" if rgb.ndim == 3 and rgb.shape[2] == 4 else ""
+        raise ValueError(f"photo: expected (H, W, 3) float32, uint8 or uint16, found {rgb.shape} {rgb.dtype}{hint}")
+    if rgb.dtype == np.float32:
+        low, high = rgb.min(), rgb.max()  # NaN where there is one, which would spread to all the map
+        if not np.isfinite([low, high]).all():
+            raise ValueError("photo: expected values in [0, 1], found NaN or infinity")
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+            raise ValueError(f"photo: expected values in [0, 1], found {low:g} to {high:g}")
 
 
 def _picture(rgb: np.ndarray, photo: Photo, info: dict) -> Image.Image:

@@ -121,6 +121,10 @@ def enhance_files(
             line.enhance(job, strengths.get(job.source, options.strength), following)
             line.settle_to(line.writers * ENCODING)
         line.settle_to(0)
+    except KeyboardInterrupt as stop:
+        line.close()
+        stop.add_note(f"{line.written():,} of {len(todo):,} photos are done, --skip-existing goes on with the others")
+        raise
     finally:
         line.close()
     return line.outcome
@@ -193,7 +197,7 @@ class _Line:
         photo = item.attempt(item.reading.result)
         self._following = item.reading = None  # which holds the photo
         if photo:
-            item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job)
+            item.pixels, item.note = photo.rgb.shape[0] * photo.rgb.shape[1], _note(photo, job, self.options.finish)
             photo = item.attempt(_checked, photo, job, self.options.side_by_side)
         if following and self._has_room():
             self._following = self._begin(following)
@@ -202,6 +206,7 @@ class _Line:
             result, illumination = replace(photo, rgb=computed[0]), computed[1]
             source = photo.rgb if self.options.side_by_side else None
             item.writing = self._writer.submit(item.clocked, self._write, job, result, source, illumination)
+        self.progress.add()  # the network takes the most time; writing goes on beside the next photo
 
     def settle_to(self, count: int) -> None:
         """Wait until no more than so many photos are unwritten."""
@@ -214,6 +219,11 @@ class _Line:
             pool.shutdown(cancel_futures=True)
         self.progress.close()
 
+    def written(self) -> int:
+        """How many results have their names, once it is closed."""
+        ended = [item.writing for item in self._begun if item.writing and not item.writing.cancelled()]
+        return self.outcome.enhanced + sum(writing.exception() is None for writing in ended)
+
     def _has_room(self) -> bool:
         return sum(item.pixels for item in self._begun) < IN_FLIGHT
 
@@ -224,7 +234,8 @@ class _Line:
         return item
 
     def _computed(self, rgb: np.ndarray, strength: Strength) -> tuple[np.ndarray, np.ndarray | None]:
-        return self.enhancer.enhance(rgb, strength, finish=self.options.finish, keep_map=self.options.illumination)
+        finish, keep_map = self.options.finish, self.options.illumination
+        return self.enhancer.enhance(rgb, strength, finish=finish, keep_map=keep_map, progress=self.progress.within)
 
     def _write(self, job: Job, result: Photo, source: np.ndarray | None, illumination: np.ndarray | None) -> str | None:
         """Write the result; with `source`, both side by side; with `illumination`, the map.
@@ -266,7 +277,6 @@ class _Line:
     def _settle(self) -> None:
         """Wait until the photo that was begun first is written, and count it."""
         item = self._begun.popleft()
-        self.progress.add()
         written = item.attempt(item.writing.result) if item.writing else None
         item.note = "; ".join(filter(None, [item.note, written])) or None
         if item.error is None:
@@ -298,17 +308,16 @@ def _checked(photo: Photo, job: Job, side_by_side: bool) -> Photo:
     return photo
 
 
-def _note(photo: Photo, job: Job) -> str | None:
-    flattened = WRITABLE.get(job.target.suffix.lower()) == "JPEG" and photo.alpha is not None
-    flattened = flattened and photo.alpha.min() < np.iinfo(photo.alpha.dtype).max
-    return (
-        "; ".join(
-            filter(
-                None, [photo.note, "transparent parts became white, JPEG has no transparency" if flattened else None]
-            )
-        )
-        or None
-    )
+def _note(photo: Photo, job: Job, finish: Finish) -> str | None:
+    """What the photo's owner should know beside what its reader says."""
+    into, notes = WRITABLE.get(job.target.suffix.lower()), [photo.note]
+    if into == "JPEG" and photo.alpha is not None and photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
+        notes.append("transparent parts became white, JPEG has no transparency")
+    if photo.bits > 8 and into in ("JPEG", "WEBP"):
+        notes.append(f"16 bits a channel became 8, {into} has no more")
+    if photo.bits > 8 and finish.denoise == "auto":
+        notes.append("noise not removed, of 16 bits only --denoise always removes it")
+    return "; ".join(filter(None, notes)) or None
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,8 @@ from common.errors import UserError
 from common.files import make_folder
 from data.outputs import record_result
 from models.shipped import find_weights
-from serving.jobs import Job, plan_outputs, replaced
+from serving.jobs import Job, kept_others, plan_outputs, replaced
+from serving.made_of import file_stamp, made_of
 from serving.outcome import Outcome, together
 from serving.pipeline import Options, enhance_files, enhancer_of
 
@@ -40,6 +40,10 @@ class Plan:
     options: Options
     replaces: set[Path]
     """Photos of which an earlier run's result, or what is written beside it, will be replaced."""
+    made_of: dict[Path, str]
+    """Of each job's `relative`, what stands for photo, weights and settings."""
+    others: int
+    """Results of earlier runs that `save.skip_existing` keeps although they were made of something else."""
 
     @property
     def output(self) -> Path:
@@ -94,7 +98,10 @@ def make_plan(config: "InferenceConfig") -> Plan:
         extras=options.extras,
     )
     replaces = set() if save.skip_existing else replaced(jobs, options.extras)
-    return Plan(config, weights, inputs, jobs, options, replaces)
+    stands_for = made_of(config, weights)
+    made = {job.relative: stands_for(file_stamp(job.source)) for job in jobs}
+    others = kept_others(jobs, options.extras, made) if save.skip_existing else 0
+    return Plan(config, weights, inputs, jobs, options, replaces, made, others)
 
 
 def enhance_folder(plan: Plan, begin: Callable[[Device], None] = lambda device: None) -> Run:
@@ -127,7 +134,9 @@ def _enhance(plan: Plan, begin: Callable[[Device], None]) -> Run:
         enhancer,
         plan.options,
         scenes=plan.jobs,
-        record=partial(record_result, writer=str(rank) if rank else ""),
+        record=lambda file, folder, name: record_result(
+            file, folder, name, plan.made_of[name], str(rank) if rank else ""
+        ),
     )
     if processes:
         outcome = _gathered(outcome, plan.jobs)

@@ -6,7 +6,6 @@ the rest.
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import secrets
@@ -17,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import __version__
 from common.errors import UserError
-from common.files import PART, check_file, check_folder, file_digest, make_folder, write_text
+from common.files import PART, check_file, check_folder, make_folder, write_text
 from common.parse import parse_json
 from common.paths import is_file
 from configs.schema import InferenceConfig
 from data.listing import image_suffixes
 from data.outputs import RecordedResults
 from serving.jobs import SUFFIXES, Job, plan_outputs, refuse_strangers, unique_names
+from serving.made_of import file_stamp, made_of
 from serving.storage import RemoteFolder, is_url, stamp
 
 RECORD = ".enhanced-"  # how the names of records behind a URL begin
@@ -123,11 +122,7 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
             f"found {config.model.same_for}; inference.py takes it"
         )
     extras = tuple(what for what in ("side_by_side", "illumination") if getattr(save, what))
-    settings = _settings(config, weights)
-
-    def made_of(photo: str) -> str:
-        return hashlib.sha256(f"{settings} {photo}".encode()).hexdigest()[:32]
-
+    stands_for = made_of(config, weights)
     if is_url(source):
         remote = RemoteFolder(source, KEYS[0])
         listed = {n: i for n, i in remote.files().items() if _is_photo(n)}
@@ -138,7 +133,7 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
             Task(
                 str(path),
                 name.as_posix(),
-                made_of(stamp(listed[str(path)])),
+                stands_for(stamp(listed[str(path)])),
                 json.dumps(listed[str(path)], default=str),
             )
             for path, name in names.items()
@@ -150,7 +145,8 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
         jobs = plan_outputs(
             [source], folder, save.format, keep=keep, overwrite=save.overwrite, extras=extras, keys=KEYS
         )
-        remote, tasks = None, [Task(str(j.source), j.relative.as_posix(), made_of(_file_stamp(j.source))) for j in jobs]
+        remote = None
+        tasks = [Task(str(j.source), j.relative.as_posix(), stands_for(file_stamp(j.source))) for j in jobs]
     places = Places(remote, RemoteFolder(output, KEYS[1]) if is_url(output) else Path(output).absolute(), extras)
     if isinstance(places.output, Path):
         for folder in places.outputs():
@@ -162,27 +158,6 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
 
 def _is_photo(name: str) -> bool:
     return Path(name).suffix.lower() in image_suffixes() and not any(part.startswith(".") for part in Path(name).parts)
-
-
-def _settings(config: InferenceConfig, weights: Path) -> str:
-    """What results depend on beside the photo; not the processor, not the tiles."""
-    return json.dumps(
-        [
-            __version__,
-            file_digest(weights),
-            config.model.model_dump(exclude={"checkpoint", "device", "tile_size"}),
-            config.save.model_dump(exclude={"skip_existing", "overwrite"}),
-            config.data.model_dump(exclude={"input", "output"}),
-        ]
-    )
-
-
-def _file_stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return ""  # the actor will say so
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _finished(places: Places, tasks: Sequence[Task], config: InferenceConfig) -> set[str]:

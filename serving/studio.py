@@ -142,7 +142,13 @@ class _Mapped(Enhancer):
         self._studio, self._photo, self._weights, self._progress = studio, photo, weights, progress
 
     def enhance(
-        self, rgb: np.ndarray, strength: Strength = 1.0, *, keep_map: bool = True, finish: Finish = PLAIN
+        self,
+        rgb: np.ndarray,
+        strength: Strength = 1.0,
+        *,
+        keep_map: bool = True,
+        finish: Finish = PLAIN,
+        progress: Progress | None = None,  # the page has its own
     ) -> tuple[np.ndarray, np.ndarray | None]:
         illumination = np.array(self._studio._map(self._photo, self._weights, rgb, self._progress))
         result = self._studio.enhancer(self._weights).relight(rgb, illumination, strength, finish)

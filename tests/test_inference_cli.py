@@ -135,6 +135,18 @@ def test_skip_existing_leaves_results_alone(weights, photos, tmp_path):
     assert (tmp_path / "out" / "a.png").stat().st_mtime == 1 and (tmp_path / "out" / "sub" / "b.jpg").is_file()
 
 
+def test_skip_existing_tells_what_it_keeps_that_was_made_otherwise(weights, photos, tmp_path, capsys):
+    def told(*options) -> str:
+        assert call(weights, photos, "--output", tmp_path / "out", *options) == 0
+        return capsys.readouterr().out
+
+    assert "keeps" not in told()
+    assert "keeps" not in told("--skip-existing")
+    assert "keeps 2 that other settings, weights or photos made" in told("--skip-existing", "--strength", "0.3")
+    os.utime(photos / "a.png", (1, 1))
+    assert "keeps 1 that other settings" in told("--skip-existing")
+
+
 def test_one_broken_photo_exits_with_3_and_the_others_are_done(weights, photos, capsys):
     (photos / "broken.jpg").write_text("no photo")
     (photos / "empty.png").touch()

@@ -29,6 +29,7 @@ from common.provenance import provenance
 from common.sequences import evenly
 from common.written import check_replaceable
 from data.listing import list_images, named
+from models.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from metrics.comparison import Material
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
     from metrics.candidates import read_kinds, read_lists, weight_files
 
     kinds = read_kinds(args.kinds) if args.kinds else {}
-    files, asked_for = weight_files(args.weights)
+    files, asked_for = weight_files(args.weights or ([] if args.other else [str(SHIPPED)]))
 
     from metrics.choice import STAY, VALIDATION, choose, exceeded
     from metrics.comparison import figures, groups, read_material
@@ -129,7 +130,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="PATH",
-        help="UNet weights or folders of them; NAME=FILE names a row",
+        help="UNet weights or folders of them; NAME=FILE names a row (default: the shipped ones, without --other)",
     )
     parser.add_argument(
         "--other", nargs="*", default=[], metavar="NAME=FOLDER", help="another program's results of the backlit photos"

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
     )
     for path, reason in failures:
         say(f"failed: {path}: {reason}", file=sys.stderr)
-    say(f"{len(rows)} pairs out of {len(jobs) - len(failures)} photos in {out}")
+    say(f"{len(rows)} pairs out of {len(jobs)} photos in {out}")
     return EXIT_SOME_FAILED if failures else EXIT_OK
 
 

@@ -134,7 +134,7 @@ def _decode(path: Path, limits: Limits) -> _Decoded:
             found = f"a {kind} file that is damaged, or of a kind that it does not read"
         else:
             found = _beginning(start) if start else "an empty file"
-        raise ImageError(f"{path}: expected an image in a format that Pillow reads, found {found}") from None
+        raise ImageError(f"{path}: expected an image in a format that is read here, found {found}") from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"{path}: expected at most {limits.max_megapixels:g} megapixels (data.max_megapixels), "

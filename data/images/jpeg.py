@@ -68,7 +68,9 @@ def decode_jpeg(data: bytes, limits: Limits) -> Raster:
     missing = _missing(segments, colour)
     if missing:
         if limits.incomplete == "refuse":
-            raise ImageError(f"expected a complete photo, found that {missing} (data.incomplete=accept takes it)")
+            raise ImageError(
+                f"expected a complete photo, found that {missing} (--set data.incomplete=accept takes the rest)"
+            )
         notes.append(missing)
     elif not segments.ended:
         notes.append("the end mark of the file is missing, the picture is complete")

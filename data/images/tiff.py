@@ -77,7 +77,7 @@ def decode_tiff(file: BinaryIO, size: int, limits: Limits) -> Raster:
     if missing:
         if limits.incomplete == "refuse":
             raise ImageError(
-                f"expected a complete photo, found that {lost(missing)} (data.incomplete=accept takes what can be read)"
+                f"expected a complete photo, found that {lost(missing)} (--set data.incomplete=accept takes the rest)"
             )
         notes.append(lost(missing))
     image = _by_pillow(file) if bits <= 8 and compression not in _LACKING else None
@@ -188,7 +188,7 @@ def _check_data(directory: tags.Directory, size: int, limits: Limits) -> list[st
     last = planes == 1 and short[np.argmax(short) :].all()
     text = f"{'the last ' if last else ''}{percent} % of the photo are missing"
     if limits.incomplete == "refuse" or short.all():
-        raise ImageError(f"expected a complete photo, found that {text} (data.incomplete=accept takes it)")
+        raise ImageError(f"expected a complete photo, found that {text} (--set data.incomplete=accept takes the rest)")
     return [text]
 
 

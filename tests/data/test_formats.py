@@ -192,7 +192,10 @@ def cut_jpeg(share: float, **options) -> bytes:
 def test_a_cut_jpeg_tells_how_much_is_missing(tmp_path, end):
     (tmp_path / "a.jpg").write_bytes(cut_jpeg(0.6) + end)
     message = refused(tmp_path / "a.jpg")
-    assert "the last 5" in message and "% of the photo are missing (data.incomplete=accept takes it)" in message
+    assert (
+        "the last 5" in message
+        and "% of the photo are missing (--set data.incomplete=accept takes the rest)" in message
+    )
     photo = read_photo(tmp_path / "a.jpg", limits=ACCEPT)
     assert photo.note.startswith("the last 5") and photo.rgb.shape == (160, 200, 3)
 

@@ -147,7 +147,7 @@ def test_too_large_a_photo_is_that_photos_failure(enhancer, tmp_path, monkeypatc
     save_photo(tmp_path / "in" / "b.png")
     calls = []
 
-    def once(rgb, strength, keep_map, finish):
+    def once(rgb, strength, **options):
         calls.append(rgb)
         if len(calls) == 1:
             raise error
@@ -263,6 +263,24 @@ def test_few_photos_are_in_memory_whatever_the_folder(enhancer, tmp_path, monkey
     assert highest[0] <= most
 
 
+def test_what_16_bits_lose_is_told(enhancer, tmp_path):
+    (tmp_path / "in").mkdir()
+    write_photo(tmp_path / "in" / "a.png", Photo(noise(20, 30), bits=16))
+    jobs = plan_outputs([tmp_path / "in"], tmp_path / "out", "jpeg")
+    outcome = enhance_files(jobs, enhancer, Options(finish=Finish(denoise="auto")))
+    [(_, note)] = outcome.notes
+    assert note.startswith("16 bits a channel became 8, JPEG has no more; noise not removed, of 16 bits only --denoise")
+
+
+def test_a_photo_of_many_tiles_tells_how_far_it_is(enhancer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(enhancer, "_tile_size", 16)
+    monkeypatch.setattr("common.progress.LINE_SECONDS", 0.0)
+    write_photo(tmp_path / "in" / "a.png", Photo(noise(30, 40)))
+    enhance_files(plan_outputs([tmp_path / "in"], tmp_path / "out"), enhancer)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("enhancing: 0 of 1 photos (")]
+    assert len(lines) >= 3 and lines[-1].startswith("enhancing: 0 of 1 photos (100 %)")
+
+
 def test_failures_come_in_the_order_of_the_photos(enhancer, tmp_path):
     jobs = folder_of(6, tmp_path)
     for number in (0, 3, 4):
@@ -283,10 +301,12 @@ def test_ctrl_c_ends_the_threads_and_leaves_whole_files_only(enhancer, tmp_path,
 
     monkeypatch.setattr(enhancer, "enhance", stopped)
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stop:
         enhance_files(jobs, enhancer)
     assert threading.active_count() == before
     written = [path.name for path in (tmp_path / "out").iterdir()]
+    told = f"{len(written) - 1} of 9 photos are done, --skip-existing goes on with the others"
+    assert stop.value.__notes__ == [told]
     assert set(written) <= {RESULTS_FILE, "0.png", "1.png", "2.png"}
     for name in set(written) - {RESULTS_FILE}:
         assert read_photo(tmp_path / "out" / name).rgb.shape == (5, 6, 3)

@@ -1,0 +1,36 @@
+"""What a result was made of: a text that stands for the photo, the weights and the settings."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from common import __version__
+from common.files import file_digest
+from configs.schema import InferenceConfig
+
+
+def made_of(config: InferenceConfig, weights: Path) -> Callable[[str], str]:
+    """The text (32 hexadecimal digits) by a photo's stamp, of results by these settings and weights.
+
+    It does not depend on the processor or on tiles.
+    """
+    settings = json.dumps(
+        [
+            __version__,
+            file_digest(weights),
+            config.model.model_dump(exclude={"checkpoint", "device", "tile_size"}),
+            config.save.model_dump(exclude={"skip_existing", "overwrite", "side_by_side", "illumination"}),
+            config.data.model_dump(exclude={"input", "output"}),
+        ]
+    )
+    return lambda stamp: hashlib.sha256(f"{settings} {stamp}".encode()).hexdigest()[:32]
+
+
+def file_stamp(path: Path) -> str:
+    """Stands for the content of a photo on a disk; "" where it is out of reach."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""  # whoever reads it will say so
+    return f"{status.st_size} {status.st_mtime_ns}"
