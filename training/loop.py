@@ -56,6 +56,7 @@ def train(
     planned = plan(config, accelerator)
     if dry_run:
         tell_weights(config, planned)
+        say("dry run    nothing was written, and no photo opened: python -m tools check-dataset looks at them")
         return None
     make_folder(config.exp.save_dir, "exp.save_dir")
     make_folder(config.exp.cache_dir, "exp.cache_dir")

@@ -19,6 +19,7 @@ from training.phases import STARTS
 from training.tracking import RunFiles, parse_metrics
 
 SCORES = {"psnr": "val_psnr", "ssim": "val_ssim", "brightness": "val_brightness"}  # of a report -> of the log
+LARGEST = 1e100
 RECORD_LIMIT = 2**28  # bytes of what a run tells about itself; a list of a million photos
 
 
@@ -231,7 +232,11 @@ def _plain(line: dict) -> dict:
         key: value
         for key, value in line.items()
         if (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and key not in texts
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and abs(value) < LARGEST  # plots could not scale them
+            and key not in texts
         )
         or (key in texts and isinstance(value, str))
     }
