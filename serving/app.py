@@ -27,7 +27,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; form-action 'self'; frame-ancestors 'self'"
 )
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1180px !important; width: 100% !important; margin: 0 auto !important; }
+td.download { min-width: 5rem !important; } /* leaves the names of files more than two letters */
 #comparison img { object-fit: contain; }
 footer { display: none !important; }
 """

@@ -140,13 +140,13 @@ def _finish(highlights: str, denoise: bool, dither: bool) -> Finish:
 def _enhance_tab(handlers: Handlers) -> gr.Dropdown:
     """Returns the choice of weights, which other tabs go by."""
     with gr.Tab("Enhance"), gr.Row():
-        with gr.Column(scale=1, min_width=280):
+        with gr.Column(scale=1, min_width=310):
             files = gr.File(label="Photos", file_count="multiple", type="filepath", height=170, elem_id="photos")
             which = gr.Dropdown([], label="Show", visible=False, interactive=True, elem_id="which")
             strength = gr.Slider(0, 1, 1, step=0.01, label="Strength", elem_id="strength")
             auto = gr.Checkbox(label="Strength by each photo's brightness", interactive=True)
             names = weight_files()
-            choices = [(f"{name}: {USES[name]}" if name in USES else name, name) for name in names]
+            choices = [(f"{Path(name).stem}: {USES[name]}" if name in USES else name, name) for name in names]
             name = gr.Dropdown(choices, value=names[0], label="Weights", interactive=True, elem_id="weights")
             finish = _finish_settings()
             button = gr.Button("Save at full size", variant="primary", elem_id="save")
