@@ -36,7 +36,11 @@ FLAGS = (
     ),
     Flag("--checkpoint", "model.checkpoint", "weights of the network, .safetensors or .pth", "FILE", short="-c"),
     Flag(
-        "--strength", "model.strength", "0 (the photo) to 1 (the full result), or auto: by each photo's brightness", "F", parsed=True
+        "--strength",
+        "model.strength",
+        "0 (the photo) to 1 (the full result), or auto: by each photo's brightness",
+        "F",
+        parsed=True,
     ),
     Flag("--same-for", "model.same_for", "folder: the photos of a folder are one scene, brightened alike", "S"),
     Flag("--format", "save.format", "keep, png, jpeg (or jpg), webp or tiff (or tif)", "F"),

@@ -22,6 +22,9 @@ def test_constants(name, capsys):
     assert {config.clip.guidance.pretrained, config.clip.identity.pretrained} == {"openai"}
     assert (config.loss.identity, config.loss.identity_guided, config.loss.identity_reduction) == (25, 22.5, "sum")
     assert (config.loss.residual, config.loss.clip, config.loss.refinement) == (6 * 320, 320, 200)
+    assert (config.loss.identity_layers, config.loss.identity_layers_guided) == ([1] * 5, [1, 1, 1, 1, 0.5])
+    assert (unet.init_std, unet.map_bias, unet.adam_beta1, unet.lr_schedule) == (0.02, None, 0.9, "constant")
+    assert config.loss.margins.model_dump() == {"m0": 0.9, "m1": 0.1, "m2": 0.1}
     if config.exp.mode == "rave":
         assert config.guidance.remove_first_n_tokens == (15 if name == "rave_shifted.yaml" else 0)
         return

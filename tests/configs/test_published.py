@@ -10,6 +10,7 @@ import yaml
 
 from common.cli import exit_code
 from common.paths import REPO_ROOT
+from configs.changes import differing
 from configs.load import load_config
 from configs.schema import InferenceConfig, MetricsConfig, TrainConfig
 from inference import main as enhance
@@ -121,3 +122,15 @@ def test_flags_of_clip_lits_test_script(papers_layout, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f"weights: {weights}" in printed
     assert f"0.png -> {papers_layout / 'inference_result' / '0.png'}" in printed
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_what_a_published_file_leaves_out_is_what_our_config_of_the_method_writes(name, tmp_path):
+    """Names, length and precision apart; the release counts epochs and trains in float32."""
+    (tmp_path / name).write_text(yaml.safe_dump(files()[name]), encoding="utf-8")
+    published, ours = (load_config(TrainConfig, file).model_dump() for file in (str(tmp_path / name), name))
+    assert differing([published, ours]).keys() <= {
+        *("exp.exp_name", "exp.save_dir", "guidance.remove_first_n_tokens"),
+        *("train.num_epochs", "train.num_iters", "train.num_rounds"),
+        *("train.precision", "train.val_iter", "train.save_iter"),
+    }

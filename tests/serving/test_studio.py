@@ -66,6 +66,9 @@ def test_large_photos_are_shown_at_screen_size(tmp_path):
     Image.new("RGB", (2000, 30), (40, 50, 60)).save(tmp_path / "a.png")
     view = Studio(tmp_path / "work").view(str(tmp_path / "a.png"), WEIGHTS)
     assert view.photo.shape == (19, 1280, 3) and view.illumination.shape == (19, 1280)
+    assert (view.photo == (40, 50, 60)).all()
+    whole = Enhancer().illumination(tmp_path / "a.png")
+    assert np.isclose(view.illumination.mean(), whole.mean(), atol=1e-3)
 
 
 def test_bad_files_are_told_by_the_users_name(photos, tmp_path):
