@@ -151,7 +151,7 @@ class Recorder:
             raise
         finally:
             if self.main:
-                self._close({"exit": how, "reason": why})
+                self._close({"exit": how, "reason": why, "left_out": list(self.parts.skipped)})
 
     def _close(self, outcome: dict) -> None:
         state, folder = self.state, self.parts.folder

@@ -20,6 +20,7 @@ from training.tracking import RunFiles, parse_metrics
 
 SCORES = {"psnr": "val_psnr", "ssim": "val_ssim", "brightness": "val_brightness"}  # of a report -> of the log
 LARGEST = 1e100
+FOLDERS = {"backlit": "backlit_images_path", "welllit": "welllit_images_path"}  # in the list of photos -> in `data`
 RECORD_LIMIT = 2**28  # bytes of what a run tells about itself; a list of a million photos
 
 
@@ -36,7 +37,7 @@ class Run:
     photos: dict[str, int]  # folder -> how many photos of it
     previews: dict[int, Path]  # iteration -> picture, in order
     validated_on: str = ""  # stands for the validation pairs and their size
-    unread: tuple[str, ...] = ()  # photos that could not be read and were left out
+    left_out: tuple[str, ...] = ()  # photos that could not be read, and why
     missing: tuple[str, ...] = ()
 
     @property
@@ -155,7 +156,7 @@ class Run:
             "method": self.method,
             "exit": how,
             "reason": why or None,
-            "left_out": list(self.unread),
+            "left_out": list(self.left_out),
             "iterations": self.iterations,
             "seconds": self.seconds,
             **{name: scores.get(name) for name in ("input", "best", "snapshot", "last")},
@@ -190,14 +191,19 @@ def read_run(folder: str | Path) -> Run:
         for file in (files.provenance_file, files.summary_file, files.outcome_file, files.photos_file)
     )
     listed = {name: its for name, its in listed.items() if isinstance(its, dict)}
-    photos = {name: sum(content is not None for content in its.values()) for name, its in listed.items()}
-    unread = sorted(f"{name}: {path}" for name, its in listed.items() for path in its if its[path] is None)
+    data = config.get("data") if isinstance(config.get("data"), dict) else {}
+    left_out = outcome.get("left_out")
+    left_out = tuple(str(reason) for reason in left_out) if isinstance(left_out, list) else ()
+    paths = {reason.partition(": ")[0] for reason in left_out}
+    photos = {
+        name: sum(str(Path(str(data.get(FOLDERS.get(name), ""))) / path) not in paths for path in its)
+        for name, its in listed.items()
+    }
     metrics, damaged = _log(files.metrics_file)
     if damaged or not metrics:
         missing.append(f"{files.metrics_file.name}{f' ({damaged} damaged lines)' if damaged else ''}")
     if not config and not metrics:
         raise UserError(f"{folder}: expected a run folder, found neither a config.yaml nor a metrics.jsonl of a run")
-    data = config.get("data") if isinstance(config.get("data"), dict) else {}
     pairs = [listed.get("val_backlit"), listed.get("val_gt"), data.get("val_size") or data.get("image_size")]
     return Run(
         files,
@@ -209,7 +215,7 @@ def read_run(folder: str | Path) -> Run:
         photos,
         _previews(files.previews),
         validated_on=hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest(),
-        unread=tuple(unread),
+        left_out=left_out,
         missing=tuple(missing),
     )
 

@@ -32,6 +32,7 @@ from training.guards import TrainingDiverged
 from training.loop import train
 from training.phases import describe_schedule, rave_schedule
 from training.photos import leave_out_notes, training_photos
+from training.runs import read_run
 from training.runtime import adam, make_accelerator
 from training.state import TrainState
 from training.unet_task import UNetTask, luma_error, used_layers
@@ -188,7 +189,7 @@ def test_a_gradient_of_zero_is_no_collapse(overrides):
 def test_black_photos_are_named_and_not_trained_on(overrides, photo_folders, capsys):
     Image.new("RGB", (30, 30)).save(photo_folders[0] / "black.png")
     run = train(config(overrides, "unet_model.batch_size=1"))
-    assert "black.png: of one colour everywhere" in capsys.readouterr().out
+    assert "black.png: of one colour everywhere" in capsys.readouterr().err
     assert json.loads((run / "summary.json").read_text())["collapses"] == 0
     for path in photo_folders[0].iterdir():
         Image.new("RGB", (30, 30)).save(path)
@@ -266,9 +267,21 @@ def test_the_last_validation_is_of_the_last_weights(overrides, monkeypatch):
     assert not torch.equal(measured[3]["cond1.weight"], best["cond1.weight"])
 
 
+def test_a_snapshot_is_labelled_by_the_iterations_that_made_it(overrides):
+    made = {}
+    run = train(
+        config(overrides, "unet_model.display_iter=2"),
+        on_iteration=lambda trainer: made.update({trainer.state.total: trainer.state.snapshot("unet")}),
+    )
+    best = run / "checkpoints/best.safetensors"
+    iteration = int(read_metadata(best)["iteration"])
+    assert iteration > 0 and json.loads((run / "summary.json").read_text())["best_iteration"] == iteration
+    assert all(torch.equal(value, made[iteration][name]) for name, value in read_tensors(best).items())
+
+
 def keep_first_best(keep_best):
     """The best snapshot of a phase is its first."""
-    return lambda self, weights: keep_best(self, weights) if self.best_score == float("-inf") else None
+    return lambda self, weights, *total: keep_best(self, weights, *total) if self.best_score == float("-inf") else None
 
 
 def test_ctrl_c_waits_for_the_end_of_the_iteration(overrides):
@@ -415,8 +428,11 @@ def test_broken_training_photo_is_left_out_and_told(overrides, photo_folders, ca
     left_out = []
     run = train(config(overrides), left_out=left_out)  # the folder is that of validation too
     assert [reason.partition(":")[0] for reason in left_out] == [str(photo_folders[0] / "zz.jpg")]
-    printed = capsys.readouterr().out
-    assert printed.count("left out") == 1 and "validation 6 pairs" in printed
+    out, err = capsys.readouterr()
+    assert err.count("left out: ") == 1 and "validation 6 pairs" in out
+    known = read_run(run)
+    assert known.result()["left_out"] == list(known.left_out) == left_out and known.photos["backlit"] == 6
+    assert f"1 photo left out: {left_out[0].partition(': ')[0]}" in (run / "report.html").read_text()
     assert [m for m in metrics(run) if "val_psnr" in m]
 
 
@@ -646,7 +662,7 @@ def test_exit_codes_of_the_real_process(overrides, photo_folders, tmp_path):
     assert "best snapshot" in good.stdout
     (photo_folders[0] / "broken.jpg").write_text("no photo")
     some = call("data.val_backlit_path=null", "data.val_gt_path=null")
-    assert some.returncode == 3 and some.stdout.count("broken.jpg: expected an image") == 1
+    assert some.returncode == 3 and some.stderr.count("broken.jpg: expected an image") == 1
 
 
 def test_validation_tells_what_is_amiss_with_its_folders_and_list(tmp_path):
