@@ -128,7 +128,7 @@ def _print_outcome(run: "Run", jobs: list["Job"]) -> None:
     for path, note in outcome.notes:
         alike.setdefault(note, []).append(f"note: {path}: {note}")
     for lines in alike.values():
-        say(*_some(lines))
+        say(*_some(lines), file=sys.stderr)
     counts = f"enhanced {outcome.enhanced}, skipped {outcome.skipped}, failed {len(outcome.failures)}"
     per_photo, per_second = seconds / max(outcome.enhanced, 1), outcome.pixels / 1e6 / max(seconds, 1e-9)
     speed = f" ({per_photo:.2f} s/photo, {per_second:.2f} megapixels/s)" if outcome.enhanced else ""
@@ -147,14 +147,19 @@ def _places(plan: "Plan") -> list[str]:
         f"output:  {first}",
         *(f"         {f}" for f in beside),
     ]
-    if plan.others:
-        lines.append(f"         keeps {plan.others:,} that other settings, weights or photos made (--skip-existing)")
+    if count := plan.others:
+        what = "made with other settings or weights, or of photos changed since (--skip-existing)"
+        lines.append(f"         keeps {_counted(count)} {what}")
     if count := len(plan.replaces):
-        results = f"{count:,} result{'' if count == 1 else 's'}"
-        overwrite = plan.config.save.overwrite
-        whose = " or other files of their names (--overwrite)" if overwrite else " (--skip-existing keeps them)"
-        lines.append(f"         replaces {results} of an earlier run{whose}")
+        whose = f" (--skip-existing keeps {'it' if count == 1 else 'them'})"
+        if plan.config.save.overwrite:
+            whose = " or other files of their names (--overwrite)"
+        lines.append(f"         replaces {_counted(count)} of an earlier run{whose}")
     return lines
+
+
+def _counted(results: int) -> str:
+    return f"{results:,} result{'' if results == 1 else 's'}"
 
 
 def _summary(run: "Run", plan: "Plan") -> dict[str, Any]:
@@ -170,6 +175,7 @@ def _summary(run: "Run", plan: "Plan") -> dict[str, Any]:
         "skipped": outcome.skipped,
         "failed": [{"photo": str(path), "reason": reason} for path, reason in outcome.failures],
         "replaced": len(plan.replaces & outcome.seconds.keys()),
+        "kept_of_other_settings": plan.others,
         "seconds": round(run.seconds, 2),
     }
 

@@ -186,7 +186,7 @@ def _check_surroundings() -> None:
         if not (value.isascii() and value.isdigit() and len(value) < 10):
             raise UserError(f"{name}: expected a whole number, as torchrun sets it, found '{value}'")
     rank, world = (int(os.environ.get(name, usual)) for name, usual in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    if "WORLD_SIZE" in os.environ and rank >= max(world, 1):
+    if rank >= max(world, 1):
         raise UserError(f"RANK: expected below WORLD_SIZE ({world}), as torchrun sets it, found {rank}")
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if world > 1 and missing:

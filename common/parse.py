@@ -18,5 +18,5 @@ def parse_yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+    except (yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None

@@ -59,7 +59,7 @@ class Progress:
         if back:
             self.restart_clock()
         if self._bar is not None:
-            self._bar.total = self.total
+            self._bar.total, self._bar.n = self.total, done - step
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(step)
         elif self.done != self.total:  # the end is told by whoever began the work
@@ -67,9 +67,12 @@ class Progress:
 
     def within(self, part: float) -> None:
         """So much of the next unit is done, in [0, 1]."""
+        if part >= 1:
+            return  # it is about to count
         self.part = part
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{100 * part:.0f} % of this {self.unit}")
+            self._bar.n = self.done + round(part, 2)
+            self._bar.refresh()
         else:
             self._tell_if_due()
 

@@ -4,6 +4,7 @@ Errors name the file and the key, what was expected and what was found; a misspe
 "did you mean".
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -82,6 +83,10 @@ def load_config(
         _put(given, key, value, key, schema)
     _adapted(given, schema, "command line")
     required = {name: {} for name, field in schema.model_fields.items() if field.is_required()}
+    alone = None  # what the command line makes idle in the file is no mistake of the file
+    with contextlib.suppress(ValidationError, UserError):
+        photos = {name: given[name] for name in ("data",) if name in given}
+        alone = schema.model_validate(fit(_merged(required | tree, photos), schema))
     tree = fit(_merged(required | tree, given), schema)  # so that keys are missing, not whole sections
     try:
         config = schema.model_validate(tree)
@@ -91,7 +96,7 @@ def load_config(
             where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
     typed = flat(given)
-    notes += without_effect(config, [key for key in flat(tree) if key not in typed])
+    notes += without_effect(alone or config, [key for key in flat(tree) if key not in typed])
     for place, remarks in ((where, notes), ("command line", without_effect(config, typed, typed=True))):
         for remark in remarks:
             note(f"{place}: {remark}")

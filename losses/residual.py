@@ -111,7 +111,7 @@ def shift(guidance: ResidualGuidance, token_embeddings: Tensor, n: int) -> Resid
 
     Tokens (T,D') are ranked by c = cos(token, r). Each end gives a mean of its n unit embeddings
     weighted by c (so the lowest enter reversed), normalised; u = f(sum of the two);
-    r ← f(r − (u·r) u), τ again. n = 0 returns the guidance as it is. D' < D: see `in_space`.
+    r ← f(r − (u·r) u), τ recomputed. n = 0 returns the guidance as it is. D' < D: see `in_space`.
 
     Raises ValueError for n < 0, or fewer than 2n tokens.
     """
@@ -158,7 +158,7 @@ def weighted_sum(directions: Sequence[Tensor], weights: Sequence[float]) -> Tens
 
 
 def remove(guidance: ResidualGuidance, embeddings: Tensor) -> ResidualGuidance:
-    """The direction without the meaning of words: orthogonal to each of their embeddings (K,D'), τ again.
+    """The direction without the meaning of words: orthogonal to each of their embeddings (K,D'), τ recomputed.
 
     Like `shift`, with words of one's own and each projected out by itself. No words: the guidance as it is.
     Raises ValueError where the words span the direction, so that nothing is left.

@@ -115,11 +115,13 @@ def _names_in_zip(file: BinaryIO, path: str | Path) -> list[str]:
 def _refuse_damaged(file: BinaryIO, path: str | Path) -> None:
     """Raises UserError where parts of a zip archive do not fit their checksums, at which PyTorch does not look.
 
-    Where none fits, they were not written (`torch.serialization.set_crc32_options`).
+    Where they are 0, or none fits, they were not written (`torch.serialization.set_crc32_options`).
     """
     damaged, count = [], 0
     with contextlib.suppress(zipfile.BadZipFile, OSError, ValueError), zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
+            if not entry.CRC:
+                continue
             count += 1
             try:
                 with archive.open(entry) as part:

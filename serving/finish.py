@@ -7,6 +7,7 @@ bits become visible where the gain is large.
 Shape letters: h, w of a part of a photo. Without PyTorch where photo and map are arrays.
 """
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -24,14 +25,14 @@ PATTERN = 128  # pixels, the side of the dither pattern
 
 def one_of(name: str, value: object, known: tuple) -> None:
     """Raises ValueError for a choice that is none of those known."""
-    if not any(value == one and type(value) is type(one) for one in known):
+    if not any(value == one and (isinstance(value, type(one)) or hasattr(value, "__index__")) for one in known):
         raise ValueError(f"{name}: expected {', '.join(map(str, known))}, found {value}")
 
 
 def at_least_one(name: str, value: object) -> int:
     """The value, if it is a whole number from 1 on. Raises ValueError for others."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
+    if hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) >= 1:
+        return operator.index(value)
     raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
 
 

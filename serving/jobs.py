@@ -155,12 +155,17 @@ def replaced(jobs: Sequence[Job], extras: Sequence[str]) -> set[Path]:
 
 
 def kept_others(jobs: Sequence[Job], extras: Sequence[str], made_of: Mapping[Path, str]) -> int:
-    """Of how many photos everything is there, with a result that was made with other settings or weights, or of another
-    photo. made_of: what stands for them now, by `Job.relative`; results recorded without it do not count.
+    """Of how many photos something is there that was made with other settings or weights, or of another photo.
+
+    made_of: what stands for them now, by `Job.relative`; what was recorded without does not count.
     """
     recorded = cache(RecordedResults)
-    complete = [job for job in jobs if all(map(is_file, job.places(extras)))]
-    return sum(recorded(job.output).made_of(job.relative) not in (None, "", made_of[job.relative]) for job in complete)
+
+    def other(job: Job, target: Path) -> bool:
+        folder = target.parents[len(job.relative.parts) - 1]
+        return is_file(target) and recorded(folder).made_of(job.relative) not in (None, "", made_of[job.relative])
+
+    return sum(any(other(job, target) for target in job.places(extras)) for job in jobs)
 
 
 def _photos_of(path: Path, roots: list[Path], key: str) -> list[Path]:

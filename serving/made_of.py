@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common import __version__
@@ -10,10 +10,11 @@ from common.files import file_digest
 from configs.schema import InferenceConfig
 
 
-def made_of(config: InferenceConfig, weights: Path) -> Callable[[str], str]:
+def made_of(config: InferenceConfig, weights: Path, extras: Sequence[str] = ()) -> Callable[[str], str]:
     """The text (32 hexadecimal digits) by a photo's stamp, of results by these settings and weights.
 
-    It does not depend on the processor or on tiles.
+    It does not depend on the processor or on tiles. extras: what the text says of pictures beside the result too, where
+    these have no record of their own.
     """
     settings = json.dumps(
         [
@@ -22,6 +23,7 @@ def made_of(config: InferenceConfig, weights: Path) -> Callable[[str], str]:
             config.model.model_dump(exclude={"checkpoint", "device", "tile_size"}),
             config.save.model_dump(exclude={"skip_existing", "overwrite", "side_by_side", "illumination"}),
             config.data.model_dump(exclude={"input", "output"}),
+            *extras,
         ]
     )
     return lambda stamp: hashlib.sha256(f"{settings} {stamp}".encode()).hexdigest()[:32]

@@ -123,7 +123,7 @@ def enhance_files(
         line.settle_to(0)
     except KeyboardInterrupt as stop:
         line.close()
-        stop.add_note(f"{line.written():,} of {len(todo):,} photos are done, --skip-existing goes on with the others")
+        stop.add_note(f"{line.written():,} of {len(todo):,} photos done, --skip-existing goes on with the others")
         raise
     finally:
         line.close()
@@ -276,8 +276,9 @@ class _Line:
 
     def _settle(self) -> None:
         """Wait until the photo that was begun first is written, and count it."""
-        item = self._begun.popleft()
+        item = self._begun[0]
         written = item.attempt(item.writing.result) if item.writing else None
+        self._begun.popleft()  # not before: a stop meanwhile counts what was begun
         item.note = "; ".join(filter(None, [item.note, written])) or None
         if item.error is None:
             self.outcome.enhanced += 1
@@ -316,7 +317,7 @@ def _note(photo: Photo, job: Job, finish: Finish) -> str | None:
     if photo.bits > 8 and into in ("JPEG", "WEBP"):
         notes.append(f"16 bits a channel became 8, {into} has no more")
     if photo.bits > 8 and finish.denoise == "auto":
-        notes.append("noise not removed, of 16 bits only --denoise always removes it")
+        notes.append("noise kept, at 16 bits only --denoise always removes it")
     return "; ".join(filter(None, notes)) or None
 
 

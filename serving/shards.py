@@ -122,7 +122,7 @@ def plan(config: InferenceConfig, source: str, output: str, weights: Path) -> tu
             f"found {config.model.same_for}; inference.py takes it"
         )
     extras = tuple(what for what in ("side_by_side", "illumination") if getattr(save, what))
-    stands_for = made_of(config, weights)
+    stands_for = made_of(config, weights, extras)
     if is_url(source):
         remote = RemoteFolder(source, KEYS[0])
         listed = {n: i for n, i in remote.files().items() if _is_photo(n)}

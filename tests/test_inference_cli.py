@@ -142,9 +142,9 @@ def test_skip_existing_tells_what_it_keeps_that_was_made_otherwise(weights, phot
 
     assert "keeps" not in told()
     assert "keeps" not in told("--skip-existing")
-    assert "keeps 2 that other settings, weights or photos made" in told("--skip-existing", "--strength", "0.3")
+    assert "keeps 2 results made with other settings" in told("--skip-existing", "--strength", "0.3")
     os.utime(photos / "a.png", (1, 1))
-    assert "keeps 1 that other settings" in told("--skip-existing")
+    assert "keeps 1 result made with other settings" in told("--skip-existing")
 
 
 def test_one_broken_photo_exits_with_3_and_the_others_are_done(weights, photos, capsys):

@@ -29,7 +29,7 @@ from common.provenance import provenance
 from common.sequences import evenly
 from common.written import check_replaceable
 from data.listing import list_images, named
-from models.shipped import SHIPPED
+from models.shipped import SHIPPED, shipped_unets
 
 if TYPE_CHECKING:
     from metrics.comparison import Material
@@ -45,7 +45,9 @@ def main(argv: list[str]) -> int:
     from metrics.candidates import read_kinds, read_lists, weight_files
 
     kinds = read_kinds(args.kinds) if args.kinds else {}
-    files, asked_for = weight_files(args.weights or ([] if args.other else [str(SHIPPED)]))
+    files, asked_for = weight_files(
+        args.weights or ([] if args.other else [str(SHIPPED / name) for name in shipped_unets()])
+    )
 
     from metrics.choice import STAY, VALIDATION, choose, exceeded
     from metrics.comparison import figures, groups, read_material

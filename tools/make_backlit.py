@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
     begun = is_file(out / "pairs.csv") and read_text(out / "pairs.csv") == HEADING  # stopped before its end: rebuilt
     for part in (out / "pairs.csv", out / "backlit", out / "ground_truth"):
         if part.exists() and not begun:
-            raise UserError(f"out: expected a folder without a set, or a part of one, found {part}")
+            raise UserError(f"out: expected a folder of no earlier set, found {part}; name another one")
     jobs = plan_outputs([photos], out / "backlit", "png", overwrite=begun, keys=("photos", "out"))
     masks = {_stem(path, args.masks): path for path in list_images(args.masks, "--masks")} if args.masks else {}
     rows, failures = make_pairs(

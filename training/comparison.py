@@ -80,8 +80,9 @@ def differing_keys(runs: Sequence[Run]) -> dict[str, list]:
     run is; those that have an effect in one run alone only where they are not left at their default.
     """
     configs = [_validated(run.config) for run in runs]
+    trees = [config.model_dump() if config else run.config for config, run in zip(configs, runs, strict=True)]
     usual, rows = flat(defaults(TrainConfig)), {}
-    for key, values in differing([run.config for run in runs]).items():
+    for key, values in differing(trees).items():
         with_effect = [config is None or has_effect(config, key) for config in configs]
         shown = [value if matters else ABSENT for value, matters in zip(values, with_effect, strict=True)]
         told = [value for value, matters in zip(values, with_effect, strict=True) if matters]
@@ -92,15 +93,14 @@ def differing_keys(runs: Sequence[Run]) -> dict[str, list]:
 
 
 def over_seeds(runs: Sequence[Run]) -> list[tuple[list[int], list[tuple[str, str]]]]:
-    """Of runs by one config that differ in `exp.seed` alone: their numbers in `runs`, and score -> "mean ± sd"."""
-    groups: dict[str, list[int]] = {}
+    """Of finished runs by one config, of several seeds: their numbers in `runs`, and score -> "mean ± sd"."""
+    groups: dict[str, dict[str, int]] = {}  # what the config is beside the seed -> seed -> number
     for number, run in enumerate(runs):
         rest = {key: value for key, value in flat(run.config).items() if key not in (SEED, *LEFT_OUT)}
-        groups.setdefault(str(rest), []).append(number)
+        if run.ended[0] == "finished":
+            groups.setdefault(str(rest), {}).setdefault(str(run.setting(SEED)), number)
     found = []
-    for members in groups.values():
-        if len({runs[number].setting(SEED) for number in members}) < max(2, len(members)):
-            continue  # alone, or the same run twice
+    for members in ([*seeds.values()] for seeds in groups.values() if len(seeds) > 1):
         scores = []
         for name, title in ROWS.items():
             for key, what, form in (("psnr", "PSNR / dB", ".2f"), ("ssim", "SSIM", ".3f")):
@@ -113,7 +113,7 @@ def over_seeds(runs: Sequence[Run]) -> list[tuple[list[int], list[tuple[str, str
 
 def cautions(runs: Sequence[Run]) -> list[str]:
     """What keeps the scores of runs from being compared."""
-    measured = {run.validated_on for run in runs if run.checks}
+    measured = {run.validated_on for run in runs if run.checks and run.validated_on}
     return ["the runs validate on different photos or sizes: do not compare their scores"] if len(measured) > 1 else []
 
 

@@ -189,7 +189,7 @@ class Trainer:
         self._check_if_due(phase)
         clock = time.perf_counter()
         task.begin(phase, state)
-        batches = iter(task.batches(phase, state.total))
+        batches, begun = iter(task.batches(phase, state.total)), state.iteration
         with Progress(phase.name, state.planned, "it", done=state.iteration) as progress:
             while state.iteration < state.planned:
                 batch = next(batches)
@@ -205,7 +205,8 @@ class Trainer:
                 if state.total % self.config.train.save_iter == 0:
                     self._save()
                 clock = time.perf_counter()
-        recorder.tell(progress.ended())
+        if state.iteration > begun:
+            recorder.tell(progress.ended())
         with self.stop.held():
             self._finish_phase(phase, task)
 

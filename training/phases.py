@@ -135,7 +135,7 @@ def describe_schedule(phases: list[Phase]) -> str:
             limit = phase.extend_while_loss_above
             line += f"; +{phase.extension_iterations} while the loss is above {limit:g}, "
             line += f"at most {phase.max_extensions} times"
-        if phase.settle_at is not None:
+        if phase.settle_at is not None and phase.iterations > phase.settle_iterations:
             line += f"; ends {phase.settle_iterations} iterations after results are "
             line += f"{100 * phase.settle_at:.0f} % of the way to well-lit"
         lines.append(line)

@@ -78,7 +78,7 @@ class Recorder:
         values["validation_seconds"] = time.perf_counter() - clock
         self.parts.folder.log(state.total, {"phase": phase.name, **values, "seconds": state.seconds}, tag="validation")
         best = state.keep_best_val(values["val_psnr"], weights)
-        if best or self.at_the_end():  # other checks are no news; the log has them
+        if (best and phase.enhances) or self.at_the_end():  # other checks are no news; the log has them
             what = "at the end" if not best else "new best  " if state.total else "at the start"
             scores = f"validation PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}"
             self.tell(f"{what} iteration {state.total}, {phase.name}: {scores}")
@@ -182,11 +182,13 @@ class Recorder:
             summary["best_val_iteration"] = state.best_val_total
             summary["best_val"] = parts.validation.run(state.best_val, parts.accelerator.device)
             shown = {
-                f"best snapshot (iteration {state.best_total['unet']})": summary["best"],
+                f"best by loss (iteration {state.best_total['unet']})": summary["best"],
                 f"best by validation (iteration {state.best_val_total})": summary["best_val"],
             }
             if not state.best_val_total:
                 self.tell("no iteration beats the start by validation")
+            if summary["best_val"]["val_psnr"] <= (untouched := summary["best_val"]["val_psnr_input"]):
+                self.tell(f"no iteration beats the untouched input, PSNR {untouched:.2f} dB")
             for name, values in shown.items():
                 self.tell(f"{name}: PSNR {values['val_psnr']:.2f} dB, SSIM {values['val_ssim']:.3f}")
         plot_curves(read_metrics(folder.metrics_file), folder.path / "curves.png", parts.config.exp.exp_name)

@@ -1,8 +1,6 @@
 """What a run folder tells, also one that is unfinished, of an earlier version, or damaged: read once, for reports."""
 
-import hashlib
 import itertools
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -36,7 +34,7 @@ class Run:
     outcome: dict[str, Any]  # how it ended: `exit`, `reason`
     photos: dict[str, int]  # folder -> how many photos of it
     previews: dict[int, Path]  # iteration -> picture, in order
-    validated_on: str = ""  # stands for the validation pairs and their size
+    validated_on: str = ""  # stands for the validation pairs and their size; "" where these are not known
     left_out: tuple[str, ...] = ()  # photos that could not be read, and why
     missing: tuple[str, ...] = ()
 
@@ -204,7 +202,8 @@ def read_run(folder: str | Path) -> Run:
         missing.append(f"{files.metrics_file.name}{f' ({damaged} damaged lines)' if damaged else ''}")
     if not config and not metrics:
         raise UserError(f"{folder}: expected a run folder, found neither a config.yaml nor a metrics.jsonl of a run")
-    pairs = [listed.get("val_backlit"), listed.get("val_gt"), data.get("val_size") or data.get("image_size")]
+    pairs = [sorted(listed.get(name, {}).items(), key=repr) for name in ("val_backlit", "val_gt")]
+    size = data.get("val_size") or data.get("image_size")
     return Run(
         files,
         config,
@@ -214,7 +213,7 @@ def read_run(folder: str | Path) -> Run:
         outcome,
         photos,
         _previews(files.previews),
-        validated_on=hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest(),
+        validated_on=repr((pairs, size)) if all(pairs) else "",
         left_out=left_out,
         missing=tuple(missing),
     )

@@ -60,12 +60,18 @@ def _shaped(decoded: "_Decoded", integers: bool) -> Photo:
 
 
 def from_pillow(image: Image.Image) -> Photo:
-    """A picture in memory as `read_photo` gives a file's with `integers`: upright by its EXIF, in sRGB by its profile.
+    """A picture in memory: integers, upright by its EXIF, in sRGB by its ICC profile; other hints at colours, such as
+    PNG's gAMA, count only in files (`read_photo`). One that was turned by hand must not say any more that it has to be.
 
-    Raises ImageError without a path for 32 bits a channel.
+    Raises ImageError without a path for 32 bits a channel, and for a file that turns out to be damaged.
     """
+    try:
+        colour, alpha = flat(image)  # first: a TIFF is turned, and says so, when it is loaded
+    except (OSError, SyntaxError) as error:
+        raise ImageError(f"expected a complete image, found damaged data ({one_line(error)})") from None
     raster = beside_pixels(image)
-    raster.colour, raster.alpha = flat(image)
+    raster.exif = raster.exif or (image.getexif().tobytes() if image.getexif() else None)
+    raster.colour, raster.alpha = colour, alpha
     return _shaped(_settled(raster, None), integers=True)
 
 

@@ -230,7 +230,7 @@ def _missing(segments: _Segments, colour: np.ndarray) -> str | None:
         return "the end of its last scan is missing"
     present = ~np.isin(colour.reshape(height, -1), _GREY).all(axis=1)
     rows = height - int(np.flatnonzero(present)[-1] + 1) if present.any() else height
-    return f"the last {max(1, round(100 * rows / height))} % of the photo are missing"
+    return f"the last {max(1, round(100 * rows / height))} % of the photo is missing"
 
 
 def _colour(picture: bytes) -> np.ndarray:

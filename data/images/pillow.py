@@ -108,12 +108,12 @@ def beside_pixels(image: Image.Image) -> Raster:
     return Raster(
         np.empty(0),
         image.format or "",
-        exif=info.get("exif"),
-        xmp=_bytes(info.get("xmp")),
+        exif=info["exif"] if isinstance(info.get("exif"), bytes) else None,
+        xmp=_bytes(info["xmp"]) if isinstance(info.get("xmp"), bytes | str) else None,
         # LAB is its own profile, applied already
         icc=None if image.mode == "LAB" else info.get("icc_profile"),
         dpi=_pair(info.get("dpi")),
-        texts={"Comment": _text(info["comment"])} if info.get("comment") else {},
+        texts={"Comment": _text(info["comment"])} if isinstance(info.get("comment"), bytes | str) else {},
     )
 
 

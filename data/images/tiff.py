@@ -186,7 +186,7 @@ def _check_data(directory: tags.Directory, size: int, limits: Limits) -> list[st
         return []
     percent = max(1, round(100 * float(needed[short].sum() / needed.sum())))
     last = planes == 1 and short[np.argmax(short) :].all()
-    text = f"{'the last ' if last else ''}{percent} % of the photo are missing"
+    text = f"{'the last ' if last else ''}{percent} % of the photo is missing"
     if limits.incomplete == "refuse" or short.all():
         raise ImageError(f"expected a complete photo, found that {text} (--set data.incomplete=accept takes the rest)")
     return [text]

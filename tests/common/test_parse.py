@@ -18,6 +18,8 @@ def test_what_is_whole_is_read(parse):
         (parse_json, b"\xff\xfe\xff"),
         (parse_yaml, "a: [1"),
         (parse_yaml, "[" * DEEP),
+        (parse_yaml, "a: !!bool x"),
+        (parse_yaml, "a: !!timestamp x"),
         (parse_yaml, "!!python/object/apply:os.getcwd []"),
     ],
 )

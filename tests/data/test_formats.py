@@ -193,8 +193,7 @@ def test_a_cut_jpeg_tells_how_much_is_missing(tmp_path, end):
     (tmp_path / "a.jpg").write_bytes(cut_jpeg(0.6) + end)
     message = refused(tmp_path / "a.jpg")
     assert (
-        "the last 5" in message
-        and "% of the photo are missing (--set data.incomplete=accept takes the rest)" in message
+        "the last 5" in message and "% of the photo is missing (--set data.incomplete=accept takes the rest)" in message
     )
     photo = read_photo(tmp_path / "a.jpg", limits=ACCEPT)
     assert photo.note.startswith("the last 5") and photo.rgb.shape == (160, 200, 3)
@@ -205,7 +204,7 @@ def test_a_cut_jpeg_of_other_colours_is_noticed(tmp_path, mode):
     buffer = io.BytesIO()
     Image.fromarray(blocky()).convert(mode).save(buffer, "JPEG", quality=90)
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) * 6 // 10] + b"\xff\xd9")
-    assert "% of the photo are missing" in refused(tmp_path / "a.jpg")
+    assert "% of the photo is missing" in refused(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.97])
@@ -359,7 +358,7 @@ def test_tiff_strips_without_bytes_are_missing(tmp_path, dtype, compression):
     width = (sizes.dtype.name == "SHORT" and 2) or 4
     data[sizes.valueoffset + 4 * width : sizes.valueoffset + 12 * width] = bytes(8 * width)
     (tmp_path / "a.tif").write_bytes(data)
-    assert "the last 67 % of the photo are missing" in refused(tmp_path / "a.tif")
+    assert "the last 67 % of the photo is missing" in refused(tmp_path / "a.tif")
     if dtype == np.uint16:
         photo = read_photo(tmp_path / "a.tif", integers=True, limits=ACCEPT)
         assert "67 %" in photo.note and np.array_equal(photo.rgb[:16], pixels[:16]) and not photo.rgb[16:].any()
@@ -373,7 +372,7 @@ def test_raw_tiff_with_fewer_rows_than_claimed(tmp_path):
     for offset in (height, rows):
         data[offset : offset + 2] = struct.pack("<H", 60)
     (tmp_path / "a.tif").write_bytes(data)
-    assert "of the photo are missing" in refused(tmp_path / "a.tif")
+    assert "of the photo is missing" in refused(tmp_path / "a.tif")
 
 
 def test_jpeg_xr_inside_tiff_is_refused(tmp_path):

@@ -226,8 +226,10 @@ def test_a_flipped_bit_in_a_file_of_pytorch_is_found(unet, tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
         torch.save(unet.state_dict(), without)
+        torch.save({"a": torch.ones(5), "empty": torch.empty(0)}, tmp_path / "small.pth")
     finally:
         torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_tensors(tmp_path / "small.pth")["a"], torch.ones(5))
     assert torch.equal(load_unet(without).state_dict()["cond1.weight"], load_unet(whole).state_dict()["cond1.weight"])
 
 

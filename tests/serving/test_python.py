@@ -147,6 +147,27 @@ def test_an_opened_photo_is_upright_and_in_srgb_as_its_file_is(enhancer, tmp_pat
         assert ExifTags.Base.Orientation not in result.getexif() and "icc_profile" not in result.info
 
 
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".webp"])
+def test_an_opened_photo_is_turned_once(enhancer, tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = orientation, "camera"
+    file = tmp_path / f"a{suffix}"
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray((noise(24, 16) * 120).astype(np.uint8)).save(file, exif=exif, **lossless)
+    opened, read = enhancer(Image.open(file)), enhancer(file)
+    assert opened.size == read.size and np.array_equal(np.asarray(opened), np.asarray(read))
+    assert opened.getexif()[ExifTags.Base.Make] == read.getexif()[ExifTags.Base.Make] == "camera"
+
+
+def test_an_opened_file_that_is_cut_off_is_told(enhancer, tmp_path):
+    file = tmp_path / "a.jpg"
+    Image.fromarray((noise(64, 64) * 255).astype(np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:1500])
+    with pytest.raises(serving.ImageError, match="expected a complete image, found damaged data"):
+        enhancer(Image.open(file))
+
+
 def test_arrays_of_the_other_byte_order_keep_it(enhancer):
     photo = (noise(8, 8) * 65535).astype(">u2")
     result = enhancer(photo)

@@ -251,17 +251,25 @@ def test_seeds_of_one_config_have_a_mean_and_a_deviation(run, capsys):
     assert members == [0, 1, 2]
     assert dict(scores)["best by validation: PSNR / dB"] == "17.00 ± 1.00"
     assert over_seeds([runs[0], runs[0], runs[3]]) == []  # the same run twice is no second seed
+    assert over_seeds([runs[1], runs[0], runs[0]])[0][0] == [0, 1]
+    (folders[2] / "outcome.json").write_text('{"exit": "stopped"}')
+    (folders[2] / "summary.json").unlink()
+    assert over_seeds([read_run(folder) for folder in folders])[0][0] == [0, 1]  # a part of a run does not count
     compare_runs.main([str(folder) for folder in folders])
     out, err = capsys.readouterr()
-    assert "over 3 seeds: seed0, seed1, seed2" in out and "do not compare" not in err
+    assert "over 2 seeds: seed0, seed1" in out and "do not compare" not in err
 
 
 def test_scores_of_other_validation_photos_are_not_compared(run, capsys):
     folders = [run(name="one"), run(name="two", data={**FOLDERS, "val_size": 96})]
+    for folder in folders:
+        (folder / "photos.json").write_text('{"val_backlit": {"a": "1"}, "val_gt": {"a": "2"}}')
     assert cautions([read_run(folder) for folder in folders])
     compare_runs.main([str(folder) for folder in folders])
     assert "note: the runs validate on different photos or sizes" in capsys.readouterr().err
     assert cautions([read_run(folders[0])] * 2) == []
+    (folders[1] / "photos.json").unlink()
+    assert cautions([read_run(folder) for folder in folders]) == []  # nobody knows
 
 
 def test_names_are_as_long_as_they_need_to_be(run):

@@ -659,7 +659,7 @@ def test_exit_codes_of_the_real_process(overrides, photo_folders, tmp_path):
     ]
     good = call()
     assert good.returncode == 0, good.stderr
-    assert "best snapshot" in good.stdout
+    assert "best by loss" in good.stdout
     (photo_folders[0] / "broken.jpg").write_text("no photo")
     some = call("data.val_backlit_path=null", "data.val_gt_path=null")
     assert some.returncode == 3 and some.stderr.count("broken.jpg: expected an image") == 1
