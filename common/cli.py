@@ -31,6 +31,8 @@ class ArgumentParser(argparse.ArgumentParser):
         self.register("type", None, _not_empty)  # of all that is text
 
     def error(self, message: str) -> None:
+        if message.startswith("unrecognized arguments: ") and re.search(r"[ ]\w[\w.]*=", message):
+            message += "; --set takes one KEY=VALUE and may be repeated"
         raise UserError(f"{message} (see {self.prog} --help)")
 
 

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     seen = correlation.max(axis=1) > SAME
     for path, row in zip(photos, correlation, strict=True):
         if row.max() > SAME:
-            say(f"{path.name}  {others[row.argmax()].name}  {row.max():.3f}")
+            say(f"{path.name}  {others[row.argmax()].name}  correlation {row.max():.3f}")
     say(f"{seen.sum()} of {len(photos)} photos have a match among {len(others)}")
     if args.unseen:
         unseen = [names[path] for path, match in zip(photos, seen, strict=True) if not match]

@@ -153,3 +153,11 @@ def test_what_a_config_says_holds_where_no_flag_does(says, arguments, overwrite,
     line = ["--cfg", str(tmp_path / "c.yaml"), "--input", "in", "--output", "out", *arguments]
     with pytest.raises(UserError, match=f"overwrite is {overwrite}"):
         enhance_ray.main(line)
+
+
+@pytest.mark.parametrize(("argv", "hint"), [(["--set", "a=1", "b.c=2"], True), (["--sett"], False), (["b"], False)])
+def test_several_settings_behind_one_flag_are_explained(argv, hint):
+    parser = make_parser("about", "rave.yaml")
+    with pytest.raises(UserError, match=r"^unrecognized arguments: ") as error:
+        parser.parse_args(argv)
+    assert ("--set takes one KEY=VALUE and may be repeated" in str(error.value)) == hint
