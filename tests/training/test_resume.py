@@ -138,13 +138,13 @@ def test_mistakes_with_resume_come_before_the_config(overrides, capsys):
     resume = [*arguments(overrides), "--resume"]
     assert exit_code(train_rave.main, resume) == 2
     told = capsys.readouterr()
-    assert told.out == "" and "\nerror: --resume: expected a saved state" in told.err
+    assert told.out == "" and "\nerror: --resume: expected a saved state" in f"\n{told.err}"
     stop(config(overrides), at=5)
     capsys.readouterr()
     for more in ("unet_model.lr=1e-5", "train.num_iters=1"):
         assert exit_code(train_rave.main, [*resume, "--set", more]) == 2
         told = capsys.readouterr()
-        assert told.out == "" and f"\nerror: --resume: {more.partition('=')[0]}" in told.err
+        assert told.out == "" and f"\nerror: --resume: {more.partition('=')[0]}" in f"\n{told.err}"
 
 
 def test_resume_needs_a_state_and_the_same_config(overrides):
