@@ -84,6 +84,15 @@ def real_path(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def version_of(path: Path) -> tuple[int, int] | None:
+    """Bytes and time of a file; None where it is out of reach."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def kind_of_file(mode: int) -> str | None:
     """What a path is that is no regular file, such as "a pipe"; None for a regular one. mode: `st_mode`."""
     return next((what for test, what in _KINDS.items() if test(mode)), None)

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from types import TracebackType
 from typing import TypeVar
 
@@ -17,7 +18,8 @@ class Progress:
     """Progress on `what`, over `total` units (None: nobody knows), of which `done` are done already.
 
     every: seconds between lines in a log (`LINE_SECONDS`). note: what is told beside it, such as a loss. Where nothing
-    is to be told (`common.console.speaks`), it is silent.
+    is to be told (`common.console.speaks`), it is silent. sizes: bytes of each unit, by which a log guesses the time
+    left where units differ much.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Progress:
         *,
         done: int = 0,
         every: float | None = None,
+        sizes: Sequence[int] = (),
     ) -> None:
         self.every = LINE_SECONDS if every is None else every
+        self._ends = [*accumulate(sizes, initial=0)] if sum(sizes) else []
         self.what, self.total, self.unit, self.done, self.note = what, total, unit, done, ""
         self.part = 0.0  # of the next unit, where one takes long
         self._bar = None
@@ -83,13 +87,22 @@ class Progress:
 
     def line(self) -> str:
         """How far it is: done, of how many, note, speed, time left."""
-        done = self.done + self.part
-        share = f" ({100 * done / self.total:.0f} %)" if self.total else ""
+        share = left = ""
+        if self.total:
+            begun, now = self._share(self._first), self._share(self.done + self.part)
+            share = f" ({100 * now:.0f} %{' of their bytes' if self._ends else ''})"
+            left = f"{duration((1 - now) * self._since()[1] / (now - begun))} left" if now > begun else ""
         of = f" of {self.total:,}" if self.total else ""
-        made, seconds = self._since()
-        left = f"{duration((self.total - done) * seconds / made)} left" if self.total and made > 0 else ""
         parts = [f"{self.what}: {self.done:,}{of} {self._units}{share}", self.note, self.rate(), left]
         return ", ".join(filter(None, parts))
+
+    def _share(self, units: float) -> float:
+        """Of all the work that so many units are, in [0, 1]."""
+        whole = int(units)
+        if whole + 1 >= len(self._ends):
+            return units / self.total
+        before, after = self._ends[whole], self._ends[whole + 1]
+        return (before + (units - whole) * (after - before)) / self._ends[-1]
 
     def ended(self) -> str:
         """What it came to, once it is over: how many, how long, note, speed."""

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import check_folder, real_path
+from common.files import check_folder, real_path, version_of
 from common.paths import absolute, is_file
 from data.images import WRITABLE
 from data.outputs import RecordedResults
@@ -51,10 +51,10 @@ class Job:
         file: what takes its place next.
         """
         if target in self.planned:
-            now = _version(target)
+            now = version_of(target)
             if now and now != self.planned[target] and not filecmp.cmp(target, file, shallow=False):
                 raise UserError(f"{target}: cannot be written: another program wrote a file of this name meanwhile")
-            self.planned[target] = _version(file)
+            self.planned[target] = version_of(file)
 
 
 def plan_outputs(
@@ -102,7 +102,7 @@ def plan_outputs(
     names = unique_names({source: source.relative_to(common) for source in sources}, SUFFIXES.get(fmt))
     jobs = [Job(source, root / names[source], names[source]) for source in sources]
     for job in [] if overwrite else jobs:
-        job.planned.update({target: _version(target) for target in job.places(extras)})
+        job.planned.update({target: version_of(target) for target in job.places(extras)})
     for job in jobs:
         for target in job.places(("side_by_side", "illumination")):
             if file_id(target) in originals:
@@ -216,15 +216,6 @@ def _default_output(common: Path) -> Path:
 
 def _sibling(folder: Path, what: str) -> Path:
     return folder.parent / f"{folder.name}_{what}"
-
-
-def _version(file: Path) -> tuple[int, int] | None:
-    """Bytes and time of a file; None where there is none."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def file_id(path: Path) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common import __version__
-from common.files import file_digest
+from common.files import file_digest, version_of
 from configs.schema import InferenceConfig
 
 
@@ -30,9 +30,6 @@ def made_of(config: InferenceConfig, weights: Path, extras: Sequence[str] = ()) 
 
 
 def file_stamp(path: Path) -> str:
-    """Stands for the content of a photo on a disk; "" where it is out of reach."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ""  # whoever reads it will say so
-    return f"{status.st_size} {status.st_mtime_ns}"
+    """Stands for the content of a photo on a disk; "" where it is out of reach: whoever reads it will say so."""
+    version = version_of(path)
+    return f"{version[0]} {version[1]}" if version else ""

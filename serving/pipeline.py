@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from common.files import DiskFull
+from common.files import DiskFull, version_of
 from common.paths import is_file
 from common.progress import Progress
 from configs.choices import MetadataMode, SameFor
@@ -111,7 +111,8 @@ def enhance_files(
     todo = jobs
     if options.skip_existing:
         todo = [job for job in jobs if not all(map(is_file, job.places(options.extras)))]
-    line = _Line(enhancer, options, _one_by_one(record), Progress("enhancing", len(todo)))
+    sizes = [(version_of(job.source) or (0, 0))[0] for job in todo]
+    line = _Line(enhancer, options, _one_by_one(record), Progress("enhancing", len(todo), sizes=sizes))
     line.outcome.skipped = len(jobs) - len(todo)
     try:
         strengths = {}

@@ -44,6 +44,16 @@ def test_a_log_has_a_line_now_and_then(capsys):
     assert list(track([1, 2], "looking")) == [1, 2] and capsys.readouterr() == ("", "")
 
 
+def test_the_time_left_is_guessed_by_bytes(monkeypatch):
+    clock = iter([0.0, 10.0, 10.0, 30.0, 30.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress("enhancing", 3, sizes=[100, 100, 800])
+    progress.done = 1
+    assert progress.line() == "enhancing: 1 of 3 photos (10 % of their bytes), 10.0 s/photo, 1 min 30 s left"
+    progress.done, progress.part = 2, 0.5
+    assert progress.line() == "enhancing: 2 of 3 photos (60 % of their bytes), 12.0 s/photo, 20 s left"
+
+
 def test_work_that_begins_anew_is_measured_anew():
     progress = Progress("start", 10, "it", done=6)
     assert progress.rate() == ""
