@@ -1,5 +1,6 @@
 """How far work is: a bar on a terminal; in a log, which cannot redraw a line, a line now and then."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ class Progress:
         self.part = 0.0  # of the next unit, where one takes long
         self._bar = None
         self.restart_clock()
-        if speaks() and sys.stderr.isatty():
+        if speaks() and _has_screen():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -140,6 +141,14 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _has_screen() -> bool:
+    """Whether stderr is a terminal on which a bar can be drawn; some, as of `script` in a job, have no size."""
+    try:
+        return sys.stderr.isatty() and min(os.get_terminal_size(sys.stderr.fileno())) > 1
+    except (OSError, ValueError):
+        return False
 
 
 def track(items: Iterable[ItemT], what: str, total: int | None = None, unit: str = "photo") -> Iterator[ItemT]:
