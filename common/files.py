@@ -84,13 +84,18 @@ def real_path(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def version_of(path: Path) -> tuple[int, int] | None:
-    """Bytes and time of a file; None where it is out of reach."""
+def status_of(path: Path) -> os.stat_result | None:
+    """What the system knows of a file or folder; None where it is not there, or out of reach."""
     try:
-        status = path.stat()
+        return path.stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+
+
+def version_of(path: Path) -> tuple[int, int] | None:
+    """Bytes and time of a file; None where it is out of reach."""
+    status = status_of(path)
+    return (status.st_size, status.st_mtime_ns) if status else None
 
 
 def kind_of_file(mode: int) -> str | None:

@@ -83,11 +83,8 @@ def load_config(
         _put(given, key, value, key, schema)
     _adapted(given, schema, "command line")
     required = {name: {} for name, field in schema.model_fields.items() if field.is_required()}
-    alone = None  # what the command line makes idle in the file is no mistake of the file
-    with contextlib.suppress(ValidationError, UserError):
-        photos = {name: given[name] for name in ("data",) if name in given}
-        alone = schema.model_validate(fit(_merged(required | tree, photos), schema))
-    tree = fit(_merged(required | tree, given), schema)  # so that keys are missing, not whole sections
+    written = required | tree  # so that keys are missing, not whole sections
+    tree = fit(_merged(written, given), schema)
     try:
         config = schema.model_validate(tree)
     except ValidationError as error:
@@ -95,8 +92,11 @@ def load_config(
         if any(key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in flat(given)):
             where = "command line"
         raise UserError(f"{where}: {_explain(error, schema)}") from None
-    typed = flat(given)
-    notes += without_effect(alone or config, [key for key in flat(tree) if key not in typed])
+    typed, alone = flat(given), config
+    if given:  # what the command line makes idle in the file is no mistake of the file
+        with contextlib.suppress(ValidationError):  # the photos may be on the command line alone
+            alone = schema.model_validate(fit(_merged(written, {"data": given.get("data", {})}), schema))
+    notes += without_effect(alone, [key for key in flat(tree) if key not in typed])
     for place, remarks in ((where, notes), ("command line", without_effect(config, typed, typed=True))):
         for remark in remarks:
             note(f"{place}: {remark}")

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import append_line, read_file, write_text
+from common.files import append_line, read_file, version_of, write_text
 from common.parse import parse_json
 from common.paths import one_form
 
@@ -76,12 +76,8 @@ class RecordedResults:
         """What stands for the photo and the settings of the result that is there now; "" where that was not recorded,
         None where another program wrote or changed it.
         """
-        try:
-            status = (self.folder / relative).stat()
-        except OSError:
-            return None
         versions = self._known.get(one_form(relative.as_posix()), {})
-        _, made_of = versions.get((status.st_size, status.st_mtime_ns), (0, None))
+        _, made_of = versions.get(version_of(self.folder / relative), (0, None))
         return made_of
 
 

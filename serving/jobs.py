@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import check_folder, real_path, version_of
+from common.files import check_folder, real_path, status_of, version_of
 from common.paths import absolute, is_file
 from data.images import WRITABLE
 from data.outputs import RecordedResults
@@ -31,7 +31,11 @@ class Job:
     @property
     def output(self) -> Path:
         """The folder of all results."""
-        return self.target.parents[len(self.relative.parts) - 1]
+        return self.folder_of(self.target)
+
+    def folder_of(self, place: Path) -> Path:
+        """The folder of all results, or beside it, that one of the job's `places` is in."""
+        return place.parents[len(self.relative.parts) - 1]
 
     def folder_beside(self, what: str) -> Path:
         """The folder `OUTPUT_what` beside the output folder."""
@@ -139,7 +143,7 @@ def refuse_strangers(jobs: Sequence[Job], extras: Sequence[str], key: str) -> No
     recorded = cache(RecordedResults)
     for job in jobs:
         for target in job.places(extras):
-            folder = target.parents[len(job.relative.parts) - 1]
+            folder = job.folder_of(target)
             if is_file(target) and not recorded(folder).holds(job.relative):
                 if unreadable := recorded(folder).unreadable:
                     raise UserError(f"{key}: expected a readable record of its results, found {unreadable}")
@@ -162,8 +166,11 @@ def kept_others(jobs: Sequence[Job], extras: Sequence[str], made_of: Mapping[Pat
     recorded = cache(RecordedResults)
 
     def other(job: Job, target: Path) -> bool:
-        folder = target.parents[len(job.relative.parts) - 1]
-        return is_file(target) and recorded(folder).made_of(job.relative) not in (None, "", made_of[job.relative])
+        return is_file(target) and recorded(job.folder_of(target)).made_of(job.relative) not in (
+            None,
+            "",
+            made_of[job.relative],
+        )
 
     return sum(any(other(job, target) for target in job.places(extras)) for job in jobs)
 
@@ -220,8 +227,5 @@ def _sibling(folder: Path, what: str) -> Path:
 
 def file_id(path: Path) -> tuple[int, int] | None:
     """What tells a file or folder from others, whatever its name; None where there is none (or it is out of reach)."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    status = status_of(path)
+    return (status.st_dev, status.st_ino) if status else None

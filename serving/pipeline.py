@@ -1,5 +1,6 @@
 """Enhancement of files: while one photo is in the network, the next is decoded and the one before is encoded."""
 
+import contextlib
 import os
 import time
 import traceback
@@ -115,19 +116,17 @@ def enhance_files(
     line = _Line(enhancer, options, _one_by_one(record), Progress("enhancing", len(todo), sizes=sizes))
     line.outcome.skipped = len(jobs) - len(todo)
     try:
-        strengths = {}
-        if options.same_for == "folder" and todo:
-            strengths = of_scenes(scenes or jobs, enhancer, options.strength, options.limits)
-        for job, following in zip_longest(todo, todo[1:]):
-            line.enhance(job, strengths.get(job.source, options.strength), following)
-            line.settle_to(line.writers * ENCODING)
-        line.settle_to(0)
+        with contextlib.closing(line):
+            strengths = {}
+            if options.same_for == "folder" and todo:
+                strengths = of_scenes(scenes or jobs, enhancer, options.strength, options.limits)
+            for job, following in zip_longest(todo, todo[1:]):
+                line.enhance(job, strengths.get(job.source, options.strength), following)
+                line.settle_to(line.writers * ENCODING)
+            line.settle_to(0)
     except KeyboardInterrupt as stop:
-        line.close()
         stop.add_note(f"{line.written():,} of {len(todo):,} photos done, --skip-existing goes on with the others")
         raise
-    finally:
-        line.close()
     return line.outcome
 
 
@@ -248,7 +247,7 @@ class _Line:
         def write(target: Path, photo: Photo) -> str | None:
             if options.skip_existing and is_file(target):
                 return None
-            folder = target.parents[len(job.relative.parts) - 1]
+            folder = job.folder_of(target)
 
             def finished(file: Path) -> None:
                 self.record(file, folder, job.relative)
@@ -317,7 +316,7 @@ def _note(photo: Photo, job: Job, finish: Finish) -> str | None:
         notes.append("transparent parts became white, JPEG has no transparency")
     if photo.bits > 8 and into in ("JPEG", "WEBP"):
         notes.append(f"16 bits a channel became 8, {into} has no more")
-    if photo.bits > 8 and finish.denoise == "auto":
+    if finish.denoise != "off" and not finish.denoises(photo.rgb.dtype):
         notes.append("noise kept, at 16 bits only --denoise always removes it")
     return "; ".join(filter(None, notes)) or None
 

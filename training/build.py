@@ -30,6 +30,7 @@ from training.inputs import check_truths, truth_pairs, unet_inputs
 from training.paths import find_pretrained
 from training.phases import Phase, describe_schedule, schedule
 from training.photos import leave_out_notes, training_photos
+from training.runs import path_of
 from training.runtime import describe_device
 from training.task import Task
 from training.tracking import RunFolder
@@ -126,12 +127,12 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         guidance = _learned_guidance(config, accelerator, guidance_encoder, folder)
         unread = guidance.well_lit.skipped + guidance.backlit.skipped
     reasons = [*unread, *photos.skipped, *(validation.skipped if validation else ())]
-    skipped = list({_path(reason): reason for reason in reasons}.values())
+    skipped = list({path_of(reason): reason for reason in reasons}.values())
     for reason in skipped:
         say(f"left out: {reason}", file=sys.stderr)
     vectors = guidance and guidance.vectors
     unet = UNetTask(config, accelerator, photos, guidance_encoder, identity_encoder, residual, vectors, planned.start)
-    lost = {_path(reason) for reason in unread}
+    lost = {path_of(reason) for reason in unread}
     used = tuple(sum(str(path) not in lost for path in paths) for paths in (planned.backlit, planned.well_lit))
     return Parts(
         config=config,
@@ -145,11 +146,6 @@ def build(config: TrainConfig, accelerator: Accelerator, planned: Plan, folder: 
         photos_used=used,
         seconds=time.perf_counter() - started,
     )
-
-
-def _path(reason: str) -> str:
-    """Of the photo that could not be read: reasons begin with it."""
-    return reason.partition(": expected ")[0]
 
 
 def load_encoders(config: TrainConfig, accelerator: Accelerator) -> tuple[ClipEncoder, ClipEncoder]:

@@ -130,7 +130,8 @@ def _embedded(
     """Key, path, and embedding (D,) on the CPU or why there is none, of each photo. The next batch is decoded and
     resized, which takes as long as the encoder, while one is in the encoder.
     """
-    batches = [[*photos.items()][start : start + batch_size] for start in range(0, len(photos), batch_size)]
+    items = [*photos.items()]
+    batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
     with Progress(f"embedding {key}", len(photos)) as progress, ThreadPoolExecutor(torch.get_num_threads()) as pool:
 
         def begin(batch: list[tuple[str, Path]]) -> list[Future]:

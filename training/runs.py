@@ -192,7 +192,7 @@ def read_run(folder: str | Path) -> Run:
     data = config.get("data") if isinstance(config.get("data"), dict) else {}
     left_out = outcome.get("left_out")
     left_out = tuple(str(reason) for reason in left_out) if isinstance(left_out, list) else ()
-    paths = {reason.partition(": ")[0] for reason in left_out}
+    paths = set(map(path_of, left_out))
     photos = {
         name: sum(str(Path(str(data.get(FOLDERS.get(name), ""))) / path) not in paths for path in its)
         for name, its in listed.items()
@@ -217,6 +217,11 @@ def read_run(folder: str | Path) -> Run:
         left_out=left_out,
         missing=tuple(missing),
     )
+
+
+def path_of(reason: str) -> str:
+    """Of the photo that could not be read: reasons begin with it."""
+    return reason.partition(": expected ")[0]
 
 
 def _log(file: Path) -> tuple[list[dict], int]:
